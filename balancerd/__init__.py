@@ -1,0 +1,25 @@
+"""balancerd keeps every process's memory on the NUMA node where its threads run.
+
+One tick, start to finish (`engine.tick`); data flows one way and comes back as a report:
+
+    wait -> survey -> select -> sample -> decide -> plan -> migrate -> report
+
+1. `Clock.wait_until()` returns; `Kernel.survey()` reads the cheap files of every process.
+2. `engine.select` says which processes deserve a closer look, within the scan budget.
+3. `Kernel.sample()` estimates which node holds their pages; with what is still known of the others
+   this makes the Snapshot.
+4. `Policy.decide(Window(now, before))` returns a Decision or a Skip for every eligible process.
+5. `engine.plan` arbitrates: holds, cpusets, mempolicies, watermarks, budgets. What it turns down it
+   keeps, with the reason.
+6. `Kernel.migrate(step)` checks the process's identity and moves; each page ends under a status.
+7. The TickReport goes to every Sink: metrics, one log line, the control socket.
+
+Only steps 1, 3 and 6 touch the world; the rest is pure. The rooms, top may import lower, never
+sideways (checked by `lint-imports`, the contract is in pyproject.toml):
+
+    cli > wiring > daemon | control
+        > kernel | metrics | log | systemd | plugins | policies
+        > engine > ports > config > model | native
+"""
+
+__version__ = "0.1.0"

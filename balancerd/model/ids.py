@@ -1,0 +1,62 @@
+"""Identities, and sets of them as the kernel writes them."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NewType
+
+NodeId = NewType("NodeId", int)
+"""A NUMA node number as the kernel uses it; numbers may be sparse."""
+
+CpuId = NewType("CpuId", int)
+"""A logical CPU number as the kernel uses it."""
+
+_ITEM = re.compile(r"(\d+)(?:-(\d+)(?::(\d+)/(\d+))?)?")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProcessId:
+    """One process for its whole life: a pid alone may be used again, pid and start time may not.
+
+    `start_ticks` is field 22 of /proc/PID/stat (clock ticks after boot), see proc_pid_stat(5).
+    """
+
+    pid: int
+    start_ticks: int
+
+
+def parse_id_list(text: str) -> frozenset[int]:
+    """Return the numbers in the kernel's list format, such as "0-3,8" or "0-31:2/8".
+
+    An empty text is the empty set. Raises ValueError when the text is anything else; see
+    bitmap_parselist() in the kernel's lib/bitmap-str.c and cpuset(7), "List format".
+    """
+    numbers: set[int] = set()
+    for item in text.strip().split(","):
+        if not item and len(text.strip()) == 0:
+            continue
+        match = _ITEM.fullmatch(item.strip())
+        if match is None:
+            raise ValueError(f"{item!r} is not a number or a range such as 0-3")
+        first, last, used, group = (int(g) if g is not None else None for g in match.groups())
+        if first is None or (last is not None and last < first):
+            raise ValueError(f"the range {item!r} runs backwards")
+        whole = range(first, (first if last is None else last) + 1)
+        if used is None or group is None:
+            numbers.update(whole)
+        elif group == 0:
+            raise ValueError(f"{item!r} has groups of no size")
+        else:
+            numbers.update(n for n in whole if (n - first) % group < used)
+    return frozenset(numbers)
+
+
+def format_id_list(numbers: Iterable[int]) -> str:
+    """Write numbers in the kernel's list format: {0, 1, 2, 8} is "0-2,8"; nothing is ""."""
+    runs: list[list[int]] = []
+    for n in sorted(numbers):
+        if runs and n == runs[-1][1] + 1:
+            runs[-1][1] = n
+        else:
+            runs.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

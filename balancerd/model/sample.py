@@ -1,0 +1,172 @@
+"""What was observed: processes and threads (survey), which node holds their pages (sample), and both together."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from balancerd.model.decision import Skip
+from balancerd.model.ids import CpuId, NodeId, ProcessId
+from balancerd.model.topology import NodeMemory, Topology
+
+PAGE_BYTES = 4096
+"""Base page size of x86-64; counts of pages are in base pages everywhere, whatever the folio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadSample:
+    """One thread: the CPU it ran on last, and its run time since the previous survey (None at first sight)."""
+
+    tid: int
+    cpu: CpuId
+    run_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSample:
+    """One process as the survey saw it.
+
+    `cpu_cores` is run time over elapsed time since the previous survey: 1.0 is one busy core, None at
+    first sight. `threads`, `cpus_allowed`, `mems_allowed`, `uid` and `cgroup` are read only for
+    processes busy enough to matter; None where they were not read or could not be.
+    """
+
+    id: ProcessId
+    comm: str
+    age_seconds: float
+    rss_bytes: int
+    cpu_cores: float | None
+    kernel_thread: bool = False
+    n_threads: int = 1
+    uid: int | None = None
+    cgroup: str | None = None
+    threads: tuple[ThreadSample, ...] | None = None
+    cpus_allowed: frozenset[CpuId] | None = None
+    mems_allowed: frozenset[NodeId] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """All processes in one cheap pass. `processes` holds those of at least the surveyed size.
+
+    `interval_seconds` is the time since the previous survey (None for the first); the counts tell
+    what was passed over: smaller processes, kernel threads, and those that vanished while being read.
+    """
+
+    taken_at: float
+    interval_seconds: float | None
+    topology: Topology
+    memory: Mapping[NodeId, NodeMemory]
+    processes: tuple[ProcessSample, ...]
+    small_processes: int = 0
+    kernel_threads: int = 0
+    vanished_processes: int = 0
+
+
+class VmaKind(enum.StrEnum):
+    """What a mapping holds, as far as its line in /proc/PID/maps tells."""
+
+    ANON = "anon"
+    HEAP = "heap"
+    STACK = "stack"
+    FILE = "file"
+    SHMEM = "shmem"
+    HUGETLB = "hugetlb"
+    SPECIAL = "special"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mempolicy:
+    """A mapping's memory policy as numa_maps prints it, e.g. mode "bind" over nodes {2}; see numa(7)."""
+
+    mode: str
+    nodes: frozenset[NodeId] = frozenset()
+
+    @property
+    def explicit(self) -> bool:
+        """Whether someone chose it: anything but the default and "local", which asks for what we do."""
+        return self.mode not in {"default", "local"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vma:
+    """One mapping, [start, end). `page_bytes` and `mempolicy` are None until numa_maps was read for them."""
+
+    start: int
+    end: int
+    kind: VmaKind
+    shared: bool = False
+    executable: bool = False
+    name: str = ""
+    page_bytes: int | None = None
+    mempolicy: Mempolicy | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmaPlacement:
+    """Estimated base pages of one mapping by node; `absent_pages` are not populated."""
+
+    vma: Vma
+    pages_by_node: Mapping[NodeId, float]
+    absent_pages: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementSample:
+    """Which nodes hold the pages of one process, from `queried_pages` addresses of which `present_pages` had a page.
+
+    `exact` when every page was asked for. `mempolicies_at` is when numa_maps was last read, None if never.
+    """
+
+    process: ProcessId
+    taken_at: float
+    vmas: tuple[VmaPlacement, ...]
+    queried_pages: int
+    present_pages: int
+    exact: bool
+    seconds: float
+    mempolicies_at: float | None = None
+
+    @property
+    def bytes_by_node(self) -> dict[NodeId, int]:
+        """Estimated bytes on each node that holds any."""
+        total: dict[NodeId, float] = {}
+        for placed in self.vmas:
+            for node, pages in placed.pages_by_node.items():
+                total[node] = total.get(node, 0.0) + pages
+        return {node: round(pages * PAGE_BYTES) for node, pages in sorted(total.items()) if pages > 0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """Ask for the placement of one process; with `read_mempolicies`, read numa_maps too (cost grows with RSS)."""
+
+    process: ProcessId
+    rss_bytes: int
+    read_mempolicies: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """The answer to some requests: a placement for each process, or the reason why there is none."""
+
+    placements: tuple[PlacementSample, ...]
+    missed: tuple[Skip, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything known at one tick. `placements` holds the newest known of each surveyed process."""
+
+    taken_at: float
+    survey: Survey
+    placements: Mapping[ProcessId, PlacementSample]
+    eligible: tuple[ProcessSample, ...]
+    """The surveyed processes that selection let through: policies judge these and no others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Two successive snapshots: what a policy decides from. `before` is None at the first tick."""
+
+    now: Snapshot
+    before: Snapshot | None

@@ -1,0 +1,105 @@
+"""The seams: what the engine asks of the world, of time, of policies and of listeners."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from balancerd.model.decision import Verdict
+from balancerd.model.migration import MigrationOutcome, MigrationStep
+from balancerd.model.report import TickReport
+from balancerd.model.sample import SampleRequest, Sampling, Survey, Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurveyScope:
+    """Which processes a survey lists (by resident bytes) and of which it reads the threads (by busy cores)."""
+
+    min_rss_bytes: int
+    min_cpu_cores: float
+
+
+class Kernel(Protocol):
+    """The three places where a tick touches the world."""
+
+    @property
+    def mode(self) -> str:
+        """Return "enforce" or "observe"."""
+        ...
+
+    def survey(self, scope: SurveyScope) -> Survey:
+        """Read the cheap files of every process. Vanished processes are counted, not raised."""
+        ...
+
+    def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
+        """Estimate the placement of the requested processes; a process that cannot be read is missed with a Reason."""
+        ...
+
+    def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
+        """Move what the step names; `should_stop` is asked between calls. Every page ends in the outcome."""
+        ...
+
+
+class Clock(Protocol):
+    """The only source of time, and the only thing that waits."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        ...
+
+    def wait_until(self, deadline: float) -> None:
+        """Return at monotonic time `deadline`, or earlier when woken."""
+        ...
+
+
+class Policy(Protocol):
+    """Judges a window. It may remember earlier windows and nothing else, so that a trace replays."""
+
+    @property
+    def name(self) -> str:
+        """The name given in the configuration."""
+        ...
+
+    def decide(self, window: Window) -> Iterable[Verdict]:
+        """Return one verdict for each process of `window.now.eligible`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyContext:
+    """What every policy may know beside its own options.
+
+    `migration_bytes_per_second` is the rate at which moving is expected to go (the BW of the gate).
+    """
+
+    migration_bytes_per_second: float
+
+
+Options_contra = TypeVar("Options_contra", bound=BaseModel, contravariant=True)
+
+
+class PolicyPlugin(Protocol[Options_contra]):
+    """What an entry point in the group `balancerd.policies` refers to; its name there is the `kind`."""
+
+    @property
+    def options(self) -> type[BaseModel]:
+        """The pydantic model that validates this policy's options."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """One sentence for `balancerctl policies list`."""
+        ...
+
+    def build(self, name: str, options: Options_contra, context: PolicyContext) -> Policy:
+        """Return a fresh policy. Called at start and at each reload."""
+        ...
+
+
+class Sink(Protocol):
+    """Listens to ticks. It must not block and must not raise."""
+
+    def emit(self, report: TickReport) -> None:
+        """Take the report of one finished tick."""
+        ...

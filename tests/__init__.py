@@ -1,0 +1,1 @@
+"""Tests of balancerd: unit, lab (the virtual NUMA machine) and bench."""
