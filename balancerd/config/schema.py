@@ -1,0 +1,177 @@
+"""The settings: their keys, types, bounds, defaults and descriptions, as frozen records.
+
+Owns what an operator may set; the descriptions become the JSON schema and the manual. Attributes carry their unit
+(`config.select.min_rss_bytes`), keys in the file do not (`min_rss`). Pure, so that decisions may import it; it must
+not know files, positions, or what the options of a policy are (the policy's plugin owns those).
+"""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from balancerd.config.fields import Bytes, Cores, Duration, Listen, Rate, Ratio, Section, between
+from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten
+
+Mode = Literal["enforce", "observe"]
+MIB: Final = 1024**2
+GIB: Final = 1024**3
+_NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+_GROUP_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"
+_LONGEST_SOCKET_PATH_BYTES: Final = 107  # sockaddr_un.sun_path holds 108 with the final NUL, unix(7)
+
+
+def _check_name(text: str) -> str:
+    if not re.fullmatch(_NAME_PATTERN, text):
+        raise ValueError(f"expected a name of letters, digits, '-', '_' and '.', got {shorten(text)}")
+    return text
+
+
+def _check_group(text: str) -> str:
+    if not re.fullmatch(_GROUP_PATTERN, text):
+        raise ValueError(f"expected the name of a group such as adm, got {shorten(text)}")
+    return text
+
+
+def _check_socket(text: str) -> str:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(f"expected an absolute path such as /run/balancerd/control.sock, got {shorten(text)}")
+    if (length := len(text.encode("utf-8", "surrogateescape"))) > _LONGEST_SOCKET_PATH_BYTES:
+        raise ValueError(f"a socket's path has at most {_LONGEST_SOCKET_PATH_BYTES} bytes, this one has {length}")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": _NAME_PATTERN})]
+Group = Annotated[str, AfterValidator(_check_group), WithJsonSchema({"type": "string", "pattern": _GROUP_PATTERN})]
+SocketPath = Annotated[str, AfterValidator(_check_socket), WithJsonSchema({"type": "string", "pattern": "^/"})]
+
+
+class SelectConfig(Section):
+    """Which processes are worth a closer look."""
+
+    min_rss_bytes: Bytes = Field(
+        default=64 * MIB,
+        description="Leave processes alone whose resident memory is smaller: moving so little gains nothing.",
+    )
+    min_cpu_cores: Cores = Field(
+        default=0.05,
+        description="Leave processes alone that keep fewer cores busy than this: who hardly runs hardly reads memory.",
+    )
+    min_age_seconds: Annotated[Duration, between(0.0, 86_400.0, format_duration)] = Field(
+        default=30.0,
+        description="Leave processes alone that are younger: many end before a move would pay.",
+    )
+    scan_budget_ratio: Annotated[Ratio, between(0.0001, 1.0, format_ratio)] = Field(
+        default=0.005,
+        description="Share of one core that looking at processes may cost. Under pressure fewer are looked at.",
+    )
+
+
+class MigrateConfig(Section):
+    """How fast and how gently memory moves."""
+
+    rate_limit_bytes_per_second: Annotated[Rate, between(MIB, 1024 * GIB, format_rate)] = Field(
+        default=GIB,
+        description="Bytes per second that may be moved on the whole machine.",
+    )
+    stall_target_seconds: Annotated[Duration, between(0.0001, 1.0, format_duration)] = Field(
+        default=0.005,
+        description="How long one call to the kernel, in which a process may wait for its memory, should last.",
+    )
+    cooldown_seconds: Annotated[Duration, between(0.0, 86_400.0, format_duration)] = Field(
+        default=60.0,
+        description="How long a process rests after a move before it may be moved again.",
+    )
+    watermark_ratio: Annotated[Ratio, between(0.0, 0.9, format_ratio)] = Field(
+        default=0.02,
+        description="Share of the target node's memory that must remain free after a move.",
+    )
+
+
+class MetricsConfig(Section):
+    """The Prometheus endpoint."""
+
+    listen: Listen = Field(
+        default=ListenAddress("127.0.0.1", 9923),
+        description="host:port where /metrics answers, [::1]:9923 for IPv6 (in quotes); null switches it off.",
+    )
+
+
+class ControlConfig(Section):
+    """The socket that balancerctl talks to."""
+
+    socket: SocketPath = Field(
+        default="/run/balancerd/control.sock",
+        description="Absolute path of the Unix socket.",
+    )
+    group: Group | None = Field(
+        default=None,
+        description="Its members may use the socket beside root and the daemon's own user; null means nobody else.",
+    )
+
+
+class LogConfig(Section):
+    """What is logged, and in which form."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="The least important level that is logged.",
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="json: one object a line; console: for people; auto: console on a terminal, json elsewhere.",
+    )
+
+
+class PolicyConfig(Section):
+    """One policy at work. Every key beside name, kind and mode is an option of its kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Name = Field(description="What logs, metrics and commands call it; unique among the policies.")
+    kind: Name = Field(description="Which policy it is, as `balancerctl policies` lists them.")
+    mode: Mode | None = Field(
+        default=None,
+        description="observe: this policy decides and explains but never acts; null follows the daemon's mode.",
+    )
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The options as plain data, keys as written; `loader.validate_policies` checks them for the plugin."""
+        return MappingProxyType(self.model_extra or {})
+
+
+def _check_names_differ(policies: tuple[PolicyConfig, ...]) -> tuple[PolicyConfig, ...]:
+    """Refuse a second policy of the same name; the context tells where, for an error at that very key."""
+    seen: set[str] = set()
+    for index, policy in enumerate(policies):
+        if policy.name in seen:
+            message = f"there is already a policy named {shorten(policy.name)}: give this one another name"
+            raise PydanticCustomError("policy_name_taken", "{message}", {"message": message, "at": (index, "name")})
+        seen.add(policy.name)
+    return policies
+
+
+class Config(Section):
+    """Everything that can be set. Config() are the defaults, and a good choice on most machines."""
+
+    mode: Mode = Field(
+        default="enforce",
+        description="enforce: move memory. observe: decide, explain and report, never act.",
+    )
+    tick_interval_seconds: Annotated[Duration, between(0.1, 300.0, format_duration)] = Field(
+        default=2.0,
+        description="How often the daemon looks, decides and moves.",
+    )
+    select: SelectConfig = Field(default=SelectConfig(), description="Which processes are worth a closer look.")
+    migrate: MigrateConfig = Field(default=MigrateConfig(), description="How fast and how gently memory moves.")
+    metrics: MetricsConfig = Field(default=MetricsConfig(), description="The Prometheus endpoint.")
+    control: ControlConfig = Field(default=ControlConfig(), description="The socket that balancerctl talks to.")
+    log: LogConfig = Field(default=LogConfig(), description="What is logged, and in which form.")
+    policies: Annotated[tuple[PolicyConfig, ...], AfterValidator(_check_names_differ)] = Field(
+        default=(PolicyConfig(name="home", kind="follow-cpu"),),
+        description="The policies at work, most important first.",
+    )

@@ -1,0 +1,123 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from balancerd.config.fields import FROM_TEXT, Section, yaml_key
+from balancerd.config.schema import Config, LogConfig, MetricsConfig, MigrateConfig, PolicyConfig, SelectConfig
+from balancerd.config.units import ListenAddress
+
+MIB = 1024**2
+
+
+def test_the_defaults_are_the_ones_promised() -> None:
+    assert Config() == Config(
+        mode="enforce",
+        tick_interval_seconds=2.0,
+        select=SelectConfig(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=30.0, scan_budget_ratio=0.005),
+        migrate=MigrateConfig(
+            rate_limit_bytes_per_second=1024 * MIB,
+            stall_target_seconds=0.005,
+            cooldown_seconds=60.0,
+            watermark_ratio=0.02,
+        ),
+        metrics=MetricsConfig(listen=ListenAddress("127.0.0.1", 9923)),
+        log=LogConfig(level="info", format="auto"),
+        policies=(PolicyConfig(name="home", kind="follow-cpu"),),
+    )
+    assert Config().control.socket == "/run/balancerd/control.sock"
+    assert Config().control.group is None
+
+
+def test_the_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().select.min_rss_bytes = 0
+
+
+@pytest.mark.parametrize(
+    ("attribute", "key"),
+    [
+        ("tick_interval_seconds", "tick_interval"),
+        ("min_rss_bytes", "min_rss"),
+        ("min_cpu_cores", "min_cpu"),
+        ("rate_limit_bytes_per_second", "rate_limit"),
+        ("watermark_ratio", "watermark"),
+        ("mode", "mode"),
+    ],
+)
+def test_the_key_of_a_setting_is_its_name_without_the_unit(attribute: str, key: str) -> None:
+    assert yaml_key(attribute) == key
+
+
+def test_a_setting_cannot_be_written_by_its_attribute_name() -> None:
+    with pytest.raises(ValidationError, match=r"min_age_seconds\n.*Extra inputs"):
+        SelectConfig.from_text({"min_age_seconds": "3s"})
+    assert SelectConfig.from_text({"min_age": "3s"}) == SelectConfig(min_age_seconds=3.0)
+
+
+def test_typed_values_are_checked_in_python_too() -> None:
+    with pytest.raises(ValidationError, match="must lie between 0% and 90%, got 95%"):
+        MigrateConfig(watermark_ratio=0.95)
+    with pytest.raises(ValidationError, match="finite"):
+        SelectConfig(min_cpu_cores=float("nan"))
+    with pytest.raises(ValidationError, match="expected a duration such as 2s, got true"):
+        SelectConfig(min_age_seconds=True)
+
+
+def test_the_configuration_survives_being_written_out() -> None:
+    config = Config(
+        mode="observe",
+        tick_interval_seconds=0.25,
+        select=SelectConfig(min_rss_bytes=100_000_001, scan_budget_ratio=0.0123),
+        metrics=MetricsConfig(listen=ListenAddress("::1", 1)),
+        policies=(PolicyConfig.model_validate({"name": "a", "kind": "k", "mode": "observe", "deep": {"x": [1]}}),),
+    )
+    assert Config.from_text(config.model_dump(by_alias=True)) == config
+
+
+def test_keys_that_a_policy_does_not_know_are_its_options() -> None:
+    policy = PolicyConfig.from_text({"name": "a", "kind": "k", "mode": "observe", "home_share": 0.8, "options": 1})
+    assert (policy.name, policy.kind, policy.mode) == ("a", "k", "observe")
+    assert policy.options == {"home_share": 0.8, "options": 1}
+    assert PolicyConfig(name="a", kind="k").options == {}
+
+
+def test_every_setting_is_described() -> None:
+    assert [f"{model.__name__}.{name}" for model, name in list_fields(Config) if not is_described(model, name)] == []
+
+
+def test_decisions_may_import_the_schema_because_it_reaches_no_yaml() -> None:
+    program = "import sys, json, balancerd.config.schema; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = json.loads(done.stdout)
+    assert "yaml" not in modules
+    assert [name for name in modules if name.startswith("balancerd")] == [
+        "balancerd",
+        "balancerd.config",
+        "balancerd.config.fields",
+        "balancerd.config.schema",
+        "balancerd.config.units",
+    ]
+
+
+def test_the_context_of_a_file_is_what_refuses_bare_numbers() -> None:
+    assert SelectConfig.model_validate({"min_age": 3}) == SelectConfig(min_age_seconds=3.0)
+    with pytest.raises(ValidationError, match="a duration needs a unit: write 3s"):
+        SelectConfig.model_validate({"min_age": 3}, context=FROM_TEXT)
+
+
+def list_fields(model: type[BaseModel]) -> Iterator[tuple[type[BaseModel], str]]:
+    for name, field in model.model_fields.items():
+        yield model, name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from list_fields(field.annotation)
+    if model is Config:
+        yield from list_fields(PolicyConfig)
+
+
+def is_described(model: type[BaseModel], name: str) -> bool:
+    description = model.model_fields[name].description
+    return description is not None and description.endswith(".")
