@@ -1,0 +1,95 @@
+"""What a tick meant for each process: the verdicts on it in order, and the one that counts."""
+
+from collections.abc import Iterable, Mapping
+
+from balancerd.model.decision import REASON_TEXT, Decision, Reason, Verdict
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.report import ProcessReport
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
+from balancerd.model.topology import Topology
+
+
+def tell(
+    snapshot: Snapshot, verdicts: Iterable[Verdict], outcomes: Iterable[MigrationOutcome]
+) -> tuple[ProcessReport, ...]:
+    """Return one report for each surveyed process, in the order of the survey."""
+    by_process: dict[ProcessId, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_process.setdefault(verdict.process, []).append(verdict)
+    moved = {outcome.step.process: outcome for outcome in outcomes}
+    return tuple(
+        report(
+            process,
+            snapshot.placements.get(process.id),
+            tuple(by_process.get(process.id, ())),
+            moved.get(process.id),
+            snapshot.survey.topology,
+        )
+        for process in snapshot.survey.processes
+    )
+
+
+def report(
+    process: ProcessSample,
+    placement: PlacementSample | None,
+    verdicts: tuple[Verdict, ...],
+    outcome: MigrationOutcome | None,
+    topology: Topology,
+) -> ProcessReport:
+    """Return what became of one process, and the reason that counts."""
+    run = run_ratio(process, topology)
+    reason, detail = _final(verdicts, outcome)
+    return ProcessReport(
+        process=process,
+        placement=placement,
+        run_ratio=run,
+        local_ratio=local_ratio(run, placement),
+        verdicts=verdicts,
+        reason=reason,
+        detail=detail,
+        outcome=outcome,
+    )
+
+
+def run_ratio(process: ProcessSample, topology: Topology) -> Mapping[NodeId, float] | None:
+    """Return the share of the process's latest run time on each node, None when it is not known to have run."""
+    seconds: dict[NodeId, float] = {}
+    for thread in process.threads or ():
+        node = topology.node_of_cpu.get(thread.cpu)
+        if node is not None and thread.run_seconds:
+            seconds[node] = seconds.get(node, 0.0) + thread.run_seconds
+    total = sum(seconds.values())
+    return {node: s / total for node, s in sorted(seconds.items())} if total > 0 else None
+
+
+def local_ratio(run: Mapping[NodeId, float] | None, placement: PlacementSample | None) -> float | None:
+    """Return the share of memory that lies where the process runs: the sum over nodes of min(run, memory)."""
+    if run is None or placement is None:
+        return None
+    held = placement.bytes_by_node
+    total = sum(held.values())
+    return sum(min(share, held.get(node, 0) / total) for node, share in run.items()) if total else None
+
+
+def _final(verdicts: tuple[Verdict, ...], outcome: MigrationOutcome | None) -> tuple[Reason, str]:
+    if outcome is not None:
+        return outcome.stopped_by or outcome.step.reason, _tell_outcome(outcome)
+    decided = [v for v in verdicts if isinstance(v, Decision)]
+    rejected = [v for v in verdicts if not isinstance(v, Decision) and v.by in {"plan", "tick"}]
+    for last in (*reversed(rejected), *reversed(decided), *reversed(verdicts)):
+        return last.reason, last.detail
+    return Reason.NOT_SAMPLED, REASON_TEXT[Reason.NOT_SAMPLED]
+
+
+def _tell_outcome(outcome: MigrationOutcome) -> str:
+    if outcome.stopped_by is Reason.OBSERVE_MODE:
+        return f"would move to node {outcome.step.target}"
+    told = f"moved {outcome.moved_pages * PAGE_BYTES >> 20} MiB to node {outcome.step.target}"
+    failed = ", ".join(
+        f"{pages} pages {status}"
+        for status, pages in sorted(outcome.pages.items())
+        if pages and status is not PageStatus.MOVED
+    )
+    more = "; ".join(part for part in (failed, outcome.detail) if part)
+    return f"{told}; {more}" if more else told

@@ -1,0 +1,83 @@
+"""Who is looked at, in which order, and the reason for everyone else."""
+
+from typing import Any
+
+import pytest
+
+from balancerd.engine.select import Criteria, Selection, reason_to_skip, select
+from balancerd.model.decision import Reason
+from balancerd.model.ids import ProcessId
+from balancerd.model.sample import PlacementSample
+from tests.unit.fakes import MIB, make_placement, make_process, make_survey
+
+CRITERIA = Criteria(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=30.0, own_pid=7)
+
+
+@pytest.mark.parametrize(
+    ("pid", "changes", "reason"),
+    [
+        (1, {}, None),
+        (2, {"kernel_thread": True, "rss_bytes": 0}, Reason.KERNEL_THREAD),
+        (7, {}, Reason.SELF),
+        (1, {"rss_bytes": 64 * MIB - 1}, Reason.BELOW_MIN_RSS),
+        (1, {"age_seconds": 29.9}, Reason.BELOW_MIN_AGE),
+        (1, {"cpu_cores": None}, Reason.FIRST_SIGHT),
+        (1, {"cpu_cores": 0.049}, Reason.BELOW_MIN_CPU),
+        (1, {"cpu_cores": 0.05, "age_seconds": 30.0, "rss_bytes": 64 * MIB}, None),
+    ],
+)
+def test_criteria(pid: int, changes: dict[str, Any], reason: Reason | None) -> None:
+    skip = reason_to_skip(make_process(pid, **changes), CRITERIA)
+    assert (None if skip is None else skip.reason) == reason
+
+
+def choose(
+    pids: list[int],
+    *,
+    known: list[PlacementSample] | None = None,
+    wanted: set[int] | None = None,
+    budget: float = 1.0,
+    now: float = 100.0,
+) -> Selection:
+    return select(
+        make_survey(*(make_process(pid) for pid in pids), at=now),
+        CRITERIA,
+        known={p.process: p for p in known or []},
+        wanted={ProcessId(pid, 1) for pid in wanted or set()},
+        read_mempolicies={ProcessId(3, 1)},
+        budget_seconds=budget,
+    )
+
+
+def asked(selection: Selection) -> list[int]:
+    return [request.process.pid for request in selection.requests]
+
+
+def test_wanted_come_first_then_unknown_then_the_longest_unseen() -> None:
+    known = [make_placement({0: 1}, pid=pid, taken_at=at) for pid, at in ((1, 80.0), (2, 50.0), (4, 99.0))]
+    assert asked(choose([1, 2, 3, 4], known=known, wanted={4})) == [4, 3, 2, 1]
+
+
+def test_a_fresh_placement_is_not_taken_again() -> None:
+    known = [make_placement({0: 1}, pid=1, taken_at=95.0)]
+    assert asked(choose([1], known=known)) == []
+    assert asked(choose([1], known=known, now=106.0)) == [1]
+
+
+def test_the_scan_budget_bounds_the_looks_but_never_to_none() -> None:
+    selection = choose([1, 2, 4], budget=0.002)
+    assert asked(selection) == [1]
+    assert [(s.process.pid, s.reason) for s in selection.skips] == [(2, Reason.SCAN_BUDGET), (4, Reason.SCAN_BUDGET)]
+    assert asked(choose([1, 2, 4], budget=0.0)) == [1]
+
+
+def test_mempolicies_are_read_only_where_asked() -> None:
+    requests = choose([1, 3]).requests
+    assert [(r.process.pid, r.read_mempolicies) for r in requests] == [(1, False), (3, True)]
+
+
+def test_everyone_surveyed_is_eligible_or_skipped() -> None:
+    survey = make_survey(make_process(1), make_process(2, rss_bytes=1), make_process(3, cpu_cores=0.0))
+    selection = select(survey, CRITERIA, known={}, wanted=set(), read_mempolicies=set(), budget_seconds=1.0)
+    told = {p.id for p in selection.eligible} | {s.process for s in selection.skips}
+    assert told == {p.id for p in survey.processes}

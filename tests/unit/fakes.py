@@ -1,0 +1,237 @@
+"""Builders of records with sensible defaults; fakes of the ports: a clock that only adds, a machine in memory."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from balancerd.model.decision import Reason, Skip
+from balancerd.model.ids import CpuId, NodeId, ProcessId
+from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatus
+from balancerd.model.sample import (
+    PAGE_BYTES,
+    Mempolicy,
+    PlacementSample,
+    ProcessSample,
+    SampleRequest,
+    Sampling,
+    Snapshot,
+    Survey,
+    ThreadSample,
+    Vma,
+    VmaKind,
+    VmaPlacement,
+)
+from balancerd.model.topology import Node, NodeMemory, Topology
+from balancerd.ports import SurveyScope
+
+MIB = 1 << 20
+GIB = 1 << 30
+RING = ((10, 12, 21, 31), (12, 10, 31, 21), (21, 31, 10, 12), (31, 21, 12, 10))
+VMA_START = 0x7F00_0000_0000
+N0, N1, N2, N3 = (NodeId(n) for n in range(4))
+
+
+def make_topology(distances: tuple[tuple[int, ...], ...] = RING, memoryless: Iterable[int] = ()) -> Topology:
+    """One CPU a node, numbered alike; 8 GiB a node but for the memoryless ones."""
+    ids = [NodeId(n) for n in range(len(distances))]
+    return Topology(
+        nodes=tuple(
+            Node(
+                id=n,
+                cpus=frozenset({CpuId(n)}),
+                total_bytes=0 if n in set(memoryless) else 8 * GIB,
+                distances=dict(zip(ids, distances[n], strict=True)),
+            )
+            for n in ids
+        ),
+        node_of_cpu={CpuId(n): n for n in ids},
+    )
+
+
+def make_memory(topology: Topology, free_bytes: Mapping[int, int] | None = None) -> dict[NodeId, NodeMemory]:
+    return {
+        node.id: NodeMemory(
+            node=node.id,
+            total_bytes=node.total_bytes,
+            free_bytes=(free_bytes or {}).get(node.id, node.total_bytes * 3 // 4),
+            inactive_file_bytes=0,
+            high_watermark_bytes=16 * MIB,
+        )
+        for node in topology.nodes
+    }
+
+
+def make_process(pid: int = 100, *, run: Mapping[int, float] | None = None, **changes: Any) -> ProcessSample:
+    """A busy, grown-up process; `run` is run time in seconds by CPU (= node), one thread each."""
+    threads = tuple(
+        ThreadSample(tid=pid + i, cpu=CpuId(cpu), run_seconds=seconds)
+        for i, (cpu, seconds) in enumerate(({0: 2.0} if run is None else run).items())
+    )
+    process = ProcessSample(
+        id=ProcessId(pid, 1),
+        comm="worker",
+        age_seconds=600.0,
+        rss_bytes=256 * MIB,
+        cpu_cores=1.0,
+        uid=0,
+        cgroup="/",
+        threads=threads,
+        cpus_allowed=frozenset(CpuId(n) for n in range(4)),
+        mems_allowed=frozenset(NodeId(n) for n in range(4)),
+    )
+    return replace(process, **changes)
+
+
+def make_vma(mib: float, index: int = 0, **changes: Any) -> Vma:
+    start = VMA_START + index * 64 * GIB
+    vma = Vma(
+        start=start,
+        end=start + round(mib * MIB),
+        kind=VmaKind.ANON,
+        page_bytes=PAGE_BYTES,
+        mempolicy=Mempolicy(mode="default"),
+    )
+    return replace(vma, **changes)
+
+
+def make_placement(
+    mib_by_node: Mapping[int, float],
+    *,
+    pid: int = 100,
+    taken_at: float = 0.0,
+    mempolicies_at: float | None = 0.0,
+    **vma: Any,
+) -> PlacementSample:
+    """All memory in one mapping."""
+    pages = {NodeId(n): mib * MIB / PAGE_BYTES for n, mib in mib_by_node.items()}
+    placed = VmaPlacement(vma=make_vma(sum(mib_by_node.values()), **vma), pages_by_node=pages, absent_pages=0.0)
+    return PlacementSample(
+        process=ProcessId(pid, 1),
+        taken_at=taken_at,
+        vmas=(placed,),
+        queried_pages=2048,
+        present_pages=2048,
+        exact=False,
+        seconds=0.001,
+        mempolicies_at=mempolicies_at,
+    )
+
+
+def make_survey(
+    *processes: ProcessSample,
+    at: float = 0.0,
+    interval: float | None = 2.0,
+    topology: Topology | None = None,
+    free_bytes: Mapping[int, int] | None = None,
+) -> Survey:
+    topology = topology or make_topology()
+    return Survey(
+        taken_at=at,
+        interval_seconds=interval,
+        topology=topology,
+        memory=make_memory(topology, free_bytes),
+        processes=processes,
+    )
+
+
+def make_snapshot(survey: Survey, *placements: PlacementSample) -> Snapshot:
+    return Snapshot(
+        taken_at=survey.taken_at,
+        survey=survey,
+        placements={p.process: p for p in placements},
+        eligible=survey.processes,
+    )
+
+
+class FakeClock:
+    """Time that passes only when someone waits, or when a test says so."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.time = now
+
+    def now(self) -> float:
+        return self.time
+
+    def wait_until(self, deadline: float) -> None:
+        self.time = max(self.time, deadline)
+
+
+class FakeKernel:
+    """Processes in memory: their pages go where migrate() says, `stuck_pages` of each stay. Decisions only."""
+
+    mode = "enforce"
+
+    def __init__(self, clock: FakeClock, topology: Topology | None = None) -> None:
+        self.clock = clock
+        self.topology = topology or make_topology()
+        self.processes: dict[ProcessId, ProcessSample] = {}
+        self.mib: dict[ProcessId, dict[NodeId, float]] = {}
+        self.stuck_mib: dict[ProcessId, float] = {}
+        self.mempolicy = Mempolicy(mode="default")
+        self.missed: dict[ProcessId, Reason] = {}
+        self.migrate_bytes_per_step = GIB
+        self.read_mempolicies: list[ProcessId] = []
+        self.steps: list[MigrationStep] = []
+        self._last: float | None = None
+        self.free_bytes: dict[int, int] = {}
+
+    def add(self, process: ProcessSample, mib_by_node: Mapping[int, float]) -> None:
+        self.processes[process.id] = process
+        self.mib[process.id] = {NodeId(n): float(mib) for n, mib in mib_by_node.items()}
+
+    def survey(self, scope: SurveyScope) -> Survey:
+        now = self.clock.now()
+        interval, self._last = (None if self._last is None else now - self._last), now
+        big = tuple(p for p in self.processes.values() if p.rss_bytes >= scope.min_rss_bytes)
+        return make_survey(*big, at=now, interval=interval, topology=self.topology, free_bytes=self.free_bytes)
+
+    def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
+        placements, missed = [], []
+        for request in requests:
+            if request.process in self.missed:
+                missed.append(Skip(by="kernel", process=request.process, reason=self.missed[request.process]))
+                continue
+            if request.read_mempolicies:
+                self.read_mempolicies.append(request.process)
+            read = request.process in self.read_mempolicies
+            placement = make_placement(
+                {int(node): mib for node, mib in self.mib[request.process].items()},
+                pid=request.process.pid,
+                taken_at=self.clock.now(),
+                mempolicies_at=self.clock.now() if read else None,
+                mempolicy=self.mempolicy if read else None,
+                page_bytes=PAGE_BYTES if read else None,
+            )
+            placements.append(placement)
+        return Sampling(placements=tuple(placements), missed=tuple(missed))
+
+    def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
+        assert not should_stop()
+        self.steps.append(step)
+        held = self.mib[step.process]
+        away = sum(mib for node, mib in held.items() if node != step.target)
+        stuck = min(away, self.stuck_mib.get(step.process, 0.0))
+        moved = min(away - stuck, min(step.budget_bytes, self.migrate_bytes_per_step) / MIB)
+        left = moved
+        for node in [n for n in held if n != step.target]:
+            part = min(left, held[node])
+            held[node] -= part
+            left -= part
+        held[step.target] = held.get(step.target, 0.0) + moved
+        done = moved >= away - stuck
+        pages = {PageStatus.MOVED: round(moved * MIB / PAGE_BYTES)}
+        if done and stuck:
+            pages[PageStatus.SHARED] = round(stuck * MIB / PAGE_BYTES)
+        return MigrationOutcome(
+            step=step,
+            looked_pages=sum(pages.values()),
+            on_target_pages=0,
+            passed_over={},
+            submitted_pages=sum(pages.values()),
+            pages=pages,
+            moved_from={},
+            call_seconds=(0.001,),
+            query_seconds=0.0,
+            batch_pages=512,
+            resume_at=None if done else max(step.resume_at, VMA_START) + round(moved * MIB),
+        )

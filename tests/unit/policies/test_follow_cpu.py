@@ -1,0 +1,122 @@
+"""Tables for follow-cpu: each row a process's life in 2-second ticks, and what the policy says at its end."""
+
+import pytest
+
+from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.sample import Window
+from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
+from balancerd.ports import PolicyContext
+from tests.unit.fakes import GIB, make_placement, make_process, make_snapshot, make_survey, make_topology
+
+TICK = 2.0
+
+
+def live(
+    stays: list[tuple[int, float]],
+    mib_by_node: dict[int, float],
+    *,
+    cores: float = 1.0,
+    options: FollowCpuOptions | None = None,
+) -> Verdict:
+    """Run a process on one node after another for so many seconds each; its memory stays. Return the last verdict."""
+    policy = plugin.build("home", options or FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    verdict: Verdict | None = None
+    before, now = None, 0.0
+    for node, seconds in stays:
+        for _ in range(round(seconds / TICK)):
+            now += TICK
+            process = make_process(run={node: cores * TICK}, cpu_cores=cores)
+            snapshot = make_snapshot(make_survey(process, at=now, interval=TICK), make_placement(mib_by_node))
+            (verdict,) = policy.decide(Window(now=snapshot, before=before))
+            before = snapshot
+    assert verdict is not None
+    return verdict
+
+
+def test_memory_on_a_far_node_is_called_home_with_its_size_and_gain() -> None:
+    verdict = live([(0, 20)], {2: 256})
+    assert isinstance(verdict, Decision)
+    assert (verdict.policy, verdict.target, verdict.reason) == ("home", 0, Reason.MISPLACED)
+    assert verdict.misplaced_bytes == 256 << 20
+    assert verdict.gain_cores == pytest.approx(1.0 * 0.12 * 1.1)
+    assert verdict.cost_seconds == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("stays", "mib_by_node", "cores", "reason"),
+    [
+        pytest.param([(0, 20)], {0: 256}, 1.0, Reason.WELL_PLACED, id="all at home"),
+        pytest.param([(0, 20)], {0: 255, 2: 1}, 1.0, Reason.WELL_PLACED, id="a trace elsewhere is noise"),
+        pytest.param([(0, 4)], {2: 256}, 1.0, Reason.HOME_TOO_YOUNG, id="home younger than 5 s"),
+        pytest.param([(0, 8)], {2: 4096}, 1.0, Reason.LOSS_BELOW_COST, id="8 GiB/s-seconds cost, 1 s lost"),
+        pytest.param([(0, 200), (1, 100), (3, 2)], {2: 256}, 1.0, Reason.SEVERAL_HOMES, id="run time spread"),
+        pytest.param([(0, 2000)], {2: 400_000}, 0.1, Reason.LOSS_BELOW_COST, id="too big for so little running"),
+        pytest.param([(0, 20)], {2: 256}, 0.001, Reason.LOSS_BELOW_COST, id="hardly runs"),
+        pytest.param([(0, 20)], {}, 1.0, Reason.NOTHING_PRESENT, id="no page found"),
+        pytest.param([(0, 20)], {2: 256}, 0.0, Reason.NO_HOME, id="never runs"),
+    ],
+)
+def test_left_alone(
+    stays: list[tuple[int, float]], mib_by_node: dict[int, float], cores: float, reason: Reason
+) -> None:
+    verdict = live(stays, mib_by_node, cores=cores)
+    assert isinstance(verdict, Skip)
+    assert verdict.reason is reason
+    assert verdict.by == "home"
+
+
+def test_a_dear_move_waits_until_the_loss_reaches_its_cost() -> None:
+    assert isinstance(live([(0, 50)], {2: 4096}), Skip)
+    assert isinstance(live([(0, 70)], {2: 4096}), Decision)  # cost 8 s, loss 0.132 a second
+
+
+def test_a_wanderer_is_not_chased_but_a_settler_is() -> None:
+    quick = FollowCpuOptions(run_time_window_seconds=1.0)
+    wandering = [(node, 20.0) for node in (0, 1, 0, 1, 0, 1)]
+    assert isinstance(live([*wandering, (0, 20)], {2: 4096}, options=quick), Skip)
+    settled = [(node, 300.0) for node in (0, 1, 0, 1)]
+    verdict = live([*settled, (0, 10)], {2: 4096}, options=quick)
+    assert isinstance(verdict, Decision)
+    assert verdict.target == 0
+
+
+def test_the_gate_refuses_what_cannot_pay_twice_within_its_horizon() -> None:
+    verdict = live([(0, 260)], {2: 13_517})  # cost 26.4 s is lost after 200 s, but 300 s win only 1.5 times as much
+    assert isinstance(verdict, Skip)
+    assert verdict.reason is Reason.GAIN_BELOW_COST
+    assert isinstance(live([(0, 260)], {2: 9_000}), Decision)
+
+
+def test_a_home_without_memory_is_no_target() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    survey = make_survey(make_process(), at=2.0, topology=make_topology(memoryless={0}))
+    (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
+    assert (verdict.reason, verdict.detail) == (Reason.HOME_WITHOUT_MEMORY, "node 0")
+
+
+def test_an_unsampled_process_is_said_to_be_unsampled() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    (verdict,) = policy.decide(Window(now=make_snapshot(make_survey(make_process(), at=2.0)), before=None))
+    assert verdict.reason is Reason.NOT_SAMPLED
+
+
+def test_two_runs_over_the_same_windows_agree() -> None:
+    stays = [(0, 40.0), (1, 6.0), (0, 30.0)]
+    assert live(stays, {2: 200, 1: 56}) == live(stays, {2: 200, 1: 56})
+
+
+def test_a_process_that_is_gone_is_forgotten() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    first = make_snapshot(make_survey(make_process(), at=2.0), make_placement({2: 256}))
+    policy.decide(Window(now=first, before=None))
+    policy.decide(Window(now=make_snapshot(make_survey(at=4.0)), before=first))
+    assert policy._memories == {}
+
+
+def test_every_verdict_names_its_process() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    survey = make_survey(make_process(1), make_process(2), at=2.0)
+    verdicts = list(policy.decide(Window(now=make_snapshot(survey), before=None)))
+    assert [v.process for v in verdicts] == [ProcessId(1, 1), ProcessId(2, 1)]
+    assert NodeId(0) in survey.topology.node_ids
