@@ -1,0 +1,32 @@
+# What cffi's generated module offers, as far as binding.py uses it. C structures are Any: they stop in this package.
+from typing import Any, Protocol
+
+class _Ffi(Protocol):
+    def new(self, cdecl: str, init: object = ...) -> Any: ...
+    def unpack(self, cdata: Any, length: int) -> list[int]: ...
+    def string(self, cdata: Any) -> bytes: ...
+
+class _Lib(Protocol):
+    BAL_PAGE_BYTES: int
+    BAL_NODES: int
+    BAL_ERRNOS: int
+
+    def bal_placement(
+        self,
+        pid: int,
+        ranges: Any,
+        n_ranges: int,
+        samples: int,
+        phase: float,
+        n_nodes: int,
+        per_range: Any,
+        ret: Any,
+        /,
+    ) -> int: ...
+    def bal_migrate(self, pid: int, ranges: Any, n_ranges: int, args: Any, cursor: Any, ret: Any, /) -> int: ...
+    def bal_idle_call(self, ret: Any, /) -> int: ...
+    def bal_survey(self, proc_fd: int, min_rss_pages: int, rows: Any, capacity: int, ret: Any, /) -> int: ...
+    def bal_threads(self, proc_fd: int, pid: int, rows: Any, capacity: int, ret: Any, /) -> int: ...
+
+ffi: _Ffi
+lib: _Lib

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The whole interface of the native core. The C compiler reads it through core.h and cffi reads it as it stands, so it
+ * holds plain declarations and integer constants only.
+ *
+ * Conventions: every function returns 0 or -errno and gives its results in the last parameter, `ret`, which it clears
+ * first. Ranges are [start, end), aligned to their step. "pages" are base pages of 4096 bytes, whatever holds them: a huge
+ * page of 2 MiB counts 512. Times are of CLOCK_MONOTONIC.
+ */
+#define BAL_PAGE_BYTES 4096
+#define BAL_NODES 1024 /* MAX_NUMNODES with CONFIG_NODES_SHIFT=10, the largest that kernels are built with */
+#define BAL_ERRNOS 134 /* EHWPOISON, the largest of errno-base.h and errno.h, is 133; index 0 takes any larger one */
+#define BAL_COMM 64    /* a kworker's name in /proc/PID/stat has up to 64 bytes (fs/proc/array.c, proc_task_name) */
+
+struct bal_range {
+	uint64_t start;
+	uint64_t end;
+	uint64_t step_bytes; /* bytes of one page there: 4096, or the huge page size of a hugetlb mapping */
+};
+
+struct bal_placement {
+	uint64_t on_node[BAL_NODES]; /* pages found on each node */
+	uint64_t by_errno[BAL_ERRNOS]; /* pages that have no node, and why: ENOENT is absent, EFAULT the zero page or no VMA */
+	uint64_t queried;	     /* the sum of on_node, by_errno and unwritten */
+	uint64_t unwritten;	     /* pages whose status the kernel left as it was */
+	uint64_t calls;
+	double seconds;
+	double longest_call_seconds;
+};
+
+/*
+ * Where the pages of `ranges` are, by move_pages(2) with nodes=NULL. samples=0 asks for every page; else `samples`
+ * single pages at equal distances over all pages of all ranges taken in a row, starting at phase (0 <= phase < 1) of
+ * that distance. per_range (n_ranges rows of n_nodes + 2, or NULL) gets the pages of each range on node 0..n_nodes-1,
+ * then those absent, then all others. Errors: EINVAL (argument; or a process without memory of its own), ESRCH, EPERM.
+ */
+int bal_placement(int pid, const struct bal_range *ranges, size_t n_ranges, uint64_t samples, double phase,
+		  uint32_t n_nodes, uint64_t *per_range, struct bal_placement *ret);
+
+struct bal_cursor {
+	uint64_t range;	  /* index into the ranges; n_ranges when all is done */
+	uint64_t address; /* next page to look at; anything below the range's start means the start */
+	int32_t base;	  /* not 0: the last blocks held single base pages, so do not try them as one huge page */
+};
+
+struct bal_migrate_args {
+	int32_t node;	      /* where to */
+	int32_t flags;	      /* MPOL_MF_MOVE (2) or MPOL_MF_MOVE_ALL (4) */
+	uint64_t batch_pages; /* the most pages that one call moves, though never less than one folio */
+	uint64_t step_pages;  /* the step ends with the batch that submits the so many-th page */
+	uint64_t look_pages;  /* the step ends at the first block after so many pages looked at */
+	uint64_t huge_bytes;  /* size of a transparent huge page (PMD); 0 never tries them whole */
+};
+
+struct bal_migration {
+	/* looked == already_on_target + absent + other_before + submitted */
+	uint64_t looked;
+	uint64_t already_on_target;
+	uint64_t absent;
+	uint64_t other_before; /* had an error in place of a node before anything was moved */
+	/* submitted == moved + sum(by_errno) + not_attempted + unwritten */
+	uint64_t submitted;
+	uint64_t moved;
+	uint64_t by_errno[BAL_ERRNOS];
+	uint64_t not_attempted;
+	uint64_t unwritten;	       /* attempted, no status, and no answer where they are now */
+	uint64_t from_node[BAL_NODES]; /* moved, by the node they came from */
+	uint64_t refused;	       /* of by_errno[EBUSY]: attempted and not moved, but the kernel gave no status */
+	uint64_t whole_folios;	       /* transparent huge pages moved by one address each */
+	uint64_t calls;
+	uint64_t resubmissions;
+	uint64_t query_calls;
+	uint64_t largest_call_pages;   /* of the calls that move */
+	double seconds;		       /* in calls that move */
+	double query_seconds;
+	double longest_call_seconds;   /* of the calls that move */
+	int32_t error;		       /* errno of the call that ended the step early, or 0 */
+	int32_t done;		       /* the cursor is behind the last range */
+	int32_t highest_node;	       /* largest index of from_node in use, or -1 */
+};
+
+/*
+ * One bounded step of moving `ranges` to a node: looks at pages from the cursor on, moves those that are present
+ * elsewhere, and puts the cursor behind the last page finished. An error of a call ends the step: it is ret->error.
+ * After it, or when too many groups of pages failed in one call, the cursor stands at the first page that was not
+ * attempted; such pages are counted as not_attempted, and again by a later step. Errors returned:
+ * EINVAL (argument), ENOMEM (working memory of about 20 bytes a page of the batch).
+ */
+int bal_migrate(int pid, const struct bal_range *ranges, size_t n_ranges, const struct bal_migrate_args *args,
+		struct bal_cursor *cursor, struct bal_migration *ret);
+
+/* Seconds that a call costs which moves no page: the part of each call that the target does not feel. */
+int bal_idle_call(double *ret);
+
+struct bal_process {
+	uint64_t start_ticks; /* after boot; with pid, the identity of a process */
+	uint64_t cpu_ticks;   /* utime + stime */
+	uint64_t rss_pages;
+	uint64_t minor_faults;
+	uint64_t major_faults;
+	int32_t pid;
+	int32_t ppid;
+	int32_t n_threads;
+	int32_t last_cpu;
+	uint32_t flags; /* PF_* of include/linux/sched.h */
+	char state;
+	char comm[BAL_COMM + 1];
+};
+
+struct bal_survey {
+	uint64_t n_rows;	 /* rows written */
+	uint64_t needed;	 /* rows that would have been written, had there been room */
+	uint64_t processes;	 /* read and understood */
+	uint64_t kernel_threads; /* of these */
+	uint64_t vanished;	 /* gone between the listing and the reading: normal */
+	uint64_t unreadable;	 /* any other error, or text that is not a stat line */
+	double seconds;
+};
+
+/*
+ * Read PID/stat of every process below proc_fd, a directory (O_PATH will do) that is or looks like /proc. Processes
+ * with fewer resident pages than min_rss_pages are counted but not written, nor are kernel threads unless
+ * min_rss_pages is 0. Errors: those of openat(2) and getdents64(2).
+ */
+int bal_survey(int proc_fd, uint64_t min_rss_pages, struct bal_process *rows, size_t capacity, struct bal_survey *ret);
+
+struct bal_thread {
+	uint64_t start_ticks;
+	uint64_t cpu_ticks;
+	int32_t tid;
+	int32_t last_cpu;
+	char state;
+};
+
+/* The same for PID/task/TID/stat, every thread of one process. Errors: ESRCH when the process is gone. */
+int bal_threads(int proc_fd, int pid, struct bal_thread *rows, size_t capacity, struct bal_survey *ret);

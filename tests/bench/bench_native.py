@@ -1,0 +1,204 @@
+"""What the native core costs, as ratios taken in one run.
+
+    python -m tests.bench.bench_native placement          on any machine with 16 GiB free
+    python -m tests.bench.bench_native move               on a machine with three nodes, such as the lab's
+
+`placement`: sampling a process's pages against reading its numa_maps and against asking for every page, for 1 to 8 GiB.
+`move`: our steps against move_loop.c, a bare loop over move_pages(2), turn by turn over the same pages and nodes.
+Prints a table, then one line of JSON.
+"""
+
+import argparse
+import ctypes
+import json
+import mmap
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from balancerd.native import Cursor, Migration, Placement, RangeArray, migrate, placement
+
+MIB, GIB, PAGE = 1 << 20, 1 << 30, 4096
+MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_POPULATE_WRITE = 14, 15, 23  # include/uapi/asm-generic/mman-common.h
+SET_MEMPOLICY, MPOL_BIND = 238, 2
+NODES = (2, 0, 1)  # every pair of turns uses other source and target nodes, so neither side has the better ones
+
+Row = dict[str, float | int | str]
+
+
+@contextmanager
+def memory_of_a_child(
+    length: int, *, present_share: float = 1.0, node: int | None = None, huge: bool = False
+) -> Iterator[tuple[int, int, int]]:
+    """A child process that holds `length` bytes present, among holes; gives (pid, start, end) of the mapping."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        libc = ctypes.CDLL(None)
+        if node is not None:
+            libc.syscall(SET_MEMPOLICY, MPOL_BIND, ctypes.byref(ctypes.c_ulong(1 << node)), 64)
+        area = mmap.mmap(-1, int(length / present_share) & -(2 * MIB), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        area.madvise(MADV_HUGEPAGE if huge else MADV_NOHUGEPAGE)
+        choose = random.Random(1)  # noqa: S311 where the holes are, the same in every run
+        left = length
+        for block in range(0, len(area), MIB):
+            if left and (len(area) - block <= left or choose.random() < present_share):
+                area.madvise(MADV_POPULATE_WRITE, block, MIB)
+                left -= MIB
+        libc.syscall(SET_MEMPOLICY, 0, None, 0)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        os.write(write, b"%d %d\n" % (address, address + len(area)))
+        signal.pause()
+    try:
+        start, end = map(int, os.read(read, 64).split())
+        yield pid, start, end
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def seconds_of(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def present_share(found: Placement) -> float:
+    return sum(found.on_node) / found.queried_pages
+
+
+def bench_placement(samples: int, turns: int) -> list[Row]:
+    rows: list[Row] = []
+    for gib in (1, 2, 4, 8):
+        with memory_of_a_child(gib * GIB, present_share=0.8) as (pid, start, end):
+            ranges = RangeArray([(start, end, PAGE)])
+            numa_maps = Path(f"/proc/{pid}/numa_maps")
+            times: dict[str, list[float]] = {"sampled": [], "numa_maps": [], "exact": []}
+            errors = []
+            exact = present_share(placement(pid, ranges, n_nodes=1))
+            for turn in range(turns):
+                phase = turn / turns
+
+                def sample(phase: float = phase) -> Placement:
+                    return placement(pid, ranges, n_nodes=1, samples=samples, phase=phase)  # noqa: B023 same turn
+
+                times["sampled"].append(seconds_of(sample))
+                times["numa_maps"].append(seconds_of(numa_maps.read_bytes))
+                if turn < 3:
+                    times["exact"].append(seconds_of(lambda: placement(pid, ranges, n_nodes=1)))  # noqa: B023
+                errors.append(abs(present_share(sample()) - exact))
+            medians = {name: statistics.median(values) for name, values in times.items()}
+            rows.append(
+                {
+                    "GiB present": gib,
+                    "sampled ms": round(medians["sampled"] * 1e3, 3),
+                    "numa_maps ms": round(medians["numa_maps"] * 1e3, 2),
+                    "exact ms": round(medians["exact"] * 1e3, 1),
+                    "numa_maps/sampled": round(medians["numa_maps"] / medians["sampled"], 1),
+                    "worst error %": round(max(errors) * 100, 2),
+                }
+            )
+    return rows
+
+
+BATCHES_PER_STEP = 8
+
+
+def move_by_steps(pid: int, start: int, end: int, node: int, batch_pages: int) -> list[Migration]:
+    ranges = RangeArray([(start, end, PAGE)])
+    steps, cursor = [], Cursor()
+    while True:
+        step = migrate(
+            pid,
+            ranges,
+            node=node,
+            cursor=cursor,
+            batch_pages=batch_pages,
+            step_pages=BATCHES_PER_STEP * batch_pages,
+            look_pages=1 << 20,
+        )
+        steps.append(step)
+        cursor = step.cursor
+        if step.error:
+            raise OSError(step.error, os.strerror(step.error))
+        if step.is_done:
+            return steps
+
+
+def bench_move(mib: int, batch_pages: int, turns: int, loop: str, *, huge: bool) -> Row:
+    ours, bare, query, moving = [], [], [], []
+    with memory_of_a_child(mib * MIB, node=NODES[0], huge=huge) as (pid, start, end):
+        for turn in range(2 * turns):
+            node = NODES[(turn + 1) % len(NODES)]
+            if turn % 2 == 0:
+                began = time.perf_counter()
+                steps = move_by_steps(pid, start, end, node, batch_pages)
+                ours.append(time.perf_counter() - began)
+                query.append(sum(step.query_seconds for step in steps))
+                moving.append(sum(step.moving_seconds for step in steps))
+                if sum(step.moved_pages for step in steps) != mib * MIB // PAGE:
+                    raise RuntimeError("not every page moved: the comparison is void")
+            else:
+                argv = [loop, str(pid), f"{start:x}", f"{end:x}", str(node), str(batch_pages)]
+                words = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+                bare.append(float(words[1]))
+    return {
+        "pages": "THP" if huge else "4 KiB",
+        "MiB": mib,
+        "batch": batch_pages,
+        "ours MiB/s": round(mib / statistics.median(ours), 1),
+        "bare loop MiB/s": round(mib / statistics.median(bare), 1),
+        "ours/bare": round(statistics.median(bare) / statistics.median(ours), 3),
+        "queries %": round(100 * statistics.median(query) / statistics.median(ours), 1),
+        "moving calls %": round(100 * statistics.median(moving) / statistics.median(ours), 1),
+        "ours s": " ".join(f"{value:.2f}" for value in ours),
+        "bare s": " ".join(f"{value:.2f}" for value in bare),
+    }
+
+
+def print_table(rows: list[Row]) -> None:
+    columns = list(rows[0])
+    widths = [max(len(name), *(len(str(row[name])) for row in rows)) for name in columns]
+    for cells in (columns, *([str(row[name]) for name in columns] for row in rows)):
+        print("  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    place = verbs.add_parser("placement")
+    place.add_argument("--samples", type=int, default=4096)
+    place.add_argument("--turns", type=int, default=15)
+    move = verbs.add_parser("move")
+    move.add_argument("--mib", type=int, default=256)
+    move.add_argument("--batch-pages", type=int, nargs="+", default=[512, 4096])
+    move.add_argument("--turns", type=int, default=6)
+    move.add_argument("--huge", action="store_true", help="transparent huge pages too")
+    options = parser.parse_args()
+    if options.verb == "placement":
+        rows = bench_placement(options.samples, options.turns)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            loop = f"{folder}/move_loop"
+            source = Path(__file__).with_name("move_loop.c")
+            subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", str(source), "-o", loop], check=True)
+            rows = [
+                bench_move(options.mib, batch, options.turns, loop, huge=huge)
+                for huge in ((False, True) if options.huge else (False,))
+                for batch in options.batch_pages
+            ]
+    print_table(rows)
+    print(json.dumps({"bench": f"native-{options.verb}", "rows": rows}))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The step of a migration as far as one node can show it; the pages that do move are in tests/lab."""
+
+import errno
+import os
+from itertools import pairwise
+
+import pytest
+
+from balancerd.native import Cursor, Migration, RangeArray, migrate, survey
+from tests.unit.native.memory import PAGE, address_of, child, map_pages, needs_root, own_node, touch, without_privileges
+
+NODE = own_node()
+NO_SUCH_NODE = 999
+PF_KTHREAD = 0x00200000
+MIB = 1 << 20
+
+
+def assert_sums_hold(step: Migration) -> None:
+    errors = sum(pages for _, pages in step.by_errno)
+    before = step.already_on_target_pages + step.absent_pages + step.other_before_pages
+    assert step.looked_pages == before + step.submitted_pages
+    assert step.submitted_pages == step.moved_pages + errors + step.not_attempted_pages + step.unwritten_pages
+    assert step.moved_pages == sum(pages for _, pages in step.from_node)
+
+
+def one_step(pid: int, ranges: RangeArray, *, node: int = NODE, cursor: Cursor | None = None) -> Migration:
+    step = migrate(pid, ranges, node=node, cursor=cursor or Cursor(), batch_pages=512, look_pages=4096)
+    assert_sums_hold(step)
+    return step
+
+
+def all_steps(pid: int, ranges: RangeArray, *, look_pages: int) -> list[Migration]:
+    steps = [migrate(pid, ranges, node=NODE, cursor=Cursor(), batch_pages=512, look_pages=look_pages)]
+    while not steps[-1].is_done:
+        cursor = steps[-1].cursor
+        steps.append(migrate(pid, ranges, node=NODE, cursor=cursor, batch_pages=512, look_pages=look_pages))
+        assert steps[-1].cursor != cursor
+    return steps
+
+
+def test_pages_on_the_target_already_are_counted_and_not_submitted() -> None:
+    area = map_pages(1000)
+    touch(area, 0, 700)
+    assert area[700 * PAGE] == 0  # maps the zero page
+    start = address_of(area)
+    step = one_step(os.getpid(), RangeArray([(start, start + 1000 * PAGE, PAGE)]))
+    assert step.is_done
+    assert (step.looked_pages, step.already_on_target_pages) == (1000, 700)
+    assert (step.absent_pages, step.other_before_pages, step.submitted_pages) == (299, 1, 0)
+    assert (step.calls, step.moving_seconds, step.largest_call_pages) == (0, 0.0, 0)
+    assert step.query_calls > 0
+    assert step.cursor.range_index == 1
+
+
+@pytest.mark.parametrize("look_pages", [1, 512, 700, 100000])
+def test_steps_look_at_every_page_of_every_range_once(look_pages: int) -> None:
+    area = map_pages(3000)
+    touch(area, 0, 3000)
+    start = address_of(area)
+    cuts = [0, 1, 1, 700, 701, 2500, 3000]
+    pieces = [(start + a * PAGE, start + b * PAGE, PAGE) for a, b in pairwise(cuts)]
+    steps = all_steps(os.getpid(), RangeArray(pieces), look_pages=look_pages)
+    assert sum(step.looked_pages for step in steps) == 3000
+    assert sum(step.already_on_target_pages for step in steps) == 3000
+    assert all(step.looked_pages < look_pages + 512 for step in steps)
+    assert (len(steps) == 1) == (look_pages == 100000)
+
+
+def test_a_step_ends_at_the_end_of_a_block_and_the_next_begins_there() -> None:
+    area = map_pages(2048)
+    start = (address_of(area) + 2 * MIB - 1) & -(2 * MIB)
+    ranges = RangeArray([(start + 5 * PAGE, start + 4 * MIB, PAGE)])
+    first = migrate(os.getpid(), ranges, node=NODE, cursor=Cursor(), batch_pages=512, look_pages=1)
+    assert (first.looked_pages, first.cursor.address, first.is_done) == (507, start + 2 * MIB, False)
+    second = one_step(os.getpid(), ranges, cursor=first.cursor)
+    assert (second.looked_pages, second.is_done) == (512, True)
+
+
+def test_no_ranges_are_done_at_once() -> None:
+    step = one_step(os.getpid(), RangeArray([]))
+    assert (step.is_done, step.looked_pages, step.query_calls) == (True, 0, 0)
+
+
+def test_a_node_that_does_not_exist_ends_with_enodev_and_nothing_attempted() -> None:
+    with child(pages=1500, touched=1400) as other:
+        ranges = RangeArray([(other.start, other.end, PAGE)])
+        step = one_step(other.process.pid, ranges, node=NO_SUCH_NODE)
+    assert (step.error, step.is_done, step.moved_pages, step.calls) == (errno.ENODEV, False, 0, 1)
+    assert step.not_attempted_pages == step.submitted_pages > 0
+    assert step.cursor == Cursor(range_index=0, address=other.start)
+
+
+def test_a_process_that_is_gone_ends_with_esrch_at_the_same_place() -> None:
+    with child(pages=600, touched=600) as other:
+        pid, ranges = other.process.pid, RangeArray([(other.start, other.end, PAGE)])
+    cursor = Cursor(range_index=0, address=other.start + 3 * PAGE)
+    step = one_step(pid, ranges, cursor=cursor)
+    assert (step.error, step.is_done, step.looked_pages, step.cursor) == (errno.ESRCH, False, 0, cursor)
+
+
+def test_a_kernel_thread_ends_with_einval() -> None:
+    proc_fd = os.open("/proc", os.O_PATH)
+    rows = survey(proc_fd, min_rss_pages=0).rows
+    os.close(proc_fd)
+    kernel_threads = [row.pid for row in rows if row.flags & PF_KTHREAD]
+    if not kernel_threads:
+        pytest.skip("no kernel thread is visible from this PID namespace")
+    step = one_step(kernel_threads[0], RangeArray([(0x10000, 0x20000, PAGE)]))
+    assert (step.error, step.looked_pages) == (errno.EINVAL, 0)
+
+
+@needs_root
+def test_a_process_of_another_user_ends_with_eperm_without_privileges() -> None:
+    with child(pages=8, touched=8) as other:
+        ranges = RangeArray([(other.start, other.end, PAGE)])
+        step = without_privileges(lambda: one_step(other.process.pid, ranges))
+    assert (step.error, step.looked_pages) == (errno.EPERM, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"node": -1},
+        {"batch_pages": 0},
+        {"batch_pages": (1 << 20) + 1},
+        {"look_pages": 0},
+        {"huge_bytes": 3 << 20},
+        {"huge_bytes": PAGE},
+        {"huge_bytes": 1 << 30},
+        {"cursor": Cursor(range_index=2)},
+        {"pid": 0},
+    ],
+)
+def test_arguments_out_of_bounds_are_refused(changes: dict[str, int | Cursor]) -> None:
+    arguments = {"pid": os.getpid(), "node": NODE, "cursor": Cursor(), "batch_pages": 512, "look_pages": 512}
+    ranges = RangeArray([(0x10000, 0x20000, PAGE)])
+    with pytest.raises(OSError, match="Invalid argument"):
+        migrate(ranges=ranges, **{**arguments, **changes})  # type: ignore[arg-type]
