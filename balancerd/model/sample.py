@@ -25,9 +25,10 @@ class ThreadSample:
 class ProcessSample:
     """One process as the survey saw it.
 
-    `cpu_cores` is run time over elapsed time since the previous survey: 1.0 is one busy core, None at
-    first sight. `threads`, `cpus_allowed`, `mems_allowed`, `uid` and `cgroup` are read only for
-    processes busy enough to matter; None where they were not read or could not be.
+    `rss_bytes` includes hugetlb pages where they were read. `cpu_cores` is run time over elapsed time
+    since the previous survey: 1.0 is one busy core, None at first sight. `threads`, `cpus_allowed`,
+    `mems_allowed`, `uid` and `cgroup` are read only for processes busy enough to matter; None where
+    they were not read or could not be.
     """
 
     id: ProcessId

@@ -1,0 +1,54 @@
+"""The only reader of clocks, and the only waiter."""
+
+import contextlib
+import math
+import os
+import select
+import time
+
+_PIPE_BYTES = 65536
+"""What a pipe holds, pipe(7)."""
+
+
+class MonotonicClock:
+    """CLOCK_MONOTONIC; `wake()` from a signal handler or another thread ends the wait at hand, or the next one.
+
+    A pipe carries the wake-up: threading.Event takes a lock that a signal handler, running in the
+    thread that already holds it, would wait for in vain. A process with several threads also gives `wake_fd` to
+    signal.set_wakeup_fd(), since a signal may interrupt another thread than the one that waits.
+    """
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._read_fd, select.POLLIN)
+
+    @property
+    def wake_fd(self) -> int:
+        """A descriptor; a byte written to it does what `wake()` does."""
+        return self._write_fd
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return time.monotonic()
+
+    def wait_until(self, deadline: float) -> None:
+        """Return at monotonic time `deadline`, or as soon as somebody called `wake()`."""
+        remaining_seconds = max(0.0, deadline - time.monotonic())
+        if self._poll.poll(math.ceil(remaining_seconds * 1000)):
+            os.read(self._read_fd, _PIPE_BYTES)
+
+    def wake(self) -> None:
+        """End the current wait; when nobody waits, the next wait returns at once."""
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
+            os.write(self._write_fd, b"\0")
+
+    def close(self) -> None:
+        """Give the descriptors back; the clock cannot wait any more."""
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+
+def boottime_seconds() -> float:
+    """Return seconds since boot with suspended time: what start_ticks of proc_pid_stat(5) are measured on."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

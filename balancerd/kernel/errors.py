@@ -1,0 +1,23 @@
+"""What can go wrong while the kernel room looks at the machine. Each error says where, none what to do about it."""
+
+
+class ParseError(ValueError):
+    """A file of the kernel does not read as documented.
+
+    `line_number` counts from 1; 0 means the file as a whole. `line` is the offending text, cut short.
+    """
+
+    def __init__(self, path: str, line_number: int, line: bytes, what: str) -> None:
+        self.path = path
+        self.line_number = line_number
+        self.line = line[:200].decode("utf-8", "backslashreplace")
+        self.what = what
+        super().__init__(f"{path}:{line_number}: {what}: {self.line!r}")
+
+
+class ProcessGoneError(Exception):
+    """The process exited, or its pid belongs to another process by now."""
+
+
+class AccountingError(Exception):
+    """Pages went into a call and did not come out under any status: a defect, never to be hidden."""

@@ -1,0 +1,130 @@
+"""The Kernel port on the real machine. Owns how its parts come together; each part knows only its own files."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from balancerd import native
+from balancerd.kernel.clock import boottime_seconds
+from balancerd.kernel.errors import ParseError, ProcessGoneError
+from balancerd.kernel.memory import read_high_watermarks, read_hugetlb_in_use, read_memory
+from balancerd.kernel.migrate import MigrateCore, Mover
+from balancerd.kernel.placement import PlacementCore, PlacementReader
+from balancerd.kernel.process_files import ProcessFiles
+from balancerd.kernel.survey import SurveyCore, Surveyor
+from balancerd.kernel.topology import OnlineSets, read_online_sets, read_topology
+from balancerd.model.decision import Reason, Skip
+from balancerd.model.ids import NodeId
+from balancerd.model.migration import MigrationOutcome, MigrationStep
+from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Sampling, Survey
+from balancerd.model.topology import Topology
+from balancerd.ports import Clock, SurveyScope
+
+_WATERMARKS_SECONDS = 60.0
+"""Watermarks follow vm.min_free_kbytes and hotplug; zoneinfo grows with nodes times CPUs, so it is read this rarely."""
+
+
+class Core(SurveyCore, PlacementCore, MigrateCore, Protocol):
+    """Everything that the kernel room asks of balancerd.native."""
+
+
+class LiveKernel:
+    """Surveys, samples and migrates the processes of this machine.
+
+    `stall_target_seconds` is how long one call may take, roughly; `phase` returns numbers in [0, 1) that
+    samples start at. Construction opens `procfs`; nothing is read before the first survey.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        stall_target_seconds: float,
+        procfs: Path = Path("/proc"),
+        sysfs: Path = Path("/sys"),
+        core: Core = native,
+        boottime: Callable[[], float] = boottime_seconds,
+        phase: Callable[[], float] = random.random,
+    ) -> None:
+        self._clock = clock
+        self._procfs = procfs
+        self._sysfs = sysfs
+        self._files = ProcessFiles(str(procfs))
+        self._surveyor = Surveyor(core, self._files, clock, boottime)
+        self._placements = PlacementReader(core, clock, str(procfs), phase)
+        self._mover = Mover(core, clock, stall_target_seconds, str(procfs))
+        self._topology: tuple[OnlineSets, Topology] | None = None
+        self._watermarks: tuple[float, dict[NodeId, int]] | None = None
+
+    @property
+    def mode(self) -> str:
+        """Return "enforce"."""
+        return "enforce"
+
+    def close(self) -> None:
+        """Give descriptors back; the kernel cannot be used any more."""
+        self._files.close()
+
+    def topology(self) -> Topology:
+        """Return the topology, read again when nodes, their memory, or CPUs came or went."""
+        online = read_online_sets(self._sysfs)
+        if self._topology is None or self._topology[0] != online:
+            self._topology = (online, read_topology(self._sysfs))
+            self._watermarks = None
+        return self._topology[1]
+
+    def survey(self, scope: SurveyScope) -> Survey:
+        """Look at the machine and every process. Raises OSError or ParseError when the machine cannot be read."""
+        topology = self.topology()
+        now = self._clock.now()
+        if self._watermarks is None or now - self._watermarks[0] >= _WATERMARKS_SECONDS:
+            self._watermarks = (now, read_high_watermarks(self._procfs))
+        memory = read_memory(self._sysfs, topology.node_ids, self._watermarks[1])
+        survey = self._surveyor.survey(scope, topology, memory, hugetlb=read_hugetlb_in_use(self._sysfs))
+        self._placements.forget_all_but({process.id for process in survey.processes})
+        return survey
+
+    def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
+        """Estimate the placement of each process; none stops the others."""
+        n_nodes = max(self.topology().node_ids) + 1
+        placements: list[PlacementSample] = []
+        missed: list[Skip] = []
+        for request in requests:
+            answer = self._sample(request, n_nodes)
+            if isinstance(answer, Skip):
+                missed.append(answer)
+            else:
+                placements.append(answer)
+        return Sampling(placements=tuple(placements), missed=tuple(missed))
+
+    def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
+        """Carry out one step; see Mover."""
+        return self._mover.migrate(step, should_stop)
+
+    def set_stall_target(self, seconds: float) -> None:
+        """Aim at another duration of calls from the next step on."""
+        self._mover.set_stall_target(seconds)
+
+    def look(self, pid: int) -> ProcessSample | None:
+        """Read one process now, whatever its size; None when there is none. Raises PermissionError, ParseError."""
+        return self._surveyor.look(pid)
+
+    def _sample(self, request: SampleRequest, n_nodes: int) -> PlacementSample | Skip:
+        reason, detail = Reason.NOTHING_PRESENT, ""
+        try:
+            placement = self._placements.read(
+                request.process,
+                n_nodes=n_nodes,
+                rss_bytes=request.rss_bytes,
+                read_mempolicies=request.read_mempolicies,
+            )
+            if placement.present_pages > 0:
+                return placement
+        except ProcessGoneError as error:
+            reason, detail = Reason.VANISHED, str(error)
+        except PermissionError as error:
+            reason, detail = Reason.NO_ACCESS, str(error)
+        except (ParseError, OSError) as error:
+            reason, detail = Reason.UNREADABLE, str(error)
+        return Skip(by="kernel", process=request.process, reason=reason, detail=detail)

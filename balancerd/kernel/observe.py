@@ -1,0 +1,46 @@
+"""The mode "observe": everything is looked at and decided as ever, and nothing is moved."""
+
+from collections.abc import Callable
+
+from balancerd.model.decision import Reason
+from balancerd.model.migration import MigrationOutcome, MigrationStep
+from balancerd.model.sample import SampleRequest, Sampling, Survey
+from balancerd.ports import Kernel, SurveyScope
+
+
+class ObserveKernel:
+    """A Kernel that looks through the eyes of another one and has no hands."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+
+    @property
+    def mode(self) -> str:
+        """Return "observe"."""
+        return "observe"
+
+    def survey(self, scope: SurveyScope) -> Survey:
+        """Survey as the other kernel does."""
+        return self._kernel.survey(scope)
+
+    def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
+        """Sample as the other kernel does."""
+        return self._kernel.sample(requests)
+
+    def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
+        """Submit nothing; the outcome says that it is the mode's doing."""
+        del should_stop
+        return MigrationOutcome(
+            step=step,
+            looked_pages=0,
+            on_target_pages=0,
+            passed_over={},
+            submitted_pages=0,
+            pages={},
+            moved_from={},
+            call_seconds=(),
+            query_seconds=0.0,
+            batch_pages=0,
+            resume_at=step.resume_at,
+            stopped_by=Reason.OBSERVE_MODE,
+        )

@@ -1,0 +1,100 @@
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import pytest
+
+from balancerd.kernel.clock import MonotonicClock, boottime_seconds
+
+
+def test_a_wait_until_the_past_returns() -> None:
+    clock = MonotonicClock()
+    clock.wait_until(clock.now() - 5)
+    clock.close()
+
+
+def test_a_wait_lasts_until_its_deadline() -> None:
+    clock = MonotonicClock()
+    deadline = clock.now() + 0.01
+    clock.wait_until(deadline)
+    assert clock.now() >= deadline
+    clock.close()
+
+
+def test_another_thread_ends_a_wait() -> None:
+    clock = MonotonicClock()
+    threading.Timer(0.01, clock.wake).start()
+    began = clock.now()
+    clock.wait_until(began + 60)
+    assert clock.now() - began < 30
+    clock.close()
+
+
+def test_a_wake_before_the_wait_is_not_lost_and_serves_once() -> None:
+    clock = MonotonicClock()
+    clock.wake()
+    clock.wake()
+    began = clock.now()
+    clock.wait_until(began + 60)
+    assert clock.now() - began < 30
+    deadline = clock.now() + 0.01
+    clock.wait_until(deadline)
+    assert clock.now() >= deadline, "the second wake was the same as the first"
+    clock.close()
+
+
+@pytest.fixture
+def usr1() -> Iterator[list[Callable[[], None]]]:
+    """Call what the test puts into the list when SIGUSR1 arrives."""
+    calls: list[Callable[[], None]] = []
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        for call in calls:
+            call()
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    yield calls
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_signal_handler_ends_a_wait(usr1: list[Callable[[], None]]) -> None:
+    clock = MonotonicClock()
+    usr1.append(clock.wake)
+    threading.Timer(0.01, signal.pthread_kill, [threading.get_ident(), signal.SIGUSR1]).start()
+    began = clock.now()
+    clock.wait_until(began + 60)
+    assert clock.now() - began < 30
+    clock.close()
+
+
+def test_a_signal_that_another_thread_takes_ends_a_wait_by_the_wake_up_descriptor(
+    usr1: list[Callable[[], None]],
+) -> None:
+    clock = MonotonicClock()
+    handled: list[str] = []
+    usr1.append(lambda: handled.append("yes"))
+    before = signal.set_wakeup_fd(clock.wake_fd)
+    threading.Timer(0.01, signal.raise_signal, [signal.SIGUSR1]).start()
+    began = clock.now()
+    clock.wait_until(began + 60)
+    signal.set_wakeup_fd(before)
+    assert clock.now() - began < 30
+    assert handled == ["yes"]
+    clock.close()
+
+
+def test_any_number_of_wakes_is_one() -> None:
+    clock = MonotonicClock()
+    for _ in range(70_000):
+        clock.wake()
+    clock.wait_until(clock.now() + 60)
+    deadline = clock.now() + 0.01
+    clock.wait_until(deadline)
+    assert clock.now() >= deadline
+    clock.close()
+
+
+def test_boottime_counts_from_boot() -> None:
+    assert boottime_seconds() >= time.monotonic() - 1
