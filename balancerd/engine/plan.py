@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from balancerd.engine.ledger import Ledger
+from balancerd.engine.movable import movable
 from balancerd.model.decision import Decision, Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.migration import MigrationPlan, MigrationStep, Range
@@ -109,12 +110,11 @@ def make_plan(snapshot: Snapshot, decisions: Iterable[Decision], ledger: Ledger,
 def movable_ranges(placement: PlacementSample, target: NodeId) -> tuple[Range, ...]:
     """Return the ranges, ascending, that may hold pages to move: sampled off the target, or too small to be sampled.
 
-    Left out: mappings with an explicit mempolicy or one not read yet, program text and its libraries
-    (shared by everyone who runs them), and the kernel's special mappings.
+    Left out: mappings with an explicit mempolicy or one not read yet, and those that are not movable at all.
     """
     return tuple(
         Range(start=vma.start, end=vma.end, page_bytes=vma.page_bytes)
-        for placed in sorted(placement.vmas, key=lambda p: p.vma.start)
+        for placed in sorted(movable(placement), key=lambda p: p.vma.start)
         if (vma := placed.vma).page_bytes is not None
         and vma.mempolicy is not None
         and not vma.mempolicy.explicit
@@ -123,13 +123,10 @@ def movable_ranges(placement: PlacementSample, target: NodeId) -> tuple[Range, .
 
 
 def _is_candidate(placed: VmaPlacement, target: NodeId) -> bool:
-    vma = placed.vma
-    if vma.kind is VmaKind.SPECIAL or (vma.kind is VmaKind.FILE and vma.executable):
-        return False
     if any(pages > 0 for node, pages in placed.pages_by_node.items() if node != target):
         return True
     unsampled = not placed.absent_pages and not any(placed.pages_by_node.values())
-    return unsampled and vma.kind is not VmaKind.FILE
+    return unsampled and placed.vma.kind is not VmaKind.FILE
 
 
 def _standing_objection(
@@ -167,7 +164,7 @@ def _explain_policies(placement: PlacementSample, target: NodeId) -> str:
     modes = sorted(
         {
             _policy_text(vma)
-            for placed in placement.vmas
+            for placed in movable(placement)
             if (vma := placed.vma).mempolicy is not None and vma.mempolicy.explicit and _is_candidate(placed, target)
         }
     )

@@ -16,6 +16,7 @@ from pydantic import Field
 from balancerd.config.fields import Duration, Ratio, Section, between
 from balancerd.config.units import format_duration, format_ratio
 from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, gain_cores, is_worth, remoteness
+from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot, Window
@@ -114,7 +115,7 @@ class FollowCpu:
         memory: _Memory,
         topology: Topology,
     ) -> Verdict:
-        held = placement.bytes_by_node
+        held = movable_bytes_by_node(placement)
         total = sum(held.values())
         away = total - held.get(home, 0)
         if total == 0:

@@ -1,0 +1,92 @@
+"""`balancerctl doctor`: what this machine and this user allow, tried out. Needs no daemon, privilege or second node.
+
+Owns the picture of the checks, and the one about the control socket; the others are in `balancerd.kernel.doctor`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import click
+
+from balancerd.cli.exits import CommandError, ExitCode, NotPermittedError, NotRunningError
+from balancerd.cli.options import Settings, ask, json_option, socket_option
+from balancerd.cli.screen import can_print, escape, paint, write, write_json
+from balancerd.kernel.doctor import examine
+from balancerd.kernel.doctor_files import Check, CheckStatus
+
+_SYMBOLS = {
+    CheckStatus.OK: ("✓", "+", "green"),
+    CheckStatus.INFO: ("·", "-", "blue"),
+    CheckStatus.WARNING: ("!", "!", "yellow"),
+    CheckStatus.FAILURE: ("✗", "x", "red"),
+    CheckStatus.UNKNOWN: ("?", "?", "yellow"),
+}
+
+
+@click.command(
+    short_help="Try out whether balancerd can work on this machine.",
+    epilog="""\b
+Examples:
+  balancerctl doctor
+  sudo balancerctl doctor                 what the daemon itself will be allowed
+  balancerctl doctor --json | jq '.checks[] | select(.status == "failure")'
+""",
+)
+@socket_option
+@json_option
+@click.pass_obj
+@click.pass_context
+def doctor(ctx: click.Context, settings: Settings, *, as_json: bool) -> None:
+    """Try out whether balancerd can work here, and print the exact fix for what is in its way.
+
+    Each line is ✓ fine, · worth knowing, ! works less well, ✗ does not work, ? not known. Exits 5 when there is a ✗.
+
+    In JSON, each of "checks" has name, status (ok, info, warning, failure, unknown), seen and fix (null: none needed).
+    """
+    checks = (*examine(), control_socket(settings))
+    count = Counter(check.status for check in checks)
+    if as_json:
+        totals = {status.value: count[status] for status in CheckStatus}
+        write_json({"schema": 1, "checks": [asdict(check) for check in checks], "totals": totals})
+    else:
+        _show(checks)
+        write(f"{_count(count, 'failure')}, {_count(count, 'warning')}", err=True)
+    if count[CheckStatus.FAILURE]:
+        ctx.exit(ExitCode.FINDINGS)
+
+
+def control_socket(settings: Settings) -> Check:
+    """Whether a daemon answers on the control socket."""
+    name = "control-socket"
+    shown = settings.socket_path
+    try:
+        ask(settings, "/v1/status")
+    except NotRunningError:
+        return Check(
+            name=name,
+            status=CheckStatus.INFO,
+            seen=f"no daemon answers on {shown}",
+            fix="as root: systemctl start balancerd",
+        )
+    except NotPermittedError as error:
+        return Check(name=name, status=CheckStatus.WARNING, seen=error.message, fix="run it with sudo")
+    except CommandError as error:
+        return Check(name=name, status=CheckStatus.FAILURE, seen=error.message, fix="journalctl -u balancerd")
+    return Check(name=name, status=CheckStatus.OK, seen=f"the daemon answers on {shown}")
+
+
+def _show(checks: Iterable[Check]) -> None:
+    listed = tuple(checks)
+    wide = max(len(check.name) for check in listed)
+    fancy = can_print("".join(symbol for symbol, _, _ in _SYMBOLS.values()))
+    for check in listed:
+        symbol, plain, colour = _SYMBOLS[check.status]
+        write(f"{paint(symbol if fancy else plain, colour)} {check.name:{wide}}  {escape(check.seen)}")
+        if check.fix is not None:
+            write(f"  {'':{wide}}  fix: {escape(check.fix)}")
+
+
+def _count(count: Counter[CheckStatus], status: str) -> str:
+    number = count[CheckStatus(status)]
+    return f"{number} {status}{'' if number == 1 else 's'}"

@@ -1,0 +1,174 @@
+"""`balancerctl explain PID`: the story of one process, from who it is to what happens next.
+
+Owns the order and the sentences of the story. It must not know how the daemon is reached.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import click
+
+from balancerd.cli import words
+from balancerd.cli.options import Document, Settings, ask, json_option, socket_option
+from balancerd.cli.screen import Column, aligned, escape, write, write_json
+
+SHOWN_MOVES: Final = 5
+SHOWN_MAPPINGS: Final = 5
+
+
+@click.command(
+    short_help="Tell the story of one process, and what happens next.",
+    epilog="""\b
+Examples:
+  balancerctl explain 4242
+  balancerctl explain "$(pidof redis-server)"
+  balancerctl explain 4242 --json | jq '.process.verdicts'
+""",
+)
+@click.argument("pid", type=click.IntRange(min=1))
+@socket_option
+@json_option
+@click.pass_obj
+def explain(settings: Settings, pid: int, *, as_json: bool) -> None:
+    """Tell what balancerd knows about process PID, what it decided and why, what it did, and what happens next.
+
+    In JSON: the answer of the daemon to GET /v1/processes/PID, the process with "state" and "next_text".
+    """
+    document = ask(settings, f"/v1/processes/{pid}")
+    process = document["process"]
+    reason = process["reason"]
+    if as_json:
+        told = {**process, "state": words.state(reason), "next_text": words.next_step(reason)}
+        write_json({**document, "process": told})
+        return
+    _tell_who(process)
+    _tell_memory(process)
+    _tell_running(process)
+    _tell_verdicts(document)
+    _tell_moves(process)
+    write()
+    write("What happens next")
+    write(f"  {words.next_step(reason)}")
+
+
+def _tell_who(process: Document) -> None:
+    write(f"Process {process['pid']} ({escape(process['comm'])})")
+    cores = process["cpu_cores"]
+    facts = [
+        ("user", None if process["uid"] is None else f"uid {process['uid']}"),
+        ("cgroup", process["cgroup"]),
+        ("age", words.age(process["age_seconds"])),
+        ("memory", f"{words.size(process['rss_bytes'])} resident"),
+        ("CPU", None if cores is None else f"{cores:.2f} cores, {words.count(process['threads'], 'thread')}"),
+        ("may run on", None if process["cpus_allowed"] is None else f"CPUs {process['cpus_allowed']}"),
+        ("may hold", None if process["mems_allowed"] is None else f"memory on nodes {process['mems_allowed']}"),
+    ]
+    for name, fact in facts:
+        write(f"  {name:12}{escape(fact or 'not known')}")
+
+
+def _tell_memory(process: Document) -> None:
+    write()
+    placement, held = process["placement"], process["bytes_by_node"]
+    if placement is None or held is None:
+        write("Where its memory is: not known")
+        return
+    how = "exactly" if placement["exact"] else "estimated"
+    asked = words.count(placement["queried_pages"], "page")
+    write(f"Where its memory is ({how}, from {asked} looked at {words.age(placement['age_seconds'])} ago)")
+    total = sum(held.values())
+    for node, count_bytes in held.items():
+        write(f"  node {node:7}{words.size(count_bytes)}, {words.percent(count_bytes / total if total else None)}")
+    mappings = [each for each in placement["vmas"] if _bytes_away(each, process["run_ratio"])][:SHOWN_MAPPINGS]
+    if mappings:
+        columns = [Column(title=title) for title in ("MAPPING", "KIND", "NODE:BYTES", "MEMPOLICY", "NAME")]
+        rows = [[escape(cell) for cell in _mapping(each)] for each in mappings]
+        write("  the mappings with most memory away from where it runs:")
+        for line in aligned(columns, rows):
+            write(f"    {line}")
+
+
+def _bytes_away(mapping: Document, run_ratio: Mapping[str, float] | None) -> int:
+    """How much of a mapping is not on the node where the process runs most; all of it when that is not known."""
+    home = max(run_ratio, key=lambda node: (run_ratio[node], -int(node))) if run_ratio else None
+    return sum(held for node, held in mapping["bytes_by_node"].items() if node != home)
+
+
+def _mapping(mapping: Document) -> tuple[str, ...]:
+    return (
+        f"{mapping['start']}-{mapping['end']}",
+        mapping["kind"] + (" shared" if mapping["shared"] else ""),
+        " ".join(f"{node}:{words.size(held)}" for node, held in mapping["bytes_by_node"].items()),
+        mapping["mempolicy"] or "not read",
+        mapping["name"],
+    )
+
+
+def _tell_running(process: Document) -> None:
+    write()
+    write("Where it runs")
+    run, local = process["run_ratio"], process["local_ratio"]
+    if not run:
+        write("  not known, or not at all since the tick before")
+    for node, share in (run or {}).items():
+        write(f"  node {node:7}{words.percent(share)} of its run time")
+    if local is not None:
+        write(f"  {words.percent(local)} of its memory lies where it runs")
+
+
+def _tell_verdicts(document: Document) -> None:
+    process = document["process"]
+    verdicts = process["verdicts"]
+    write()
+    write("What was decided" + ("" if document["tick"] is None else f" in tick {document['tick']}"))
+    lines = [(each["by"], _verdict(each)) for each in verdicts]
+    if not lines:
+        lines = [("nobody", "nothing was said about it")]
+    elif all(each["by"] != "select" for each in verdicts):
+        lines.insert(0, ("select", "let it through for a closer look"))
+    for number, (by, text) in enumerate(lines, start=1):
+        write(f"  {number}. {escape(by)}: {text}")
+    detail = f" ({escape(process['detail'])})" if process["detail"] else ""
+    write(f"  so: {words.state(process['reason'])}, {escape(process['reason'])}{detail}")
+
+
+def _verdict(verdict: Document) -> str:
+    why = f"{escape(verdict['reason'])}, {escape(verdict['reason_text'])}"
+    if verdict["detail"]:
+        why += f" ({escape(verdict['detail'])})"
+    if verdict["action"] != "migrate":
+        return f"leave it alone: {why}"
+    return (
+        f"move {words.size(verdict['misplaced_bytes'])} to node {verdict['target']}: {why}; "
+        f"costs {verdict['cost_seconds']:.2f} s of CPU time, wins {verdict['gain_cores']:.3f} cores"
+    )
+
+
+def _tell_moves(process: Document) -> None:
+    write()
+    history = process["history"]
+    write("What was done" if history else "What was done: nothing")
+    for move in history[:SHOWN_MOVES]:
+        _tell_move(move)
+    if len(history) > SHOWN_MOVES:
+        write(f"  and {words.count(len(history) - SHOWN_MOVES, 'earlier move')} (--json tells all that is kept)")
+
+
+def _tell_move(move: Document) -> None:
+    moved = move["pages"].get("moved", 0)
+    calls = words.count(move["calls"], "call")
+    longest = "" if move["longest_call_seconds"] is None else f", the longest {words.age(move['longest_call_seconds'])}"
+    write(
+        f"  tick {move['tick']}, {words.age(move['age_seconds'])} ago, by {escape(move['policy'])}: "
+        f"{moved} of {words.count(move['submitted_pages'], 'page')} moved to node {move['target']} "
+        f"in {words.age(move['seconds'])} ({calls}{longest})"
+    )
+    for node, pages in move["moved_from"].items():
+        write(f"    {words.count(pages, 'page')} came from node {node}")
+    for status, pages in sorted(move["pages"].items(), key=lambda item: (-item[1], item[0])):
+        if pages and status != "moved":
+            write(f"    {words.count(pages, 'page')} {escape(status)}: {words.status_text(status)}")
+    if move["stopped_by"] is not None:
+        write(f"    ended early: {escape(move['stopped_by'])}")
+    if move["detail"]:
+        write(f"    {escape(move['detail'])}")

@@ -1,0 +1,65 @@
+"""What several commands share: the --json and --socket options, and asking the daemon.
+
+Turns the errors of the control client into exit codes and advice. It must not know what the documents mean.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from balancerd.cli.exits import CommandError, NotPermittedError, NotRunningError
+from balancerd.cli.screen import escape
+
+DEFAULT_SOCKET: Final = "/run/balancerd/control.sock"
+SOCKET_VARIABLE: Final = "BALANCERD_SOCKET"
+SCHEMA: Final = 1
+
+Document = dict[str, Any]
+"""One JSON document of the control API, as `balancerd.control.api` describes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What was said before the command's name: click's context object."""
+
+    socket_path: str
+
+
+def _remember_socket(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.obj = Settings(socket_path=value)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+"""Adds --json, which the command gets as `as_json`."""
+
+socket_option = click.option(
+    "--socket",
+    type=click.Path(),
+    expose_value=False,
+    callback=_remember_socket,
+    help="Control socket of the daemon (may also stand before the command).",
+)
+"""Adds --socket behind the command's name; `Settings` then holds its value."""
+
+
+def ask(settings: Settings, path: str) -> Document:
+    """GET one document of the control API.
+
+    Raises NotRunningError, NotPermittedError or CommandError, each with what to do about it.
+    """
+    # Here and not at the top: `config` and `policies` talk to nobody, and http.client is a third of a start's time.
+    from balancerd.control.client import ControlClient, ControlFailure, NotPermitted, NotRunning  # noqa: PLC0415
+
+    try:
+        document = ControlClient(settings.socket_path).get(path)
+    except NotRunning as error:
+        raise NotRunningError(f"{escape(str(error))} (start it: systemctl start balancerd)") from error
+    except NotPermitted as error:
+        raise NotPermittedError(escape(str(error))) from error
+    except ControlFailure as error:
+        raise CommandError(escape(str(error))) from error
+    if document.get("schema") != SCHEMA:
+        raise CommandError("the daemon speaks another version of the control API: is it older or newer than this?")
+    return document

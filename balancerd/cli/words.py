@@ -1,0 +1,140 @@
+"""How what the daemon tells is said to people: states, next steps, page statuses, shares and ages.
+
+Pure. It must not know documents, tables or terminals.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from balancerd.cli.screen import UNKNOWN
+from balancerd.config.units import format_bytes, format_duration
+from balancerd.model.decision import Reason
+from balancerd.model.migration import PageStatus
+
+SKIPPED: Final = frozenset(
+    {
+        Reason.KERNEL_THREAD,
+        Reason.SELF,
+        Reason.BELOW_MIN_RSS,
+        Reason.BELOW_MIN_AGE,
+        Reason.BELOW_MIN_CPU,
+        Reason.FIRST_SIGHT,
+        Reason.NO_ACCESS,
+        Reason.VANISHED,
+        Reason.NOTHING_PRESENT,
+        Reason.UNREADABLE,
+    }
+)
+"""Reasons why a process is not looked at closely, or could not be; with any other it is a candidate."""
+
+NEXT: Final[Mapping[Reason, str]] = {
+    Reason.MISPLACED: "The move goes on at the next tick until what is misplaced has moved.",
+    Reason.KERNEL_THREAD: "Nothing: kernel threads are never moved.",
+    Reason.SELF: "Nothing: the daemon never moves itself.",
+    Reason.BELOW_MIN_RSS: "Nothing, until it holds as much memory as select.min_rss.",
+    Reason.BELOW_MIN_AGE: "It becomes a candidate once it is as old as select.min_age.",
+    Reason.BELOW_MIN_CPU: "Nothing, until it uses as much CPU as select.min_cpu.",
+    Reason.FIRST_SIGHT: "The next tick knows how much CPU it uses and judges it.",
+    Reason.SCAN_BUDGET: "It is sampled at one of the next ticks, before those that had their turn.",
+    Reason.NO_ACCESS: "Nothing, until the daemon gets CAP_SYS_PTRACE over it: see balancerctl doctor.",
+    Reason.VANISHED: "Nothing: it is gone.",
+    Reason.NOTHING_PRESENT: "It is sampled again; with no page in memory there is nothing to move.",
+    Reason.UNREADABLE: "It is read again at the next tick; if this stays, please report it.",
+    Reason.NOT_SAMPLED: "It is sampled at one of the next ticks.",
+    Reason.NO_HOME: "As soon as it runs, its home is known and it is judged again.",
+    Reason.SEVERAL_HOMES: "Nothing, until its threads gather on one node.",
+    Reason.HOME_WITHOUT_MEMORY: "Nothing, until its threads run on a node that has memory.",
+    Reason.WELL_PLACED: "Nothing: it is where it should be. It is judged again at every tick.",
+    Reason.HOME_TOO_YOUNG: "It moves if it stays on its present node for long enough.",
+    Reason.LOSS_BELOW_COST: "It moves once its losses have grown past the cost of the move.",
+    Reason.GAIN_BELOW_COST: "Nothing, unless it becomes busier or stays longer, so that the move pays.",
+    Reason.COOLDOWN: "It is judged again when its cooldown is over.",
+    Reason.QUARANTINE: "It is tried again when its quarantine is over; each failure doubles that.",
+    Reason.CPUSET: "Nothing, until its cpuset allows memory on the target node (cpuset.mems).",
+    Reason.MEMPOLICY: "Nothing: whoever set the mempolicy decides where this memory lies.",
+    Reason.MEMPOLICY_UNREAD: "Its mempolicies are read now; the next tick decides.",
+    Reason.TARGET_FULL: "It moves once the target node has enough free memory.",
+    Reason.MIGRATION_BUDGET: "It comes again at the next tick, with a new budget.",
+    Reason.CLAIMED: "Nothing by this policy, while another one's decision stands.",
+    Reason.OBSERVE_MODE: "Nothing: set mode: enforce in the configuration to have it moved.",
+    Reason.EXITED: "Nothing: it is gone.",
+    Reason.STOPPING: "The daemon judges it again after its next start.",
+    Reason.NO_MEMORY: "It is tried again after a pause, when the target node may have memory.",
+    Reason.CALL_FAILED: "It is tried again after a pause; balancerctl doctor tries the system call itself.",
+}
+"""What happens next to a process whose last word was this reason."""
+
+STATUS_TEXT: Final[Mapping[PageStatus, str]] = {
+    PageStatus.MOVED: "now on the target node",
+    PageStatus.ABSENT: "not in memory any more",
+    PageStatus.SHARED: "mapped by several processes, left where they are",
+    PageStatus.LOCKED: "locked by a process or driver, cannot move",
+    PageStatus.BUSY: "in use at that moment, tried again later",
+    PageStatus.FAULT: "no memory of the process: the zero page, or a device's",
+    PageStatus.NO_MEMORY: "no free memory on the target node",
+    PageStatus.IO_ERROR: "dirty and could not be written back",
+    PageStatus.INVALID: "dirty, on a filesystem that can neither move nor write them",
+    PageStatus.OTHER_ERROR: "refused with a status that move_pages(2) does not document",
+    PageStatus.NOT_ATTEMPTED: "not reached: the call ended before them",
+    PageStatus.UNWRITTEN: "the kernel did not tell what became of them",
+}
+"""What became of pages of each status, see move_pages(2)."""
+
+
+def state(reason: str) -> str:
+    """Return "moving", "skipped" or "eligible" for the reason that counts; "unknown" for one from a newer daemon."""
+    try:
+        known = Reason(reason)
+    except ValueError:
+        return "unknown"
+    if known is Reason.MISPLACED:
+        return "moving"
+    return "skipped" if known in SKIPPED else "eligible"
+
+
+def next_step(reason: str) -> str:
+    """Return what happens next, a sentence; for a reason from a newer daemon, that it is not known."""
+    try:
+        return NEXT[Reason(reason)]
+    except ValueError:
+        return "Not known to this version of balancerctl."
+
+
+def status_text(status: str) -> str:
+    """Return what became of pages of this status; "" for one from a newer daemon."""
+    try:
+        return STATUS_TEXT[PageStatus(status)]
+    except ValueError:
+        return ""
+
+
+def percent(ratio: float | None) -> str:
+    """Return whole percents, rounded down, so that 100% means all of it."""
+    return UNKNOWN if ratio is None else f"{int(ratio * 100 + 1e-9)}%"
+
+
+def size(count_bytes: int | None) -> str:
+    """Return a byte size to read."""
+    return UNKNOWN if count_bytes is None else format_bytes(count_bytes)
+
+
+def age(seconds: float | None) -> str:
+    """Return a time span to read: to the millisecond below one second, then to the tenth, then to the second."""
+    if seconds is None:
+        return UNKNOWN
+    return format_duration(round(seconds, 3 if seconds < 1 else 1 if seconds < 60 else 0))
+
+
+def by_node(shares: Mapping[str, float] | None) -> str:
+    """Return shares by node, largest first: "0" when it is all of it, "0:75% 2:25%" otherwise."""
+    if not shares:
+        return UNKNOWN
+    ranked = sorted(shares.items(), key=lambda item: (-item[1], int(item[0])))
+    if ranked[0][1] >= 0.995:
+        return ranked[0][0]
+    return " ".join(f"{node}:{share * 100:.0f}%" for node, share in ranked if share >= 0.005)
+
+
+def count(number: int, thing: str) -> str:
+    """Return "1 page", "2 pages", "2 processes"."""
+    return f"{number} {thing}{'' if number == 1 else 'es' if thing.endswith('s') else 's'}"

@@ -1,0 +1,11 @@
+"""How the daemon is asked and told: HTTP/JSON over a unix socket, and /metrics and health over TCP.
+
+state    what the last ticks left to be told: a sink
+api      the answers, pure: from the state to dicts; the module documents them
+access   who may ask: peer credentials
+app      the two WSGI applications: paths, methods, status codes
+server   the sockets and the threads behind them
+client   the other end, for balancerctl; standard library only
+
+Nothing is imported here, so that `balancerd.control.client` stays light.
+"""

@@ -1,0 +1,34 @@
+"""Who may ask on the control socket, judged by the credentials that the kernel vouches for, see unix(7).
+
+Owns the rule; pure. The mode of the socket keeps most others out already: this is the second door. It must not know
+how credentials are read.
+"""
+
+from dataclasses import dataclass
+
+ROOT = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The process at the other end of a unix socket at the moment it connected: SO_PEERCRED and SO_PEERGROUPS."""
+
+    uid: int
+    gid: int
+    groups: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Root and the daemon's own user may do everything; members of `reader_gid` (None: nobody else) may read."""
+
+    own_uid: int
+    reader_gid: int | None
+
+    def may_change(self, peer: Peer) -> bool:
+        """Return whether the peer may have the daemon do something."""
+        return peer.uid in {ROOT, self.own_uid}
+
+    def may_read(self, peer: Peer) -> bool:
+        """Return whether the peer may see what the daemon sees: command names and addresses of everyone."""
+        return self.may_change(peer) or (self.reader_gid is not None and self.reader_gid in {peer.gid, *peer.groups})

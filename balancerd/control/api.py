@@ -1,0 +1,271 @@
+"""The answers of the control socket: pure functions from what is known to plain dicts, ready for JSON.
+
+Every answer has "schema": 1; keys may be added under the same number, never renamed or removed. Unknown is null, never
+0. Units stand in the key. Nodes are keys of objects, so they are texts: {"0": 4096}. A process name is the bytes of
+/proc/PID/comm: an undecodable byte comes as a lone surrogate (Python's surrogateescape).
+
+GET /v1/status
+    schema, version, mode ("enforce", "observe", null before the first tick), pid, uptime_seconds, paused (false)
+    tick        null before the first, else {number, age_seconds, interval_seconds, phase_seconds: {phase: n}}
+    nodes       [{node, cpus ("0-3"), total_bytes, free_bytes, available_bytes, distances: {node: n}}]
+    counts      {surveyed, sampled, decided, planned, small_processes, kernel_threads, vanished_processes,
+                by_reason: {reason: processes}}
+    totals      {ticks, failed_ticks, moved_bytes, submitted_pages, pages: {status: n}}
+    policy_errors  {policy: text} of the last tick
+    config      {path (null: built-in defaults), last_reload: null or {succeeded, at_unix_seconds, error}}
+
+GET /v1/processes
+    schema, tick, processes: [process], largest first, with a process being
+        pid, start_ticks, comm, uid, cgroup, age_seconds, rss_bytes, cpu_cores, threads,
+        bytes_by_node, run_ratio (by node), local_ratio, reason, reason_text, detail
+
+GET /v1/processes/PID       (404: no such process; 400: PID is no number)
+    schema, tick, process: the process as above, and
+        cpus_allowed, mems_allowed   ("0-3", null where not read)
+        verdicts    in the order in which they fell: [{by, action ("migrate", "leave"), reason, reason_text, detail},
+                    and for "migrate" also target, misplaced_bytes, gain_cores, cost_seconds]
+        placement   null or {age_seconds, queried_pages, present_pages, exact, seconds, mempolicies_age_seconds,
+                    vmas: the largest [{start, end (hexadecimal), kind, name, shared, bytes_by_node, absent_bytes,
+                    page_bytes, mempolicy}], vmas_left_out}
+        outcome     null or the last migration known, as in history
+        history     newest first: [{tick, age_seconds, policy, target, submitted_pages, pages, moved_from, calls,
+                    longest_call_seconds, seconds, stopped_by, detail}]
+
+POST /v1/reload             (202; root and the daemon's user only)
+    schema, accepted (true): the configuration will be read again before the next tick; see config.last_reload
+
+Errors (400, 403, 404, 405): schema, error (a sentence).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from balancerd.control.state import PastOutcome, View
+from balancerd.model.decision import REASON_TEXT, Decision, Verdict
+from balancerd.model.ids import NodeId, ProcessId, format_id_list
+from balancerd.model.report import ProcessReport, TickReport
+from balancerd.model.sample import PAGE_BYTES, Mempolicy, PlacementSample, VmaPlacement
+
+SCHEMA = 1
+SHOWN_VMAS = 20
+SHOWN_OUTCOMES = 20
+
+Json: TypeAlias = dict[str, Any]
+"""An object ready for json.dumps; Any, because JSON has no better type in Python."""
+
+
+def status(view: View, *, version: str, pid: int, now: float) -> Json:
+    """Answer GET /v1/status at monotonic second `now`."""
+    report = view.report
+    return {
+        "schema": SCHEMA,
+        "version": version,
+        "mode": None if report is None else report.mode,
+        "pid": pid,
+        "uptime_seconds": _seconds(now - view.started_at),
+        "paused": False,
+        "tick": None
+        if report is None or view.told_at is None
+        else {
+            "number": report.number,
+            "age_seconds": _seconds(now - view.told_at),
+            "interval_seconds": report.survey.interval_seconds,
+            "phase_seconds": {phase: _seconds(seconds) for phase, seconds in report.phase_seconds.items()},
+        },
+        "nodes": [] if report is None else _nodes(report),
+        "counts": None if report is None else _counts(report),
+        "totals": {
+            "ticks": view.totals.ticks,
+            "failed_ticks": view.totals.failed_ticks,
+            "moved_bytes": view.totals.moved_bytes,
+            "submitted_pages": view.totals.submitted_pages,
+            "pages": dict(view.totals.pages),
+        },
+        "policy_errors": {} if report is None else dict(report.policy_errors),
+        "config": {
+            "path": view.config_path,
+            "last_reload": None
+            if view.reload is None
+            else {
+                "succeeded": view.reload.succeeded,
+                "at_unix_seconds": view.reload.at,
+                "error": view.reload.error,
+            },
+        },
+    }
+
+
+def processes(view: View) -> Json:
+    """Answer GET /v1/processes."""
+    reports = () if view.report is None else view.report.processes
+    largest_first = sorted(reports, key=lambda report: (-report.process.rss_bytes, report.process.id))
+    return {
+        "schema": SCHEMA,
+        "tick": None if view.report is None else view.report.number,
+        "processes": [_process(report) for report in largest_first],
+    }
+
+
+def process(view: View, report: ProcessReport, *, now: float) -> Json:
+    """Answer GET /v1/processes/PID for a process of the last report, or one looked at just now."""
+    sample = report.process
+    history = _history(view.outcomes, sample.id, now)
+    return {
+        "schema": SCHEMA,
+        "tick": None if view.report is None else view.report.number,
+        "process": {
+            **_process(report),
+            "cpus_allowed": None if sample.cpus_allowed is None else format_id_list(sample.cpus_allowed),
+            "mems_allowed": None if sample.mems_allowed is None else format_id_list(sample.mems_allowed),
+            "verdicts": [_verdict(verdict) for verdict in report.verdicts],
+            "placement": None if report.placement is None else _placement(report.placement, report.run_ratio, now),
+            "outcome": history[0] if history else None,
+            "history": history,
+        },
+    }
+
+
+def error(text: str) -> Json:
+    """Tell what is wrong with a request."""
+    return {"schema": SCHEMA, "error": text}
+
+
+def _nodes(report: TickReport) -> list[Json]:
+    told = []
+    for node in report.survey.topology.nodes:
+        memory = report.survey.memory.get(node.id)
+        told.append(
+            {
+                "node": node.id,
+                "cpus": format_id_list(node.cpus),
+                "total_bytes": node.total_bytes,
+                "free_bytes": None if memory is None else memory.free_bytes,
+                "available_bytes": None if memory is None else memory.available_bytes,
+                "distances": _by_node(node.distances),
+            }
+        )
+    return told
+
+
+def _counts(report: TickReport) -> Json:
+    return {
+        "surveyed": len(report.survey.processes),
+        "sampled": len(report.sampled),
+        "decided": sum(isinstance(verdict, Decision) for verdict in report.verdicts),
+        "planned": len(report.plan.steps),
+        "small_processes": report.survey.small_processes,
+        "kernel_threads": report.survey.kernel_threads,
+        "vanished_processes": report.survey.vanished_processes,
+        "by_reason": dict(Counter(process.reason.value for process in report.processes)),
+    }
+
+
+def _process(report: ProcessReport) -> Json:
+    sample = report.process
+    return {
+        "pid": sample.id.pid,
+        "start_ticks": sample.id.start_ticks,
+        "comm": sample.comm,
+        "uid": sample.uid,
+        "cgroup": sample.cgroup,
+        "age_seconds": _seconds(sample.age_seconds),
+        "rss_bytes": sample.rss_bytes,
+        "cpu_cores": None if sample.cpu_cores is None else round(sample.cpu_cores, 4),
+        "threads": sample.n_threads,
+        "bytes_by_node": None if report.placement is None else _by_node(report.placement.bytes_by_node),
+        "run_ratio": None if report.run_ratio is None else _by_node(_rounded(report.run_ratio)),
+        "local_ratio": None if report.local_ratio is None else round(report.local_ratio, 4),
+        "reason": report.reason.value,
+        "reason_text": REASON_TEXT[report.reason],
+        "detail": report.detail,
+    }
+
+
+def _verdict(verdict: Verdict) -> Json:
+    text = {"reason": verdict.reason.value, "reason_text": REASON_TEXT[verdict.reason], "detail": verdict.detail}
+    if not isinstance(verdict, Decision):
+        return {"by": verdict.by, "action": "leave", **text}
+    return {
+        "by": verdict.policy,
+        "action": "migrate",
+        **text,
+        "target": verdict.target,
+        "misplaced_bytes": verdict.misplaced_bytes,
+        "gain_cores": round(verdict.gain_cores, 6),
+        "cost_seconds": round(verdict.cost_seconds, 6),
+    }
+
+
+def _placement(placement: PlacementSample, run_ratio: Mapping[NodeId, float] | None, now: float) -> Json:
+    home = max(run_ratio, key=lambda node: (run_ratio[node], -node)) if run_ratio else None
+    largest = sorted(placement.vmas, key=lambda placed: (-_pages_off(placed, home), placed.vma.start))[:SHOWN_VMAS]
+    return {
+        "age_seconds": _seconds(now - placement.taken_at),
+        "queried_pages": placement.queried_pages,
+        "present_pages": placement.present_pages,
+        "exact": placement.exact,
+        "seconds": _seconds(placement.seconds),
+        "mempolicies_age_seconds": None
+        if placement.mempolicies_at is None
+        else _seconds(now - placement.mempolicies_at),
+        "vmas": [_vma(placed) for placed in largest],
+        "vmas_left_out": len(placement.vmas) - len(largest),
+    }
+
+
+def _pages_off(placed: VmaPlacement, home: NodeId | None) -> float:
+    """Return the pages away from the node where the process runs most; all of them when that is not known."""
+    return sum(pages for node, pages in placed.pages_by_node.items() if node != home)
+
+
+def _vma(placed: VmaPlacement) -> Json:
+    vma = placed.vma
+    return {
+        "start": f"{vma.start:x}",
+        "end": f"{vma.end:x}",
+        "kind": vma.kind.value,
+        "name": vma.name,
+        "shared": vma.shared,
+        "bytes_by_node": _by_node({node: round(p * PAGE_BYTES) for node, p in placed.pages_by_node.items()}),
+        "absent_bytes": round(placed.absent_pages * PAGE_BYTES),
+        "page_bytes": vma.page_bytes,
+        "mempolicy": None if vma.mempolicy is None else _mempolicy(vma.mempolicy),
+    }
+
+
+def _mempolicy(policy: Mempolicy) -> str:
+    return f"{policy.mode}:{format_id_list(policy.nodes)}" if policy.nodes else policy.mode
+
+
+def _history(outcomes: Iterable[PastOutcome], process_id: ProcessId, now: float) -> list[Json]:
+    mine = [outcome for outcome in outcomes if outcome.process == process_id][-SHOWN_OUTCOMES:]
+    return [
+        {
+            "tick": outcome.tick,
+            "age_seconds": _seconds(now - outcome.told_at),
+            "policy": outcome.policy,
+            "target": outcome.target,
+            "submitted_pages": outcome.submitted_pages,
+            "pages": dict(outcome.pages),
+            "moved_from": _by_node(outcome.moved_from),
+            "calls": outcome.calls,
+            "longest_call_seconds": outcome.longest_call_seconds,
+            "seconds": _seconds(outcome.seconds),
+            "stopped_by": None if outcome.stopped_by is None else outcome.stopped_by.value,
+            "detail": outcome.detail,
+        }
+        for outcome in reversed(mine)
+    ]
+
+
+def _by_node(values: Mapping[NodeId, int] | Mapping[NodeId, float]) -> dict[str, float]:
+    return {str(node): value for node, value in sorted(values.items())}
+
+
+def _rounded(ratios: Mapping[NodeId, float]) -> dict[NodeId, float]:
+    return {node: round(ratio, 4) for node, ratio in ratios.items()}
+
+
+def _seconds(value: float) -> float:
+    return round(value, 6)

@@ -1,0 +1,188 @@
+"""The two WSGI applications: the control API on the unix socket, metrics and health on TCP.
+
+Owns paths, methods and status codes. It must not know sockets or threads, nor what the answers say (see api). Anything
+that goes wrong inside an answer is left to the server, which logs it and answers 500.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final, TypeAlias
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from balancerd.control import api
+from balancerd.control.access import Access, Peer
+from balancerd.control.state import ControlState
+from balancerd.model.report import ProcessReport
+
+PEER_KEY: Final = "balancerd.peer"
+"""Where the server leaves the Peer of a request in the WSGI environment; None when the kernel did not tell."""
+
+_PROCESS_PATH = re.compile(r"/v1/processes/([^/]+)")
+_PID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One response: JSON unless a content type says otherwise."""
+
+    code: HTTPStatus
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler: TypeAlias = Callable[[WSGIEnvironment], Answer]
+
+
+class ControlApp:
+    """The API of the control socket; api.py documents it.
+
+    `look(pid)` is asked for a process that the last report does not hold and returns None when there is none such; it
+    runs in an HTTP thread. `reload` has the configuration read again and must return at once. `count(method, code)`
+    is called for each answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: ControlState,
+        access: Access,
+        version: str,
+        pid: int,
+        now: Callable[[], float],
+        look: Callable[[int], ProcessReport | None],
+        reload: Callable[[], None],
+        count: Callable[[str, int], None],
+    ) -> None:
+        self._state = state
+        self._access = access
+        self._version = version
+        self._pid = pid
+        self._now = now
+        self._look = look
+        self._reload = reload
+        self._count = count
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        method = str(environ["REQUEST_METHOD"])
+        answer = self._answer(method, str(environ["PATH_INFO"]), environ.get(PEER_KEY))
+        self._count(method, answer.code)
+        return _send(answer, start_response)
+
+    def _answer(self, method: str, path: str, peer: Peer | None) -> Answer:
+        if peer is None or not self._access.may_read(peer):
+            return _refuse(HTTPStatus.FORBIDDEN, "only root, the daemon's user and control.group may ask")
+        match = _PROCESS_PATH.fullmatch(path)
+        if path == "/v1/reload":
+            return self._answer_reload(method, peer)
+        if match is None and path not in {"/v1/status", "/v1/processes"}:
+            return _refuse(HTTPStatus.NOT_FOUND, "there is no such path")
+        if method != "GET":
+            return _not_allowed("GET")
+        if match is not None:
+            return self._answer_process(match[1])
+        view = self._state.view()
+        if path == "/v1/processes":
+            return _json(HTTPStatus.OK, api.processes(view))
+        return _json(HTTPStatus.OK, api.status(view, version=self._version, pid=self._pid, now=self._now()))
+
+    def _answer_process(self, text: str) -> Answer:
+        if not _PID.fullmatch(text):
+            return _refuse(HTTPStatus.BAD_REQUEST, "a pid is a number such as 4711")
+        pid = int(text)
+        view = self._state.view()
+        known = () if view.report is None else view.report.processes
+        report = next((report for report in known if report.process.id.pid == pid), None)
+        if report is None:
+            report = self._look(pid)
+        if report is None:
+            return _refuse(HTTPStatus.NOT_FOUND, f"there is no process {pid}")
+        return _json(HTTPStatus.OK, api.process(view, report, now=self._now()))
+
+    def _answer_reload(self, method: str, peer: Peer) -> Answer:
+        if method != "POST":
+            return _not_allowed("POST")
+        if not self._access.may_change(peer):
+            return _refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may reload")
+        self._reload()
+        return _json(HTTPStatus.ACCEPTED, {"schema": api.SCHEMA, "accepted": True})
+
+
+class MetricsApp:
+    """GET /metrics, /healthz and /readyz, open to whoever reaches the address.
+
+    `render(accept)` returns content type and body. The daemon is ready after its first tick, and healthy while its last
+    sign of life (a told tick, or else the start) is younger than `stalled_after_seconds`.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: ControlState,
+        now: Callable[[], float],
+        render: Callable[[str], tuple[str, bytes]],
+        stalled_after_seconds: float = 60.0,
+    ) -> None:
+        self._state = state
+        self._now = now
+        self._render = render
+        self._stalled_after_seconds = stalled_after_seconds
+        self._handlers: dict[str, Handler] = {
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+        }
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        handler = self._handlers.get(str(environ["PATH_INFO"]))
+        if handler is None:
+            answer = _refuse(HTTPStatus.NOT_FOUND, "there are /metrics, /healthz and /readyz")
+        elif environ["REQUEST_METHOD"] != "GET":
+            answer = _not_allowed("GET")
+        else:
+            answer = handler(environ)
+        return _send(answer, start_response)
+
+    def _metrics(self, environ: WSGIEnvironment) -> Answer:
+        content_type, body = self._render(str(environ.get("HTTP_ACCEPT", "")))
+        return Answer(code=HTTPStatus.OK, body=body, content_type=content_type)
+
+    def _healthz(self, _environ: WSGIEnvironment) -> Answer:
+        view = self._state.view()
+        age = self._now() - (view.started_at if view.told_at is None else view.told_at)
+        healthy = age < self._stalled_after_seconds
+        code = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json(code, {"schema": api.SCHEMA, "healthy": healthy, "tick_age_seconds": round(age, 3)})
+
+    def _readyz(self, _environ: WSGIEnvironment) -> Answer:
+        ready = self._state.view().report is not None
+        code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        return _json(code, {"schema": api.SCHEMA, "ready": ready})
+
+
+def _json(code: HTTPStatus, data: api.Json, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(code=code, body=json.dumps(data).encode("ascii") + b"\n", headers=headers or {})
+
+
+def _refuse(code: HTTPStatus, text: str) -> Answer:
+    return _json(code, api.error(text))
+
+
+def _not_allowed(allowed: str) -> Answer:
+    return _json(HTTPStatus.METHOD_NOT_ALLOWED, api.error(f"only {allowed} is allowed here"), {"Allow": allowed})
+
+
+def _send(answer: Answer, start_response: StartResponse) -> Iterable[bytes]:
+    headers = {
+        "Content-Type": answer.content_type,
+        "Content-Length": str(len(answer.body)),
+        "Cache-Control": "no-store",
+        **answer.headers,
+    }
+    start_response(f"{answer.code.value} {answer.code.phrase}", list(headers.items()))
+    return [answer.body]

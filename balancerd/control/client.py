@@ -1,0 +1,94 @@
+"""The other end of the control socket: asks the daemon, and tells apart why there is no answer.
+
+Owns the exit codes of those failures. Standard library only, and nothing of balancerd that imports more: commands that
+merely ask start fast and run without the daemon's dependencies. It must not know what the answers mean.
+"""
+
+import http.client
+import json
+import socket
+from typing import Any, ClassVar
+
+TIMEOUT_SECONDS = 5.0
+
+
+class ControlFailure(Exception):  # noqa: N818 -- it also stands for refusals that are no errors of anyone
+    """The daemon answered, but not what was asked for. `code` is the HTTP status, None when there was no answer."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotRunning(ControlFailure):
+    """Nobody listens on the socket."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class NotPermitted(ControlFailure):
+    """The socket may not be opened, or the daemon refuses this user."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class ControlClient:
+    """Asks the daemon that listens on `socket_path`; each request has a connection of its own."""
+
+    def __init__(self, socket_path: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self._socket_path = socket_path
+        self._timeout_seconds = timeout_seconds
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the answer to GET `path`, such as "/v1/status". Raises ControlFailure or one of its kinds."""
+        return self._ask("GET", path)
+
+    def post(self, path: str) -> dict[str, Any]:
+        """Return the answer to POST `path`, such as "/v1/reload". Raises ControlFailure or one of its kinds."""
+        return self._ask("POST", path)
+
+    def _ask(self, method: str, path: str) -> dict[str, Any]:
+        connection = _UnixConnection(self._socket_path, self._timeout_seconds)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            code, body = response.status, response.read()
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotRunning(f"balancerd is not running: nobody listens on {self._socket_path}") from None
+        except PermissionError:
+            raise NotPermitted(f"you may not open {self._socket_path}: be root or a member of control.group") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ControlFailure(f"no answer on {self._socket_path}: {str(error) or type(error).__name__}") from error
+        finally:
+            connection.close()
+        return _judge(code, body)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, socket_path: str, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._socket_path = socket_path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._socket_path)
+
+
+def _judge(code: int, body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ControlFailure(f"the daemon answered {code} and no JSON object", code=code)
+    if code < http.client.BAD_REQUEST:
+        return answer
+    message = str(answer.get("error", f"the daemon answered {code}"))
+    if code == http.client.FORBIDDEN:
+        raise NotPermitted(message, code=code)
+    raise ControlFailure(message, code=code)

@@ -1,0 +1,165 @@
+"""The loop around tick(): signals, reload, the watchdog. It must not know how the parts are made; wiring does.
+
+SIGTERM and SIGINT finish the current call and end the loop; SIGHUP reloads: a bad configuration keeps
+the old one and says so. The watchdog is fed from the loop itself, so a loop that hangs is noticed.
+"""
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+from balancerd.engine.tick import Engine
+from balancerd.log import Logger
+from balancerd.model.report import TickReport
+from balancerd.ports import Clock, Sink
+from balancerd.systemd import Notifier
+
+
+class ReloadError(Exception):
+    """The new configuration cannot be used; the message is for the operator, one finding a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What one configuration stands for: replaced whole by a reload, or not at all."""
+
+    engine: Engine
+    tick_interval_seconds: float
+    summary: str
+    log: Logger
+    tick_log: Sink
+
+
+class Flags:
+    """What signal handlers leave behind; they do nothing else than set these and wake the clock."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.stop = False
+        self.reload = False
+        self._wake = wake
+
+    def should_stop(self) -> bool:
+        """Return whether a stop was asked for; migrations ask between calls."""
+        return self.stop
+
+    def request_stop(self) -> None:
+        """Ask the loop to end after the current call."""
+        self.stop = True
+        self._wake()
+
+    def request_reload(self) -> None:
+        """Ask the loop to reload before its next tick."""
+        self.reload = True
+        self._wake()
+
+    def install(self, wake_fd: int) -> None:
+        """Take over SIGTERM, SIGINT and SIGHUP; `wake_fd` is written to at once, whichever thread takes the signal.
+
+        Only the main thread may do this, see Python's `signal`.
+        """
+
+        def on_stop(_number: int, _frame: FrameType | None) -> None:
+            self.request_stop()
+
+        def on_reload(_number: int, _frame: FrameType | None) -> None:
+            self.request_reload()
+
+        signal.signal(signal.SIGTERM, on_stop)
+        signal.signal(signal.SIGINT, on_stop)
+        signal.signal(signal.SIGHUP, on_reload)
+        signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
+
+
+class Daemon:
+    """Ticks until told to stop.
+
+    `reload` returns the new Running or raises ReloadError with nothing changed; `on_reloaded` is told the error, None
+    for success; `on_tick_failed` the class name of the exception that ended a tick.
+    """
+
+    def __init__(
+        self,
+        *,
+        running: Running,
+        reload: Callable[[], Running],
+        clock: Clock,
+        flags: Flags,
+        sinks: Sequence[Sink],
+        on_tick_failed: Callable[[str], None],
+        on_reloaded: Callable[[str | None], None],
+        notifier: Notifier,
+        watchdog_seconds: float | None,
+    ) -> None:
+        self._running = running
+        self._reload = reload
+        self._clock = clock
+        self._flags = flags
+        self._sinks = tuple(sinks)
+        self._on_tick_failed = on_tick_failed
+        self._on_reloaded = on_reloaded
+        self._notifier = notifier
+        self._watchdog_seconds = watchdog_seconds
+
+    def run(self, *, once: bool = False) -> int:
+        """Tick until a stop is asked for, or `once`; return the exit status.
+
+        0 when it ended as asked, 1 when `once` and the only tick failed.
+        """
+        self._notifier.ready(self._running.summary)
+        self._running.log.info("started", mode_summary=self._running.summary)
+        ok = True
+        while not self._flags.stop:
+            started = self._clock.now()
+            if self._flags.reload:
+                self._do_reload()
+            ok = self._tick()
+            if once:
+                break
+            self._wait(started + self._running.tick_interval_seconds)
+        self._notifier.stopping()
+        self._running.log.info("stopped")
+        return 0 if ok or not once else 1
+
+    def _tick(self) -> bool:
+        """Run one tick; a failure is logged and counted, and the next tick tries again."""
+        try:
+            report = self._running.engine.tick()
+            for sink in (*self._sinks, self._running.tick_log):
+                sink.emit(report)
+        except Exception as error:  # the loop outlives whatever one tick meets
+            self._on_tick_failed(type(error).__name__)
+            self._running.log.exception("tick failed", error=type(error).__name__)
+            return False
+        self._notifier.watchdog()
+        self._notifier.status(_status(report, self._running.summary))
+        return True
+
+    def _do_reload(self) -> None:
+        self._flags.reload = False
+        self._notifier.reloading()
+        error = None
+        try:
+            self._running = self._reload()
+        except ReloadError as refused:
+            error = str(refused)
+            for line in error.splitlines():
+                self._running.log.warning("configuration refused, the old one stays", finding=line)
+        else:
+            self._running.log.info("reloaded", mode_summary=self._running.summary)
+        self._on_reloaded(error)
+        told = self._running.summary if error is None else f"old configuration kept: {error.splitlines()[0]}"
+        self._notifier.ready(told)
+
+    def _wait(self, deadline: float) -> None:
+        """Wait for the next tick, feeding the watchdog on the way when the interval is longer than its patience."""
+        while not (self._flags.stop or self._flags.reload) and (left := deadline - self._clock.now()) > 0:
+            nap = left if self._watchdog_seconds is None else min(left, self._watchdog_seconds)
+            self._clock.wait_until(self._clock.now() + nap)
+            self._notifier.watchdog()
+
+
+def _status(report: TickReport, summary: str) -> str:
+    moved = sum(outcome.moved_pages for outcome in report.outcomes)
+    doing = f"moved {moved >> 8} MiB in the last tick" if moved else "nothing to move"
+    return f"{summary}; {len(report.processes)} processes watched, {doing}"

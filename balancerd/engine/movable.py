@@ -1,0 +1,27 @@
+"""Which mappings hold memory that is a process's own to move, and how much of it lies on which node.
+
+Left out are the kernel's special mappings, and program files: a file of which any mapping is executable is the program
+itself or a library, whose pages belong to everyone who runs it (move_pages(2) answers EACCES for them).
+"""
+
+from balancerd.model.ids import NodeId
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, VmaKind, VmaPlacement
+
+
+def movable(placement: PlacementSample) -> tuple[VmaPlacement, ...]:
+    """Return the mappings of a sample that a migration may be about, in the sample's order."""
+    programs = {p.vma.name for p in placement.vmas if p.vma.kind is VmaKind.FILE and p.vma.executable}
+    return tuple(
+        p
+        for p in placement.vmas
+        if p.vma.kind is not VmaKind.SPECIAL and not (p.vma.kind is VmaKind.FILE and p.vma.name in programs)
+    )
+
+
+def movable_bytes_by_node(placement: PlacementSample) -> dict[NodeId, int]:
+    """Return the estimated bytes of movable mappings on each node that holds any."""
+    total: dict[NodeId, float] = {}
+    for placed in movable(placement):
+        for node, pages in placed.pages_by_node.items():
+            total[node] = total.get(node, 0.0) + pages
+    return {node: round(pages * PAGE_BYTES) for node, pages in sorted(total.items()) if pages > 0}

@@ -1,0 +1,249 @@
+"""The object graph: the only place where the daemon's parts meet. No logic beyond who gets what."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from balancerd import __version__, plugins
+from balancerd.config import loader
+from balancerd.config.fields import Section
+from balancerd.config.findings import ConfigError
+from balancerd.config.schema import Config, PolicyConfig
+from balancerd.config.units import format_duration
+from balancerd.control.access import Access
+from balancerd.control.app import ControlApp, MetricsApp
+from balancerd.control.server import ControlServer, MetricsServer, ServerError, group_id
+from balancerd.control.state import ControlState
+from balancerd.daemon import Daemon, Flags, ReloadError, Running
+from balancerd.engine.plan import PlanLimits
+from balancerd.engine.select import Criteria, reason_to_skip
+from balancerd.engine.story import report
+from balancerd.engine.tick import Engine, Settings
+from balancerd.kernel.clock import MonotonicClock
+from balancerd.kernel.live import LiveKernel
+from balancerd.kernel.observe import ObserveKernel
+from balancerd.log import TickLog, setup
+from balancerd.metrics import Metrics
+from balancerd.model.report import ProcessReport
+from balancerd.ports import Kernel, Policy, PolicyContext, PolicyPlugin
+from balancerd.systemd import Notifier, watchdog_interval
+
+BUSY_RATIO = 0.75
+"""Share of a tick interval that its migrations may fill; the rest is for looking, and for the targets."""
+
+STALLED_INTERVALS = 10
+"""/healthz turns bad when no tick has ended for so many intervals, or a minute."""
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message is for the operator, one finding a line."""
+
+
+def options_by_kind(found: Mapping[str, PolicyPlugin[Any]]) -> dict[str, type[BaseModel]]:
+    """Return the options model of each kind of policy, as the configuration room wants them."""
+    return {kind: plugin.options for kind, plugin in found.items()}
+
+
+def build_policies(config: Config, found: Mapping[str, PolicyPlugin[Any]]) -> tuple[Policy, ...]:
+    """Return fresh policies in the order of the configuration, whose options are known to be valid."""
+    context = PolicyContext(migration_bytes_per_second=config.migrate.rate_limit_bytes_per_second)
+    return tuple(_build_policy(policy, plugins.pick(found, policy.kind), context) for policy in config.policies)
+
+
+def build_settings(config: Config) -> Settings:
+    """Return the numbers that the engine obeys."""
+    interval = config.tick_interval_seconds
+    return Settings(
+        criteria=Criteria(
+            min_rss_bytes=config.select.min_rss_bytes,
+            min_cpu_cores=config.select.min_cpu_cores,
+            min_age_seconds=config.select.min_age_seconds,
+            own_pid=os.getpid(),
+        ),
+        scan_budget_seconds=config.select.scan_budget_ratio * interval,
+        limits=PlanLimits(
+            budget_bytes=int(config.migrate.rate_limit_bytes_per_second * interval),
+            budget_seconds=BUSY_RATIO * interval,
+            watermark_ratio=config.migrate.watermark_ratio,
+        ),
+        cooldown_seconds=config.migrate.cooldown_seconds,
+        observing=frozenset(policy.name for policy in config.policies if policy.mode == "observe"),
+    )
+
+
+class Application:
+    """The daemon of one process: builds everything once, and what depends on the configuration again at a reload."""
+
+    def __init__(self, *, path: Path | None, overrides: Sequence[str]) -> None:
+        self._path = path
+        self._overrides = tuple(overrides)
+        self._clock = MonotonicClock()
+        self._flags = Flags(self._clock.wake)
+        self._plugins = _or_start_error(plugins.discover)
+        loaded = self._load()
+        self._config = loaded.config
+        self._live = LiveKernel(clock=self._clock, stall_target_seconds=self._config.migrate.stall_target_seconds)
+        self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
+        self._state = ControlState(self._clock.now)
+        self._running = self._assemble(self._config)
+        self._warn(loaded)
+
+    def run(self, *, once: bool) -> int:
+        """Serve and tick until told to stop; return the exit status. Raises StartError."""
+        self._flags.install(self._clock.wake_fd)
+        with contextlib.ExitStack() as stack:
+            try:
+                for server in self._servers():
+                    server.start()
+                    stack.callback(server.stop)
+            except ServerError as error:
+                raise StartError(str(error)) from error
+            self._on_reloaded(None)
+            daemon = Daemon(
+                running=self._running,
+                reload=self._reload,
+                clock=self._clock,
+                flags=self._flags,
+                sinks=(self._metrics, self._state),
+                on_tick_failed=self._on_tick_failed,
+                on_reloaded=self._on_reloaded,
+                notifier=Notifier(),
+                watchdog_seconds=watchdog_interval(),
+            )
+            return daemon.run(once=once)
+
+    def _load(self) -> loader.Loaded:
+        try:
+            return loader.load(self._path, overrides=self._overrides, plugins=options_by_kind(self._plugins))
+        except ConfigError as error:
+            raise StartError("\n".join(map(str, error.findings))) from error
+
+    def _assemble(self, config: Config) -> Running:
+        kernel: Kernel = self._live if config.mode == "enforce" else ObserveKernel(self._live)
+        engine = Engine(
+            kernel=kernel,
+            clock=self._clock,
+            policies=build_policies(config, self._plugins),
+            settings=build_settings(config),
+            should_stop=self._flags.should_stop,
+        )
+        names = ", ".join(policy.name for policy in config.policies) or "no policy"
+        summary = f"{config.mode}: {names}, every {format_duration(config.tick_interval_seconds)}"
+        log = setup(level=config.log.level, form=config.log.format, stream=sys.stderr)
+        return Running(
+            engine=engine,
+            tick_interval_seconds=config.tick_interval_seconds,
+            summary=summary,
+            log=log,
+            tick_log=TickLog(log),
+        )
+
+    def _reload(self) -> Running:
+        try:
+            loaded = self._load()
+        except StartError as error:
+            raise ReloadError(str(error)) from error
+        config = loaded.config
+        fixed = [
+            key
+            for key, old, new in (
+                ("metrics.listen", self._config.metrics, config.metrics),
+                ("control", self._config.control, config.control),
+            )
+            if old != new
+        ]
+        if fixed:
+            raise ReloadError(f"{', '.join(fixed)} cannot change while running: restart balancerd for it")
+        running = self._assemble(config)
+        self._live.set_stall_target(config.migrate.stall_target_seconds)
+        self._config, self._running = config, running
+        self._warn(loaded)
+        return running
+
+    def _servers(self) -> Iterator[ControlServer | MetricsServer]:
+        control = self._config.control
+        yield ControlServer(
+            path=control.socket,
+            group=control.group,
+            app=ControlApp(
+                state=self._state,
+                access=Access(
+                    own_uid=os.getuid(), reader_gid=None if control.group is None else group_id(control.group)
+                ),
+                version=__version__,
+                pid=os.getpid(),
+                now=self._clock.now,
+                look=self._look,
+                reload=self._flags.request_reload,
+                count=self._metrics.control_request,
+            ),
+            on_error=self._server_error,
+        )
+        listen = self._config.metrics.listen
+        if listen is not None:
+            yield MetricsServer(
+                host=listen.host,
+                port=listen.port,
+                app=MetricsApp(
+                    state=self._state,
+                    now=self._clock.now,
+                    render=self._metrics.render,
+                    stalled_after_seconds=max(60.0, STALLED_INTERVALS * self._config.tick_interval_seconds),
+                ),
+                on_error=self._server_error,
+            )
+
+    def _look(self, pid: int) -> ProcessReport | None:
+        """Tell of a process that the surveys pass over: small, a kernel thread, or new."""
+        process = self._live.look(pid)
+        if process is None:
+            return None
+        skip = reason_to_skip(process, build_settings(self._config).criteria)
+        return report(process, None, () if skip is None else (skip,), None, self._live.topology())
+
+    def _on_reloaded(self, error: str | None) -> None:
+        at = time.time()
+        path = self._path or loader.DEFAULT_PATH
+        self._metrics.reload(succeeded=error is None, at=at)
+        self._metrics.limit(self._config.migrate.rate_limit_bytes_per_second)
+        self._state.reloaded(
+            path=str(path) if path.exists() else None, succeeded=error is None, at=at, error=error or ""
+        )
+
+    def _on_tick_failed(self, error: str) -> None:
+        self._metrics.tick_failed("tick", error)
+        self._state.tick_failed()
+
+    def _server_error(self, text: str) -> None:
+        self._running.log.warning("http server", error=text)
+
+    def _warn(self, loaded: loader.Loaded) -> None:
+        for finding in loaded.findings:
+            self._running.log.warning("configuration", finding=str(finding))
+
+
+def _build_policy(policy: PolicyConfig, plugin: PolicyPlugin[Any], context: PolicyContext) -> Policy:
+    model = plugin.options
+    given = dict(policy.options)
+    options = model.from_text(given) if issubclass(model, Section) else model.model_validate(given)
+    return plugin.build(policy.name, options, context)
+
+
+def _or_start_error(discover: Callable[[], dict[str, PolicyPlugin[Any]]]) -> dict[str, PolicyPlugin[Any]]:
+    try:
+        return discover()
+    except plugins.PluginError as error:
+        raise StartError(str(error)) from error
+
+
+def _numa_balancing_mode() -> int | None:
+    try:
+        return int(Path("/proc/sys/kernel/numa_balancing").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,66 @@
+"""A small HTTP server on a unix socket that answers with canned documents, and balancerctl run against it."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+from typing import Any
+
+import click.testing
+import pytest
+
+from balancerd.cli.control import group
+
+Answers = Mapping[str, tuple[int, Any]]
+Serve = Callable[[Answers], str]
+Run = Callable[..., click.testing.Result]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start a server that answers each path with its code and document (bytes go as they are); returns its socket."""
+    servers: list[tuple[ThreadingUnixStreamServer, threading.Thread]] = []
+
+    def start(answers: Answers) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                code, document = answers[self.path]
+                body = document if isinstance(document, bytes) else json.dumps(document).encode("ascii")
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name in the base class
+                """Say nothing."""
+
+        path = str(tmp_path / f"s{len(servers)}")
+        server = ThreadingUnixStreamServer(path, Handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        servers.append((server, thread))
+        return path
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run balancerctl in this process; without `socket`, nobody listens."""
+
+    def invoke(
+        *arguments: str, socket: str | None = None, env: Mapping[str, str | None] | None = None
+    ) -> click.testing.Result:
+        chosen = socket or str(tmp_path / "nobody")
+        runner = click.testing.CliRunner()
+        return runner.invoke(
+            group, ["--socket", chosen, *arguments], prog_name="balancerctl", env=env, catch_exceptions=False
+        )
+
+    return invoke

@@ -1,0 +1,69 @@
+"""A daemon's control room for tests: real servers around a state, with the rest of the daemon as plain callbacks."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from balancerd.control.access import Access
+from balancerd.control.app import ControlApp, MetricsApp
+from balancerd.control.client import ControlClient
+from balancerd.control.server import ControlServer, MetricsServer
+from balancerd.control.state import ControlState
+from balancerd.metrics import Metrics
+from balancerd.model.report import ProcessReport
+
+
+@dataclass
+class Room:
+    """Everything that a test of the control room looks at. `now` is the monotonic second that the room believes in."""
+
+    socket: Path
+    now: float = 100.0
+    known: dict[int, ProcessReport] = field(default_factory=dict)
+    reloads: int = 0
+    errors: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.state = ControlState(lambda: self.now)
+        self.metrics = Metrics(version="1.2.3")
+
+    @property
+    def client(self) -> ControlClient:
+        return ControlClient(str(self.socket))
+
+    def app(self, reader_gid: int | None = None) -> ControlApp:
+        return ControlApp(
+            state=self.state,
+            access=Access(own_uid=os.geteuid(), reader_gid=reader_gid),
+            version="1.2.3",
+            pid=4711,
+            now=lambda: self.now,
+            look=self.known.get,
+            reload=self._reload,
+            count=self.metrics.control_request,
+        )
+
+    def server(self, *, group: str | None = None, reader_gid: int | None = None) -> ControlServer:
+        return ControlServer(path=str(self.socket), group=group, app=self.app(reader_gid), on_error=self.errors.append)
+
+    def metrics_server(self, host: str = "127.0.0.1", port: int = 0) -> MetricsServer:
+        app = MetricsApp(state=self.state, now=lambda: self.now, render=self.metrics.render, stalled_after_seconds=60.0)
+        return MetricsServer(host=host, port=port, app=app, on_error=self.errors.append)
+
+    def _reload(self) -> None:
+        self.reloads += 1
+
+
+@contextmanager
+def running(server: ControlServer | MetricsServer) -> Iterator[None]:
+    """Serve for the length of a block, and check that stopping is quick."""
+    server.start()
+    try:
+        yield
+    finally:
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 1.0

@@ -1,0 +1,195 @@
+"""The real command on this machine: start, notify, reload, stop; and the loop itself with fakes where time matters."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from balancerd.control.client import ControlClient, ControlFailure
+
+BIN = Path(sys.executable).parent
+PATIENCE_SECONDS = 20.0
+QUIET = "tick_interval: 200ms\nmode: observe\nselect: {min_rss: 1GiB}\n"
+
+
+class Daemon:
+    """`balancerd` in a folder of its own, with its log and its service manager's socket."""
+
+    def __init__(self, folder: Path, config: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self.config = folder / "balancerd.yaml"
+        self.config.write_text(config, encoding="utf-8")
+        self.log = folder / "log"
+        self.socket = folder / "control.sock"
+        self.client = ControlClient(str(self.socket))
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [
+                    BIN / "balancerd",
+                    *("--config", self.config, "--set", f"control.socket={self.socket}"),
+                    *("--set", "metrics.listen=127.0.0.1:0", *arguments),
+                ],
+                stderr=log,
+                env={**os.environ, **(environment or {})},
+            )
+
+    def wait_for(self, event: str, **fields: object) -> dict[str, object]:
+        """Return the first log line of that event with those fields."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < end:
+            for line in self.log.read_text().splitlines():
+                told = json.loads(line)
+                if told["event"] == event and fields.items() <= told.items():
+                    return dict(told)
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"no {event} {fields}: {self.log.read_text()}")
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Daemon]:
+    daemon = Daemon(folder, QUIET, *arguments, environment=environment)
+    try:
+        daemon.wait_for("tick")
+        yield daemon
+    finally:
+        daemon.process.kill()
+        daemon.process.wait()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([BIN / "balancerd", *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_sigterm_ends_it_with_status_0_and_removes_the_socket(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        assert daemon.socket.exists()
+        assert daemon.stop() == 0
+        assert not daemon.socket.exists()
+
+
+def test_once_is_one_tick(tmp_path: Path) -> None:
+    ended = run(
+        "--once", "--set", f"control.socket={tmp_path}/s", "--set", "metrics.listen=null", "--set", "mode=observe"
+    )
+    assert ended.returncode == 0
+    assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["started", "tick", "stopped"]
+
+
+def test_a_bad_configuration_is_refused_at_start_with_every_finding(tmp_path: Path) -> None:
+    path = tmp_path / "balancerd.yaml"
+    path.write_text("mode: obsrve\nselekt: {}\npolicies:\n  - {name: a, kind: follow-gpu}\n", encoding="utf-8")
+    ended = run("--config", str(path), "--once")
+    assert ended.returncode == 5
+    lines = ended.stderr.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"{path}:1:7", f"{path}:2:1", f"{path}:4:21"]
+    assert "did you mean 'follow-cpu'?" in lines[2]
+
+
+def test_a_second_daemon_on_the_same_socket_is_refused(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        second = run("--once", "--set", f"control.socket={daemon.socket}", "--set", "metrics.listen=null")
+        assert second.returncode == 5
+        assert "another daemon answers there" in second.stderr
+        assert daemon.client.get("/v1/status")["pid"] == daemon.process.pid
+
+
+def test_sighup_takes_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        daemon.config.write_text(QUIET + "treshold: 1\n", encoding="utf-8")
+        daemon.process.send_signal(signal.SIGHUP)
+        refused = daemon.wait_for("configuration refused, the old one stays")
+        assert str(refused["finding"]).startswith(f"{daemon.config}:4:1: error: unknown key 'treshold'")
+        status = daemon.client.get("/v1/status")
+        assert (status["mode"], status["config"]["last_reload"]["succeeded"]) == ("observe", False)
+
+        daemon.config.write_text(QUIET.replace("observe", "enforce"), encoding="utf-8")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("reloaded")
+        daemon.wait_for("tick", mode="enforce")
+        assert daemon.client.get("/v1/status")["config"]["last_reload"]["succeeded"] is True
+
+
+def test_what_needs_a_restart_is_refused_at_reload(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        daemon.config.write_text(QUIET + "control: {group: root}\n", encoding="utf-8")
+        daemon.process.send_signal(signal.SIGHUP)
+        refused = daemon.wait_for("configuration refused, the old one stays")
+        assert refused["finding"] == "control cannot change while running: restart balancerd for it"
+
+
+def test_the_log_level_follows_a_reload(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        daemon.config.write_text(QUIET + "log: {level: debug}\n", encoding="utf-8")
+        daemon.client.post("/v1/reload")
+        daemon.wait_for("reloaded")
+        daemon.config.write_text(QUIET + "log: {level: error}\n", encoding="utf-8")
+        daemon.client.post("/v1/reload")
+        number = daemon.client.get("/v1/status")["tick"]["number"]
+        end = time.monotonic() + PATIENCE_SECONDS
+        while daemon.client.get("/v1/status")["tick"]["number"] < number + 3:
+            assert time.monotonic() < end
+        assert max(json.loads(line).get("number", 0) for line in daemon.log.read_text().splitlines()) <= number + 1
+
+
+def test_the_service_manager_hears_ready_status_watchdog_and_stopping(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = tmp_path / "notify"
+        manager.bind(str(address))
+        manager.settimeout(PATIENCE_SECONDS)
+        environment = {"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "600000"}
+        with running(tmp_path, environment=environment) as daemon:
+            heard = set[str]()
+            while not {"READY=1", "WATCHDOG=1"} <= heard or not any(h.startswith("STATUS=observe") for h in heard):
+                heard.update(manager.recv(4096).decode().splitlines())
+            daemon.process.send_signal(signal.SIGHUP)
+            while "RELOADING=1" not in heard:
+                heard.update(manager.recv(4096).decode().splitlines())
+            daemon.process.terminate()
+            while "STOPPING=1" not in heard:
+                heard.update(manager.recv(4096).decode().splitlines())
+
+
+def test_metrics_tell_of_the_daemon_that_serves_them(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with running(tmp_path, "--set", f"metrics.listen=127.0.0.1:{port}") as daemon:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        assert 'balancerd_mode{mode="observe"} 1.0' in text
+        assert 'balancerd_ticks_total{outcome="failure"} 0.0' in text
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            assert json.load(answer)["ready"] is True
+        assert daemon.stop() == 0
+
+
+def test_explain_tells_of_processes_that_the_survey_passes_over(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        own = daemon.client.get(f"/v1/processes/{os.getpid()}")["process"]
+        assert own["reason"] == "below-min-rss"
+        with pytest.raises(ControlFailure, match="there is no process 4194303"):
+            daemon.client.get("/v1/processes/4194303")
+
+
+def test_the_daemon_imports_no_user_interface_and_stays_small(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+        rss_kib = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+        assert rss_kib < 60 * 1024
+        maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+        assert "_core.abi3.so" in maps
+    code = "import sys, balancerd.cli.daemon; print(sorted({'rich', 'click', 'textual'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

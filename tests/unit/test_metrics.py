@@ -1,0 +1,275 @@
+"""What a scrape shows after some ticks; the text judged by promtool; scraping while the loop writes."""
+
+import re
+import subprocess
+import threading
+
+import prometheus_client
+import pytest
+
+from balancerd.metrics import STATES, Metrics
+from balancerd.model.decision import Reason, Skip
+from balancerd.model.ids import ProcessId
+from balancerd.model.migration import PageStatus
+from tests.unit.reports import (
+    MIB,
+    a_decision,
+    a_moving_report,
+    a_process,
+    a_process_report,
+    a_report,
+    a_topology,
+    an_outcome,
+)
+
+SAMPLE = re.compile(r"([a-zA-Z_:]+)(?:\{(.*)\})? (\S+)")
+
+
+def scrape(metrics: Metrics) -> dict[str, float]:
+    """Every sample by its name with labels, as the text format writes them."""
+    lines = metrics.render()[1].decode().splitlines()
+    matches = [SAMPLE.fullmatch(line) for line in lines if not line.startswith("#")]
+    return {f"{m[1]}{{{m[2]}}}" if m[2] else m[1]: float(m[3]) for m in matches if m is not None}
+
+
+def new_metrics() -> Metrics:
+    return Metrics(version="1.2.3", unix_seconds=lambda: 1_000_000.0)
+
+
+def full_metrics() -> Metrics:
+    """Every metric of the catalogue has a value."""
+    metrics = Metrics(version="1.2.3", unix_seconds=lambda: 1_000_000.0, numa_balancing_mode=lambda: 1)
+    process = a_process()
+    metrics.emit(a_moving_report(1))
+    skip = Skip(by="plan", process=process.id, reason=Reason.COOLDOWN)
+    seen = a_process_report(process, verdicts=(a_decision(process.id), skip))
+    metrics.emit(a_report(number=2, processes=(seen,), rejected=(skip,)))
+    metrics.emit(a_moving_report(3))
+    metrics.tick_failed("survey", "OSError")
+    metrics.control_request("GET", 200)
+    metrics.reload(succeeded=True, at=900_000.0)
+    metrics.limit(1e9)
+    return metrics
+
+
+def test_bytes_and_pages_add_up_over_ticks() -> None:
+    metrics = new_metrics()
+    for number in (1, 2, 3):
+        metrics.emit(a_moving_report(number, moved_pages=1000, shared_pages=24))
+    samples = scrape(metrics)
+    assert samples['balancerd_migrated_bytes_total{from_node="1",to_node="0"}'] == 3 * 1000 * 4096
+    assert samples['balancerd_migration_pages_total{status="moved"}'] == 3000
+    assert samples['balancerd_migration_pages_total{status="eacces"}'] == 72
+    assert samples['balancerd_migration_failed_pages_total{status="eacces"}'] == 72
+    assert 'balancerd_migration_failed_pages_total{status="moved"}' not in samples
+    assert samples['balancerd_ticks_total{outcome="success"}'] == 3
+    assert samples['balancerd_decisions_total{action="migrate",policy="home"}'] == 3
+
+
+def test_every_page_is_counted_under_its_status_and_the_sum_is_what_was_submitted() -> None:
+    pages = {status: index + 1 for index, status in enumerate(PageStatus)}
+    outcome = an_outcome(ProcessId(1, 1), pages=pages, moved_from={1: pages[PageStatus.MOVED]})
+    metrics = new_metrics()
+    metrics.emit(a_report(outcomes=(outcome,)))
+    samples = scrape(metrics)
+    counted = {k: v for k, v in samples.items() if k.startswith("balancerd_migration_pages_total")}
+    failed = {k: v for k, v in samples.items() if k.startswith("balancerd_migration_failed_pages_total")}
+    assert len(counted) == len(PageStatus)
+    assert sum(counted.values()) == outcome.submitted_pages
+    assert sum(failed.values()) == outcome.submitted_pages - outcome.moved_pages
+
+
+def test_each_process_is_in_one_state_and_every_reason_has_one() -> None:
+    assert set(STATES) == set(Reason)
+    metrics = new_metrics()
+    metrics.emit(a_moving_report())
+    states = {k: v for k, v in scrape(metrics).items() if k.startswith("balancerd_processes{")}
+    assert states['balancerd_processes{state="small"}'] == 90
+    assert states['balancerd_processes{state="kernel-thread"}'] == 120
+    assert states['balancerd_processes{state="moving"}'] == 1
+    assert states['balancerd_processes{state="unselected"}'] == 1
+    assert sum(states.values()) == 90 + 120 + 2
+
+
+@pytest.mark.parametrize("reason", [Reason.COOLDOWN, Reason.TARGET_FULL, Reason.MIGRATION_BUDGET])
+def test_a_decision_that_the_plan_turns_down_is_counted_against_its_policy(reason: Reason) -> None:
+    process = a_process()
+    skip = Skip(by="plan", process=process.id, reason=reason)
+    seen = a_process_report(process, verdicts=(a_decision(process.id, policy="mine"), skip))
+    metrics = new_metrics()
+    metrics.emit(a_report(processes=(seen,), rejected=(skip,), steps=()))
+    samples = scrape(metrics)
+    assert samples[f'balancerd_decisions_suppressed_total{{policy="mine",reason="{reason.value}"}}'] == 1
+    assert samples['balancerd_plan_pending_bytes{policy="mine"}'] == 256 * MIB
+
+
+def test_of_two_policies_the_one_whose_claim_came_second_is_suppressed() -> None:
+    process = a_process()
+    first, second = a_decision(process.id, policy="first"), a_decision(process.id, policy="second")
+    skip = Skip(by="plan", process=process.id, reason=Reason.CLAIMED)
+    outcome = an_outcome(process.id, policy="first")
+    metrics = new_metrics()
+    metrics.emit(
+        a_report(
+            processes=(a_process_report(process, verdicts=(first, second, skip)),),
+            outcomes=(outcome,),
+            rejected=(skip,),
+        )
+    )
+    suppressed = {k: v for k, v in scrape(metrics).items() if "suppressed" in k}
+    assert suppressed == {'balancerd_decisions_suppressed_total{policy="second",reason="claimed"}': 1}
+
+
+def test_a_step_that_observe_mode_did_not_take_is_a_suppressed_decision_and_stays_pending() -> None:
+    process = a_process()
+    outcome = an_outcome(process.id, pages={}, call_seconds=(), stopped_by=Reason.OBSERVE_MODE)
+    metrics = new_metrics()
+    seen = a_process_report(process, verdicts=(a_decision(process.id),), outcome=outcome)
+    metrics.emit(a_report(mode="observe", processes=(seen,), outcomes=(outcome,)))
+    samples = scrape(metrics)
+    assert samples['balancerd_decisions_suppressed_total{policy="home",reason="observe-mode"}'] == 1
+    assert samples['balancerd_plan_pending_bytes{policy="home"}'] == 256 * MIB
+    assert samples['balancerd_mode{mode="observe"}'] == 1
+    assert samples['balancerd_mode{mode="enforce"}'] == 0
+
+
+def test_pending_bytes_fall_by_what_was_moved_and_to_zero_when_nothing_is_wanted() -> None:
+    metrics = new_metrics()
+    metrics.emit(a_moving_report(moved_pages=1000))
+    assert scrape(metrics)['balancerd_plan_pending_bytes{policy="home"}'] == 256 * MIB - 1000 * 4096
+    metrics.emit(a_report(number=2))
+    assert scrape(metrics)['balancerd_plan_pending_bytes{policy="home"}'] == 0
+
+
+def test_a_miss_that_the_engine_repeats_is_counted_once_until_it_happens_again() -> None:
+    process = a_process()
+    missed = a_process_report(process, verdicts=(Skip(by="kernel", process=process.id, reason=Reason.NO_ACCESS),))
+    metrics = new_metrics()
+    name = 'balancerd_source_errors_total{error="no-access",source="sample"}'
+    metrics.emit(a_report(number=1, processes=(missed,)))
+    metrics.emit(a_report(number=2, processes=(missed,)))
+    assert scrape(metrics)[name] == 1
+    metrics.emit(a_report(number=3))
+    metrics.emit(a_report(number=4, processes=(missed,)))
+    assert scrape(metrics)[name] == 2
+    assert scrape(metrics)['balancerd_source_errors_total{error="vanished",source="survey"}'] == 4 * 3
+
+
+def test_failed_and_degraded_ticks_are_told_apart() -> None:
+    metrics = new_metrics()
+    metrics.tick_failed("migrate", "OSError")
+    metrics.emit(a_report(policy_errors={"mine": "ValueError: 17 is not a node"}))
+    samples = scrape(metrics)
+    assert samples['balancerd_ticks_total{outcome="failure"}'] == 1
+    assert samples['balancerd_ticks_total{outcome="degraded"}'] == 1
+    assert samples['balancerd_ticks_total{outcome="success"}'] == 0
+    assert samples['balancerd_source_errors_total{error="OSError",source="migrate"}'] == 1
+    assert samples['balancerd_source_errors_total{error="exception",source="policy/mine"}'] == 1
+
+
+def test_a_bad_reload_is_told_and_keeps_the_time_of_the_last_good_one() -> None:
+    metrics = new_metrics()
+    metrics.reload(succeeded=True, at=500.0)
+    metrics.reload(succeeded=False, at=600.0)
+    samples = scrape(metrics)
+    assert samples["balancerd_config_last_reload_successful"] == 0
+    assert samples["balancerd_config_last_reload_success_timestamp_seconds"] == 500
+
+
+def test_what_is_not_known_is_absent_and_not_zero() -> None:
+    samples = scrape(new_metrics())
+    for absent in ("mode", "processes", "kernel_numa_balancing_mode", "migration_limit", "tick_last", "config_last"):
+        assert not [name for name in samples if name.startswith(f"balancerd_{absent}")]
+    assert samples['balancerd_build_info{version="1.2.3"}'] == 1
+    assert samples["process_resident_memory_bytes"] > MIB
+
+
+def test_histograms_put_each_observation_below_its_inclusive_bound() -> None:
+    metrics = new_metrics()
+    metrics.emit(a_report(outcomes=(an_outcome(ProcessId(1, 1), call_seconds=(0.0001, 0.005, 0.0051, 7.0)),)))
+    samples = scrape(metrics)
+    name = "balancerd_migration_call_duration_seconds"
+    assert samples[f'{name}_bucket{{le="0.00025"}}'] == 1
+    assert samples[f'{name}_bucket{{le="0.005"}}'] == 2
+    assert samples[f'{name}_bucket{{le="0.01"}}'] == 3
+    assert samples[f'{name}_bucket{{le="+Inf"}}'] == samples[f"{name}_count"] == 4
+    assert samples[f"{name}_sum"] == pytest.approx(7.0102)
+    assert samples['balancerd_tick_phase_duration_seconds_count{phase="survey"}'] == 1
+
+
+def test_the_topology_is_told_with_sparse_memory_and_cpus() -> None:
+    metrics = new_metrics()
+    metrics.emit(a_report(topology=a_topology(3, memory_only={2})))
+    samples = scrape(metrics)
+    assert samples['balancerd_numa_distance{from_node="0",to_node="2"}'] == 21
+    assert samples['balancerd_numa_distance{from_node="2",to_node="2"}'] == 10
+    assert samples['balancerd_numa_node_info{cpus="0-1",memory="true",numa_node="0"}'] == 1
+    assert samples['balancerd_numa_node_info{cpus="",memory="true",numa_node="2"}'] == 1
+
+
+def test_strange_methods_do_not_become_labels() -> None:
+    metrics = new_metrics()
+    for method in ("GET", "BREW", "ÄÖÜ"):
+        metrics.control_request(method, 405)
+    requests = {k: v for k, v in scrape(metrics).items() if "control_requests" in k}
+    assert requests == {
+        'balancerd_control_requests_total{code="405",method="GET"}': 1,
+        'balancerd_control_requests_total{code="405",method="other"}': 2,
+    }
+
+
+def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
+    text = full_metrics().render()[1]
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    families = set(re.findall(r"^# TYPE (balancerd_\S+) ", text.decode(), re.MULTILINE))
+    samples = text.decode()
+    for family in families:
+        assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
+    assert len(families) == 21
+
+
+def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:
+    text = full_metrics().render()[1].decode()
+    labels = {name for line in text.splitlines() for name in re.findall(r'[{,]([a-z_]+)="', line)}
+    assert labels.isdisjoint({"pid", "tid", "comm", "cmdline", "address", "node", "uid"})
+    assert "4242" not in text
+    assert "spin" not in text
+    assert "_created" not in text
+
+
+def test_openmetrics_is_given_to_who_asks_for_it() -> None:
+    content_type, body = full_metrics().render("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert body.endswith(b"# EOF\n")
+    assert full_metrics().render()[0].startswith("text/plain; version=0.0.4")
+
+
+def test_two_daemons_in_one_process_do_not_share_anything() -> None:
+    first, second = new_metrics(), new_metrics()
+    first.emit(a_moving_report())
+    assert scrape(second)['balancerd_ticks_total{outcome="success"}'] == 0
+    assert not [m.name for m in prometheus_client.REGISTRY.collect() if m.name.startswith("balancerd")]
+
+
+def test_scraping_while_the_loop_writes_never_shows_half_a_tick() -> None:
+    metrics = new_metrics()
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            metrics.emit(a_moving_report(number, moved_pages=10, shared_pages=1))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(50):
+            samples = scrape(metrics)
+            ticks = samples['balancerd_ticks_total{outcome="success"}']
+            assert samples['balancerd_migration_pages_total{status="moved"}'] == 10 * ticks
+            assert samples['balancerd_migration_pages_total{status="eacces"}'] == ticks
+    finally:
+        stop.set()
+        writer.join()
