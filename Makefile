@@ -1,0 +1,88 @@
+# Two commands do everything: `make run` and `make test`. `make help` lists the rest.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APT_PACKAGES := gcc libc6-dev make numactl prometheus python3-dev python3-venv
+NATIVE := $(wildcard balancerd/native/*.c balancerd/native/*.h balancerd/native/backend.py)
+REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt
+SOURCES := balancerd tests
+
+.PHONY: help run test lint types contracts unit lab-test lab bench wheel format requirements apt lab-ready clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+run: $(VENV)/.ready ## run balancerd: here when this machine has several NUMA nodes, else in the virtual one
+	@if [ "$$(ls -d /sys/devices/system/node/node[0-9]* 2>/dev/null | wc -l)" -gt 1 ]; then \
+		$(MAKE) --no-print-directory run-here; \
+	else \
+		$(MAKE) --no-print-directory lab-ready && $(BIN)/python -m tests.lab run --topology four-nodes -- $(BIN)/python -m tests.lab.demo; \
+	fi
+
+.PHONY: run-here
+run-here: $(VENV)/.ready
+	@echo "balancerd in the foreground on this machine; Ctrl-C ends it. In another terminal: $(BIN)/balancerctl --socket /run/balancerd.sock ps"
+	$$([ "$$(id -u)" = 0 ] || echo sudo) $(BIN)/balancerd --config config/balancerd.yaml --set control.socket=/run/balancerd.sock
+
+test: lint types contracts unit lab-test ## everything that must pass: lint, types, import contracts, unit tests, lab tests
+
+lint: $(VENV)/.ready ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready ## mypy --strict
+	$(BIN)/mypy
+
+contracts: $(VENV)/.ready ## the arrows between the rooms
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.ready ## unit tests on this machine
+	$(BIN)/python -m pytest -n 2 tests/unit
+
+lab-test: lab-ready ## tests on a real kernel with several NUMA nodes, in a virtual machine
+	$(BIN)/python -m tests.lab test
+
+lab: lab-ready ## a shell inside the virtual NUMA machine
+	$(BIN)/python -m tests.lab shell --topology four-nodes
+
+bench: lab-ready ## benchmarks: ratios measured side by side (takes long)
+	$(BIN)/python -m tests.bench
+
+wheel: $(VENV)/.ready ## build the wheel into dist/
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+
+format: $(VENV)/.ready ## let ruff format and fix what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+requirements: ## lock the dependencies again, after a change in pyproject.toml (needs uv)
+	deploy/requirements/lock
+
+# The environment: packages by hash, the project itself editable, byte code for the virtual machine, which cannot write.
+$(VENV)/.ready: $(REQUIREMENTS) pyproject.toml $(NATIVE)
+	@$(MAKE) --no-print-directory apt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "balancerd needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes $(addprefix -r ,$(REQUIREMENTS))
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+lab-ready: $(VENV)/.ready
+	@$(BIN)/python -m tests.lab prepare
+	@$(BIN)/python -m compileall -q $(VENV) $(SOURCES) || true
+
+apt:
+	@missing="$$(for p in $(APT_PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done)"; \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		as_root="$$([ "$$(id -u)" = 0 ] || echo sudo)"; \
+		$$as_root apt-get update -q >/dev/null && \
+		DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -q --no-install-recommends $$missing >/dev/null; \
+	fi
+
+clean: ## remove what was built; the virtual machine's kernel stays in .lab/
+	rm -rf $(VENV) build dist *.egg-info balancerd/native/_core.c balancerd/native/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

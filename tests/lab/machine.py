@@ -1,0 +1,213 @@
+"""A virtual machine's life: boot it (again, if its kernel dies on the way), run commands in it, shut it down.
+
+Knows the host's processes and files.  Must not know tests, nor who asks.
+"""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.lab import initrd, qemu
+from tests.lab.kernel import ensure_kernel
+from tests.lab.link import Completed, Link, MachineLostError, OnOutput
+from tests.lab.packages import ensure_installed, ensure_tools
+from tests.lab.state import LabDirectory, LabError, acquire_lock, lab_directory
+from tests.lab.terminal import Terminal
+from tests.lab.topology import Topology
+
+BOOT_ATTEMPTS = 3
+BOOT_SECONDS = 120.0
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEMD = Path("/lib/systemd/systemd")
+
+
+class BootError(LabError):
+    """The machine did not come up; the message ends with what its console and QEMU said last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to boot: `systemd_unit` makes systemd PID 1 with that unit; `life_seconds` lets it outlive this process."""
+
+    threads: qemu.Threads = "single"
+    systemd_unit: str = ""
+    kernel_arguments: str = ""
+    life_seconds: float | None = None
+
+
+class Machine:
+    """One machine of a topology.  As a context manager it boots on entry and is gone on exit."""
+
+    def __init__(self, topology: Topology, *, options: Options | None = None, lab: LabDirectory | None = None) -> None:
+        self.topology = topology
+        self.options = options or Options()
+        self.lab = lab or lab_directory()
+        self.folder = self.lab.machine(topology.name)
+        self.out = self.folder / "out"
+        self.boot_seconds = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sockets: Path | None = None
+
+    def __enter__(self) -> Self:
+        self.boot()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that is the machine on the host; None while it is down."""
+        return self._process.pid if self._process else None
+
+    def is_running(self) -> bool:
+        """Whether QEMU is there; the guest may still be dead inside."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def link(self) -> Link:
+        """The way in, for `run` and for other processes; raises MachineLostError while the machine is down."""
+        if self._sockets is None:
+            raise MachineLostError(f"{self.topology.name} is not up")
+        return Link(path=self._sockets / "agent")
+
+    @property
+    def console(self) -> Path:
+        """What the guest's kernel printed."""
+        return self.folder / "console.log"
+
+    def boot(self) -> None:
+        """Fetch what is missing, take the checkout's lock and start; raises BootError or LabError.
+
+        A kernel that dies at boot, or falls silent, is booted again; what cannot get better by itself is not.
+        """
+        ensure_installed()
+        kernel = ensure_kernel(self.lab.packages)
+        settings = self._settings(kernel.modules)
+        lock = acquire_lock(self.lab)
+        try:
+            (self.folder / "initrd").write_bytes(initrd.build(kernel, settings))
+            shutil.rmtree(self.out)
+            self.out.mkdir()
+            for attempt in range(1, BOOT_ATTEMPTS + 1):
+                started = time.monotonic()
+                try:
+                    self._start(kernel.image, lock)
+                except MachineLostError as error:
+                    hopeless = self._is_hopeless()
+                    self.shutdown()
+                    if hopeless or attempt == BOOT_ATTEMPTS:
+                        raise BootError(f"{self.topology.name}: {error}\n{self._last_words()}") from error
+                    print(f"lab: {self.topology.name}: {error} at boot; once more", file=sys.stderr)
+                else:
+                    self.boot_seconds = time.monotonic() - started
+                    return
+        except BaseException:
+            self.shutdown()  # also when the user interrupts the boot
+            raise
+        finally:
+            os.close(lock)  # QEMU holds it too, and so keeps the lock for its own life
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+        on_output: OnOutput | None = None,
+        terminal: Terminal | None = None,
+    ) -> Completed:
+        """Run a command inside, by default in this process's working directory; see Link.run."""
+        try:
+            return self.link.run(
+                argv,
+                cwd=cwd or Path.cwd(),
+                env={**environment(self.topology.name), **(env or {})},
+                timeout_seconds=timeout_seconds,
+                on_output=on_output,
+                terminal=terminal,
+            )
+        except MachineLostError as error:
+            raise MachineLostError(f"{self.topology.name}: {error}\n{self._last_words()}") from error
+
+    def shutdown(self) -> None:
+        """End the machine at once: all it wrote outside `out` is thrown away anyhow."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets)
+            self._sockets = None
+
+    def _start(self, image: Path, lock: int) -> None:
+        self.console.unlink(missing_ok=True)
+        # a folder of its own under /tmp, since the path of a socket holds at most 107 bytes (unix(7))
+        self._sockets = Path(tempfile.mkdtemp(prefix="lab-"))
+        with socket.socket(socket.AF_UNIX) as listener, (self.folder / "qemu.log").open("wb") as log:
+            listener.bind(str(self.link.path))
+            listener.listen()
+            self._process = subprocess.Popen(
+                self._command(image, listener.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock, listener.fileno()),
+                start_new_session=True,
+            )
+        self.link.run(["true"], cwd=Path("/"), env={}, answer_seconds=BOOT_SECONDS)
+
+    def _command(self, image: Path, agent: int) -> list[str]:
+        paths = qemu.Paths(image=image, initrd=self.folder / "initrd", console=self.console, agent=agent, out=self.out)
+        arguments = qemu.command(
+            self.topology, paths, threads=self.options.threads, kernel_arguments=self.options.kernel_arguments
+        )
+        (self.folder / "command").write_text(shlex.join(arguments) + "\n", encoding="utf-8")
+        if self.options.life_seconds is None:
+            return ["setpriv", "--pdeathsig", "TERM", *arguments]  # a killed test run leaves no machine behind
+        return ["timeout", str(self.options.life_seconds), *arguments]
+
+    def _is_hopeless(self) -> bool:
+        if "lab-init:" in _text(self.console):
+            return True
+        return self._process is not None and bool(self._process.poll())
+
+    def _last_words(self) -> str:
+        logs = (self.console, self.folder / "qemu.log")
+        return "\n".join(f"--- {log}\n{_text(log)[-3000:]}" for log in logs)
+
+    def _settings(self, modules: Path) -> dict[str, str]:
+        if self.options.systemd_unit and not SYSTEMD.exists():
+            raise LabError(f"{SYSTEMD} is missing: a machine with systemd needs the package systemd here")
+        tools = ensure_tools(self.lab.packages)
+        agent = shlex.join([os.path.realpath(sys.executable), "-S", "-E", str(initrd.GUEST / "agent.py")])
+        return {
+            "HOST_NAME": qemu.host_name(self.topology),
+            "MODULES_FOLDER": str(modules),
+            "GUEST_PATH": ":".join([SYSTEM_PATH, *map(str, tools)]),
+            "AGENT": agent,
+            "SYSTEMD_UNIT": self.options.systemd_unit,
+            "INIT": f"{SYSTEMD} --unit=lab.target --show-status=no" if self.options.systemd_unit else agent,
+        }
+
+
+def environment(topology: str) -> dict[str, str]:
+    """What every command inside finds in its environment: the name of the topology it runs on."""
+    return {"BALANCERD_LAB_TOPOLOGY": topology}
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

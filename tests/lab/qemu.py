@@ -1,0 +1,134 @@
+"""The QEMU command line of a machine: pure functions from a Topology and paths to arguments.
+
+Must not start anything.  See qemu-system-x86_64(1); -numa in its section "Standard options".
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tests.lab.topology import Topology
+
+# single: all virtual CPUs take turns on one host thread.  multi: a thread each, for benchmarks; on a busy host the
+# guest's kernel now and then dies while it patches its own code.
+Threads = Literal["single", "multi"]
+
+AGENT_PORT = "lab.agent"
+UNSEEN_DISTANCE = 20  # to nodes that never come online; QEMU wants all of them
+
+# lpj and no_timer_check: no calibration loop per CPU.  oops=panic, panic=-1: a broken kernel ends QEMU at once.
+# numa_balancing: Debian turns it on, and it would move pages under a test; sysctl kernel.numa_balancing brings it back.
+KERNEL_COMMAND_LINE = (
+    "console=ttyS0 quiet oops=panic panic=-1 lpj=10000000 no_timer_check tsc=reliable mitigations=off nowatchdog "
+    "rcupdate.rcu_expedited=1 numa_balancing=disable"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """The files a machine is made of; `agent` is the descriptor of a listening socket that QEMU inherits."""
+
+    image: Path
+    initrd: Path
+    console: Path
+    agent: int
+    out: Path
+
+
+def command(topology: Topology, paths: Paths, *, threads: Threads, kernel_arguments: str = "") -> list[str]:
+    """The whole command line."""
+    return [
+        "qemu-system-x86_64",
+        *("-accel", f"tcg,thread={threads}", "-cpu", "max"),
+        *("-machine", "q35,hmat=on" if topology.localities else "q35"),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-kernel", str(paths.image), "-initrd", str(paths.initrd)),
+        *("-append", f"{KERNEL_COMMAND_LINE} systemd.hostname={host_name(topology)} {kernel_arguments}".rstrip()),
+        *("-serial", f"file:{paths.console}"),
+        *_shared("root", Path("/"), "readonly=on,multidevs=remap"),
+        *_shared("out", paths.out, "multidevs=remap"),
+        *("-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,fd={paths.agent},server=on,wait=off"),
+        *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+        *("-device", "virtio-rng-pci"),
+        *memory(topology),
+        *processors(topology),
+        *distances(topology),
+        *heterogeneity(topology),
+    ]
+
+
+def host_name(topology: Topology) -> str:
+    """What the guest calls itself."""
+    return f"lab-{topology.name}"
+
+
+def processors(topology: Topology) -> list[str]:
+    """Each CPU is a socket of its own, so that nodes may have any number.
+
+    A missing node id is made by a CPU that is never plugged in: ACPI's SRAT names its node, and so the kernel counts
+    it as possible.  QEMU starts the CPUs before the first such gap by itself; those behind it are plugged in here.
+    """
+    cpus_of = {node.id: node.cpus for node in topology.nodes}
+    sockets = [node for node in range(topology.node_ids[-1] + 1) for _ in range(cpus_of.get(node, 1))]
+    gaps = [socket for socket, node in enumerate(sockets) if node not in cpus_of]
+    first = min(gaps, default=len(sockets))
+    arguments = ["-smp", f"{first},maxcpus={len(sockets)},sockets={len(sockets)},cores=1,threads=1"]
+    for socket, node in enumerate(sockets):
+        arguments += ["-numa", f"cpu,node-id={node},socket-id={socket}"]
+        if socket > first and socket not in gaps:
+            arguments += ["-device", f"max-x86_64-cpu,socket-id={socket},core-id=0,thread-id=0"]
+    return arguments
+
+
+def memory(topology: Topology) -> list[str]:
+    """The nodes and their memory; an id that is missing becomes a node with nothing."""
+    arguments = ["-m", f"{sum(node.memory_mib for node in topology.nodes)}M"]
+    nodes = {node.id: node for node in topology.nodes}
+    for number in range(topology.node_ids[-1] + 1):
+        node = nodes.get(number)
+        if node is None:
+            arguments += ["-numa", f"node,nodeid={number}"]
+            continue
+        initiator = "" if node.initiator is None else f",initiator={node.initiator}"
+        arguments += ["-object", f"memory-backend-ram,id=memory{number},size={node.memory_mib}M"]
+        arguments += ["-numa", f"node,nodeid={number},memdev=memory{number}{initiator}"]
+    return arguments
+
+
+def heterogeneity(topology: Topology) -> list[str]:
+    """The HMAT: latency, bandwidth and memory-side caches; QEMU wants it after the CPUs."""
+    options = []
+    for hop in topology.localities:
+        between = f"hmat-lb,initiator={hop.initiator},target={hop.target},hierarchy=memory"
+        options.append(f"{between},data-type=access-latency,latency={hop.latency_ns}")
+        options.append(f"{between},data-type=access-bandwidth,bandwidth={hop.bandwidth_mib_per_second}M")
+    for cache in topology.memory_side_caches:
+        shape = f"size={cache.cache_mib}M,line={cache.line_bytes}"
+        options.append(f"hmat-cache,node-id={cache.node},level=1,associativity=direct,policy=write-back,{shape}")
+    return _numa(options)
+
+
+def distances(topology: Topology) -> list[str]:
+    """The SLIT, with a row and a column for every id up to the last."""
+    index = {node: i for i, node in enumerate(topology.node_ids)}
+    everyone = range(topology.node_ids[-1] + 1)
+    options = []
+    for source in everyone:
+        for target in everyone:
+            if source == target:
+                continue
+            seen = source in index and target in index
+            value = topology.distances[index[source]][index[target]] if seen else UNSEEN_DISTANCE
+            options.append(f"dist,src={source},dst={target},val={value}")
+    return _numa(options)
+
+
+def _numa(options: list[str]) -> list[str]:
+    return [argument for option in options for argument in ("-numa", option)]
+
+
+def _shared(tag: str, folder: Path, options: str) -> list[str]:
+    return [
+        *("-fsdev", f"local,id={tag},path={folder},security_model=none,{options}"),
+        *("-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
+    ]

@@ -1,0 +1,143 @@
+"""Runs the lab's tests: one boot and one pytest process inside for each topology, then the tests of the lab itself.
+
+Owns the rule that a topology without a test that ran, like a machine that does not boot, is a failure, never a skip.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.lab import topology
+from tests.lab.conftest import is_host_test, topologies_of
+from tests.lab.machine import Machine
+from tests.lab.state import REPOSITORY, LabDirectory, LabError
+
+TESTS = "tests/lab"
+SUITE_SECONDS = 1800.0  # for all tests of one topology; each has pytest-timeout's own limit besides
+GUEST_JUNIT = "/run/lab/out/junit.xml"
+# Inside, hypothesis and its kin cost 6 s of imports, nothing may run beside a test, and the order is the file's.
+PLUGINS = ("-p", "pytest_timeout", "-p", "no:cacheprovider")
+NO_OTHER_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
+@dataclass(slots=True)
+class Survey:
+    """A pytest plugin that counts the selected tests by topology."""
+
+    inside: Counter[str] = field(default_factory=Counter)
+    host: int = 0
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Called by pytest once the selection stands."""
+        for item in session.items:
+            if is_host_test(item):
+                self.host += 1
+            else:
+                self.inside.update(topologies_of(item))
+
+
+def run_tests(lab: LabDirectory, only: str | None, arguments: Sequence[str]) -> int:
+    """Run the tests that pytest's `arguments` select, all of them if empty; returns the worst exit status.
+
+    With `only`, run just that topology's tests inside, and not those of the lab itself.
+    """
+    os.chdir(REPOSITORY)
+    os.environ.update(NO_OTHER_PLUGINS)
+    selection = list(arguments)
+    if not any(Path(word.partition("::")[0]).exists() for word in selection):
+        selection.append(TESTS)
+    survey, status = _survey(selection)
+    if status:
+        return status
+    if only is not None:
+        wanted = [only]
+    elif arguments:
+        wanted = sorted(survey.inside)
+    else:
+        wanted = list(topology.names())
+    worst = 0
+    summary = []
+    for name in wanted:
+        if survey.inside[name]:
+            status, line = _run_inside(lab, name, selection)
+        else:
+            status, line = 1, f"lab: {name}: FAILED, no test for it was selected"
+        worst = max(worst, status)
+        summary.append(line)
+    if only is None and (survey.host or not arguments):
+        worst = max(worst, _run_on_host(lab, selection))
+    for line in summary:
+        print(line, flush=True)
+    if not wanted and not survey.host:
+        print("lab: error: no test was selected", file=sys.stderr)
+        return 1
+    return worst
+
+
+def _survey(selection: list[str]) -> tuple[Survey, int]:
+    survey, text = Survey(), io.StringIO()
+    with contextlib.redirect_stdout(text):
+        status = pytest.main(["--collect-only", "-q", *PLUGINS, *selection], plugins=[survey])
+    if status not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        print(text.getvalue())
+        return survey, int(status)
+    return survey, 0
+
+
+def _run_inside(lab: LabDirectory, name: str, selection: list[str]) -> tuple[int, str]:
+    print(f"lab: {name}: booting", flush=True)
+    started = time.monotonic()
+    junit = _junit(lab, name)
+    color = "--color=yes" if sys.stdout.isatty() else "--color=no"
+    command = [sys.executable, "-m", "pytest", *selection, *PLUGINS, color, f"--junitxml={GUEST_JUNIT}"]
+    try:
+        with Machine(topology.load(name), lab=lab) as machine:
+            ended = machine.run(command, env=NO_OTHER_PLUGINS, timeout_seconds=SUITE_SECONDS, on_output=_pass_on)
+            if (machine.out / "junit.xml").exists():
+                shutil.copy(machine.out / "junit.xml", junit)
+            boot_seconds = machine.boot_seconds
+    except LabError as error:
+        print(f"lab: error: {error}", file=sys.stderr)
+        return 1, f"lab: {name}: FAILED, the machine: {str(error).partition(chr(10))[0]}"
+    ran = executed_tests(junit)
+    status = ended.exit_status or (0 if ran else 1)
+    word = f"FAILED with status {status}" if status else "passed"
+    seconds = time.monotonic() - started
+    return status, f"lab: {name}: {word}, {ran} tests ran, {seconds:.1f} s (boot {boot_seconds:.1f} s)"
+
+
+def _run_on_host(lab: LabDirectory, selection: list[str]) -> int:
+    print("lab: the tests of the lab itself", flush=True)
+    command = [sys.executable, "-m", "pytest", *selection, *PLUGINS, "-m", "host", f"--junitxml={_junit(lab, 'host')}"]
+    return subprocess.run(command, check=False).returncode
+
+
+def _junit(lab: LabDirectory, name: str) -> Path:
+    path = lab.root / "junit" / f"{name}.xml"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
+
+
+def executed_tests(junit: Path) -> int:
+    """Tests in a JUnit file that were not skipped; 0 if there is no file."""
+    if not junit.exists():
+        return 0
+    suites = ET.parse(junit).iter("testsuite")  # noqa: S314 - pytest wrote it for us
+    return sum(int(suite.attrib["tests"]) - int(suite.attrib["skipped"]) for suite in suites)
+
+
+def _pass_on(_stream: int, data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,112 @@
+"""A real balancerd under test: started as its command, asked over its control socket, ended by signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from balancerd.control.client import ControlClient, ControlFailure
+
+BIN = Path(sys.executable).parent
+POLL_SECONDS = 0.4
+
+
+class Balancerd:
+    """The daemon with a configuration of its own. Leaving the block ends it; what it logged is in `log_text()`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: str = "",
+        *,
+        overrides: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "balancerd.yaml"
+        self.config.write_text(config, encoding="utf-8")
+        self.socket = folder / "control.sock"
+        self.log = folder / "log"
+        settings = {"control.socket": str(self.socket), "metrics.listen": "null", **(overrides or {})}
+        sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        command = [*prefix, str(BIN / "balancerd"), "--config", str(self.config), *sets]
+        with self.log.open("a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
+        self.client = ControlClient(str(self.socket))
+        self.wait_for(lambda: self.status()["tick"] is not None, 60.0, "the first tick")
+
+    def status(self) -> dict[str, Any]:
+        """GET /v1/status."""
+        return self.client.get("/v1/status")
+
+    def explain(self, pid: int) -> dict[str, Any]:
+        """GET /v1/processes/PID: the process."""
+        found: dict[str, Any] = self.client.get(f"/v1/processes/{pid}")["process"]
+        return found
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float, what: str) -> float:
+        """Poll until `condition` holds; return the seconds it took. AssertionError after `seconds`, with the log."""
+        started = time.monotonic()
+        while time.monotonic() - started < seconds:
+            assert self.process.poll() is None, f"balancerd ended with {self.process.returncode}: {self.log_text()}"
+            try:
+                if condition():
+                    return time.monotonic() - started
+            except ControlFailure:
+                pass
+            time.sleep(POLL_SECONDS)
+        raise AssertionError(f"no {what} within {seconds} s; log: {self.log_text()[-4000:]}")
+
+    def wait_for_reason(self, pid: int, reason: str, seconds: float = 45.0) -> dict[str, Any]:
+        """Wait until `explain` gives that reason; return the process."""
+        self.wait_for(lambda: self.explain(pid)["reason"] == reason, seconds, f"reason {reason} for {pid}")
+        return self.explain(pid)
+
+    def wait_ticks(self, number: int) -> None:
+        """Wait for so many more ticks."""
+        first = self.status()["tick"]["number"]
+        self.wait_for(lambda: self.status()["tick"]["number"] >= first + number, 20.0 * number, f"{number} ticks")
+
+    def balancerctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `balancerctl` against this daemon."""
+        command = [str(BIN / "balancerctl"), "--socket", str(self.socket), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    def log_text(self) -> str:
+        """Everything logged so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def log_lines(self, event: str) -> list[dict[str, Any]]:
+        """Return the log's JSON lines of one event."""
+        lines = [json.loads(line) for line in self.log_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def check_accounts(self) -> dict[str, int]:
+        """Every page that was submitted has a status: return the pages by status."""
+        totals = self.status()["totals"]
+        pages: dict[str, int] = totals["pages"]
+        assert sum(pages.values()) == totals["submitted_pages"], totals
+        return pages
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()

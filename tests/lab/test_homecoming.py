@@ -1,0 +1,145 @@
+"""The main promise, on a real kernel: memory on the wrong node comes home, whole; its neighbours lose nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.service import Balancerd
+from tests.lab.workloads import Ended, Hog, mib_by_node, vmstat
+
+pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(240)]
+
+HUGE = Path("/sys/devices/system/node")
+YOUNG = {"select.min_age": "1s"}
+BRISK = {**YOUNG, "tick_interval": "1s"}
+MIB = 96
+
+
+def hog_verified(mib: int) -> Ended:
+    return Ended(status=0, told=f"verified {mib * 256} pages")
+
+
+def share(pid: int, node: int) -> float:
+    held = mib_by_node(pid)
+    return held.get(node, 0.0) / sum(held.values())
+
+
+@pytest.fixture
+def hugetlb_pools() -> Iterator[None]:
+    pools = [HUGE / f"node{n}/hugepages/hugepages-2048kB/nr_hugepages" for n in (0, 2)]
+    for pool in pools:
+        pool.write_text("60")
+        assert pool.read_text().strip() == "60"
+    yield
+    for pool in pools:
+        pool.write_text("0")
+
+
+def test_a_misplaced_process_comes_home_within_30_seconds_and_its_neighbours_lose_not_a_page(tmp_path: Path) -> None:
+    with (
+        Hog("base", 96, touch_cpu=1, spin_cpu=1, busy_percent=10) as neighbour,
+        Hog("base", 96, touch_cpu=3, spin_cpu=3, busy_percent=10) as other,
+        Balancerd(tmp_path, overrides=YOUNG) as daemon,
+        Hog("base", 256, touch_cpu=2, spin_cpu=0) as hog,
+    ):
+        before = {pid: mib_by_node(pid) for pid in (neighbour.pid, other.pid)}
+        assert share(hog.pid, 2) > 0.99
+        took = daemon.wait_for(lambda: daemon.explain(hog.pid)["reason"] == "well-placed", 60.0, "homecoming")
+        assert share(hog.pid, 0) >= 0.99
+        assert took <= 30.0 + 1.0  # min_age is the second after which it became eligible
+        for pid, node in ((neighbour.pid, 1), (other.pid, 3)):
+            assert daemon.explain(pid)["reason"] == "well-placed"
+            assert daemon.explain(pid)["history"] == []
+            assert mib_by_node(pid)[node] >= before[pid][node] >= 96
+        pages = daemon.check_accounts()
+        assert pages["moved"] >= 256 * 256
+        assert hog.end() == hog_verified(256)
+        ended = daemon.stop()
+        assert ended == 0
+        assert daemon.log_lines("stopped")
+
+
+@pytest.mark.parametrize("kind", ["thp", "file", "mlock"])
+def test_every_kind_of_memory_comes_home(kind: str, tmp_path: Path) -> None:
+    path = Path("/run/hog.file") if kind == "file" else None
+    split = vmstat("thp_split_page")
+    with (
+        Balancerd(tmp_path, overrides=BRISK) as daemon,
+        Hog(kind, MIB, touch_cpu=2, spin_cpu=0, path=path) as hog,
+    ):
+        daemon.wait_for_reason(hog.pid, "well-placed", 60.0)
+        assert share(hog.pid, 0) >= 0.98  # of which the rest is files mapped by others too
+        assert daemon.check_accounts()["moved"] >= MIB * 256
+        if kind == "thp":
+            assert vmstat("thp_split_page") == split
+        assert hog.end() == hog_verified(MIB)
+    if path is not None:
+        path.unlink()
+
+
+@pytest.mark.usefixtures("hugetlb_pools")
+def test_hugetlb_pages_come_home(tmp_path: Path) -> None:
+    with (
+        Balancerd(tmp_path, overrides=BRISK) as daemon,
+        Hog("hugetlb", MIB, touch_cpu=2, spin_cpu=0) as hog,
+    ):
+        daemon.wait_for_reason(hog.pid, "well-placed", 60.0)
+        assert share(hog.pid, 0) >= 0.97
+        assert daemon.check_accounts()["moved"] >= MIB * 256
+        assert hog.end() == hog_verified(MIB)
+
+
+def test_pages_shared_with_a_child_stay_and_are_counted_as_such(tmp_path: Path) -> None:
+    with (
+        Balancerd(tmp_path, overrides=BRISK) as daemon,
+        Hog("shared", MIB, touch_cpu=2, spin_cpu=0) as hog,
+    ):
+        daemon.wait_for_reason(hog.pid, "cooldown", 60.0)
+        pages = daemon.check_accounts()
+        assert pages["eacces"] >= MIB // 2 * 256
+        assert pages["moved"] >= MIB // 2 * 256
+        assert share(hog.pid, 0) == pytest.approx(0.5, abs=0.03)
+        assert hog.end() == hog_verified(MIB)
+
+
+def test_observe_mode_decides_the_same_and_moves_nothing(tmp_path: Path) -> None:
+    with (
+        Balancerd(tmp_path, "mode: observe\n", overrides=BRISK) as daemon,
+        Hog("base", MIB, touch_cpu=2, spin_cpu=0) as hog,
+    ):
+        before, held = vmstat("pgmigrate_success"), mib_by_node(hog.pid)
+        told = daemon.wait_for_reason(hog.pid, "observe-mode", 60.0)
+        assert told["detail"] == "would move to node 0"
+        assert [v["action"] for v in told["verdicts"]] == ["migrate"]
+        daemon.wait_ticks(3)
+        assert vmstat("pgmigrate_success") == before
+        assert mib_by_node(hog.pid)[2] >= held[2] >= MIB
+        assert daemon.status()["totals"]["submitted_pages"] == 0
+        assert hog.end() == hog_verified(MIB)
+
+
+def test_killed_while_moving_the_workload_is_unharmed_and_a_restart_goes_on(tmp_path: Path) -> None:
+    with Hog("base", 192, touch_cpu=2, spin_cpu=0) as hog:
+        with Balancerd(tmp_path, overrides=BRISK) as first:
+            first.wait_for(lambda: share(hog.pid, 0) > 0.02, 60.0, "beginning of the move")
+            first.process.kill()
+            first.process.wait()
+        assert 0.0 < share(hog.pid, 2) < 1.0
+        with Balancerd(tmp_path, overrides=BRISK) as second:
+            second.wait_for_reason(hog.pid, "well-placed", 60.0)
+            assert share(hog.pid, 0) >= 0.98
+            second.check_accounts()
+            assert 0 < second.status()["totals"]["moved_bytes"] < 192 << 20
+        assert hog.end() == hog_verified(192)
+
+
+def test_sigterm_in_the_middle_of_a_move_ends_it_within_a_call(tmp_path: Path) -> None:
+    with (
+        Balancerd(tmp_path, overrides=BRISK) as daemon,
+        Hog("base", 192, touch_cpu=2, spin_cpu=0) as hog,
+    ):
+        daemon.wait_for(lambda: share(hog.pid, 0) > 0.02, 60.0, "beginning of the move")
+        assert daemon.stop() == 0
+        assert share(hog.pid, 2) > 0.01
+        assert hog.end() == hog_verified(192)
