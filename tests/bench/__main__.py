@@ -1,0 +1,41 @@
+"""python -m tests.bench [NAME ...]: the benchmarks, ratios measured side by side in one run; all of them by default.
+
+placement   sampling a process's placement against reading its numa_maps and asking for every page (here, 16 GiB free)
+observe     the daemon in observe mode beside numad, on 300 idle and 20 busy processes (here, as root)
+move        our migration steps against a bare C loop over move_pages(2) (in the virtual machine with four nodes)
+
+Each prints a table and a line of JSON. The machine should have nothing else to do.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tests.lab.packages import ensure_installed, ensure_tools
+from tests.lab.state import lab_directory
+
+LAB = ("tests.lab", "run", "--topology", "four-nodes", "--", sys.executable, "-m")
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "placement": ("tests.bench.bench_native", "placement"),
+    "observe": ("tests.bench.bench_daemon",),
+    "move": (*LAB, "tests.bench.bench_native", "move"),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the named benchmarks one after the other; the worst exit status."""
+    unknown = set(arguments) - COMMANDS.keys()
+    if unknown:
+        print(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    ensure_installed()
+    ensure_tools(lab_directory().packages)
+    worst = 0
+    for name in arguments or COMMANDS:
+        print(f"\n== {name}", flush=True)
+        worst = max(worst, subprocess.run([sys.executable, "-m", *COMMANDS[name]], check=False).returncode)
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
