@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.lab import topology
+from tests.lab import topology, workloads
 from tests.lab.kernel import ensure_kernel
 from tests.lab.link import Link, OnOutput
 from tests.lab.machine import Machine, Options, environment
@@ -57,6 +57,7 @@ def _dispatch(options: argparse.Namespace, command: list[str], pytest_arguments:
         case "test":
             from tests.lab import runner  # it needs pytest, which the other verbs do not
 
+            workloads.build()
             return runner.run_tests(lab, options.topology, pytest_arguments)
         case "run":
             return _run(_machine(options, lab), command, options)
@@ -75,6 +76,7 @@ def _prepare(lab: LabDirectory) -> int:
     ensure_installed()
     kernel = ensure_kernel(lab.packages)
     ensure_tools(lab.packages)
+    workloads.build()
     print(f"lab: ready; kernel {kernel.release}, topologies {', '.join(topology.names())}")
     return 0
 
