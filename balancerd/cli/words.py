@@ -52,7 +52,7 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.QUARANTINE: "It is tried again when its quarantine is over; each failure doubles that.",
     Reason.CPUSET: "Nothing, until its cpuset allows memory on the target node (cpuset.mems).",
     Reason.MEMPOLICY: "Nothing: whoever set the mempolicy decides where this memory lies.",
-    Reason.MEMPOLICY_UNREAD: "Its mempolicies are read now; the next tick decides.",
+    Reason.MEMPOLICY_UNREAD: "Its mempolicies are read again at the next tick.",
     Reason.TARGET_FULL: "It moves once the target node has enough free memory.",
     Reason.MIGRATION_BUDGET: "It comes again at the next tick, with a new budget.",
     Reason.CLAIMED: "Nothing by this policy, while another one's decision stands.",

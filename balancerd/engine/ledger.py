@@ -97,6 +97,11 @@ class Ledger:
             self._passes.pop(step.process, None)
             self._finish(step.process, after, now)
 
+    def abandon_all_but(self, wanted: AbstractSet[ProcessId]) -> None:
+        """End the unfinished passes of processes that no policy wants to move any more."""
+        for process in self._passes.keys() - wanted:
+            del self._passes[process]
+
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
         """Drop what is known of processes that are gone."""
         for book in (self._passes, self._holds):

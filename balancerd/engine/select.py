@@ -60,7 +60,6 @@ def select(
     *,
     known: Mapping[ProcessId, PlacementSample],
     wanted: AbstractSet[ProcessId],
-    read_mempolicies: AbstractSet[ProcessId],
     budget_seconds: float,
 ) -> Selection:
     """Choose whom to sample: first those that a plan waits for, then the unknown, then the longest unseen.
@@ -93,11 +92,5 @@ def select(
                 skips.append(Skip(by=BY, process=process.id, reason=Reason.SCAN_BUDGET))
             continue
         spent += cost
-        requests.append(
-            SampleRequest(
-                process=process.id,
-                rss_bytes=process.rss_bytes,
-                read_mempolicies=process.id in read_mempolicies,
-            )
-        )
+        requests.append(SampleRequest(process=process.id, rss_bytes=process.rss_bytes))
     return Selection(eligible=tuple(eligible), requests=tuple(requests), skips=tuple(skips))

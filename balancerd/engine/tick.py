@@ -11,7 +11,7 @@ from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import MigrationOutcome, MigrationPlan
 from balancerd.model.report import TickReport
-from balancerd.model.sample import PlacementSample, Snapshot, Window
+from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
 from balancerd.ports import Clock, Kernel, Policy, SurveyScope
 
 
@@ -50,7 +50,6 @@ class Engine:
         self._ledger = Ledger(settings.cooldown_seconds)
         self._before: Snapshot | None = None
         self._missed: dict[ProcessId, Skip] = {}
-        self._read_mempolicies: frozenset[ProcessId] = frozenset()
         self._moved: frozenset[ProcessId] = frozenset()
         self._number = 0
 
@@ -76,8 +75,7 @@ class Engine:
             survey,
             settings.criteria,
             known=known,
-            wanted=self._ledger.moving() | self._read_mempolicies | self._moved,
-            read_mempolicies=self._read_mempolicies,
+            wanted=self._ledger.moving() | self._moved,
             budget_seconds=settings.scan_budget_seconds,
         )
         watch.lap("select")
@@ -101,7 +99,10 @@ class Engine:
         )
         acting = [v for v in decisions if v.policy not in settings.observing]
         planned = make_plan(snapshot, acting, self._ledger, settings.limits)
-        self._read_mempolicies = planned.read_mempolicies
+        if planned.read_mempolicies:  # dear, so only for what would move now, and then at once
+            snapshot = self._read_mempolicies(snapshot, planned.read_mempolicies)
+            planned = make_plan(snapshot, acting, self._ledger, settings.limits)
+        self._ledger.abandon_all_but({decision.process for decision in decisions})
         for skip in planned.turn_down:
             self._ledger.turn_down(skip.process, skip.reason, skip.detail, survey.taken_at)
         watch.lap("plan")
@@ -130,6 +131,19 @@ class Engine:
             phase_seconds=watch.laps,
             policy_errors=policy_errors,
         )
+
+    def _read_mempolicies(self, snapshot: Snapshot, processes: frozenset[ProcessId]) -> Snapshot:
+        """Return the snapshot with these processes sampled again, their mempolicies this time included."""
+        sampling = self._kernel.sample(
+            tuple(
+                SampleRequest(process=process.id, rss_bytes=process.rss_bytes, read_mempolicies=True)
+                for process in snapshot.eligible
+                if process.id in processes
+            )
+        )
+        self._note_missed(sampling.placements, sampling.missed, {process.id for process in snapshot.survey.processes})
+        placements = {placement.process: placement for placement in sampling.placements}
+        return replace(snapshot, placements={**snapshot.placements, **placements})
 
     def _note_missed(
         self, placements: Iterable[PlacementSample], missed: Iterable[Skip], alive: set[ProcessId]

@@ -155,12 +155,14 @@ class Surveyor:
     def _threads(self, id_: ProcessId, before: _Pass | None, now: _Pass) -> tuple[ThreadSample, ...]:
         """Read the threads of a busy process and subtract what they had used when last read, a survey ago.
 
-        A thread that started since then counts whole. Of one that is older and was not read then, nothing is known.
+        A thread that started since then counts whole, and one that is alone had all that its process had. Of any other
+        that was not read then, nothing is known.
         """
         known = {} if before is None else before.thread_ticks.get(id_, {})
         ticks = now.thread_ticks[id_] = {}
         samples: list[ThreadSample] = []
-        for row in self._core.threads(self._files.directory_fd, id_.pid).rows:
+        rows = self._core.threads(self._files.directory_fd, id_.pid).rows
+        for row in rows:
             key = (row.tid, row.start_ticks)
             ticks[key] = row.cpu_ticks
             run_ticks: int | None = None
@@ -168,6 +170,8 @@ class Surveyor:
                 run_ticks = max(0, row.cpu_ticks - known[key])
             elif before is not None and (known or row.start_ticks >= before.boottime_ticks):
                 run_ticks = row.cpu_ticks
+            elif before is not None and len(rows) == 1 and id_ in before.cpu_ticks:
+                run_ticks = max(0, now.cpu_ticks[id_] - before.cpu_ticks[id_])
             run_seconds = None if run_ticks is None else run_ticks / self._ticks_per_second
             samples.append(ThreadSample(tid=row.tid, cpu=CpuId(row.last_cpu), run_seconds=run_seconds))
         return tuple(samples)

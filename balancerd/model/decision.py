@@ -78,7 +78,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.QUARANTINE: "the pages left over could not be moved last time",
     Reason.CPUSET: "its cpuset does not allow memory on the target node",
     Reason.MEMPOLICY: "its memory has an explicit mempolicy, which is respected",
-    Reason.MEMPOLICY_UNREAD: "its mempolicies are being read before anything is moved",
+    Reason.MEMPOLICY_UNREAD: "its mempolicies could not be read, and without them nothing is moved",
     Reason.TARGET_FULL: "the target node has too little free memory",
     Reason.MIGRATION_BUDGET: "this tick's migration budget was used up before its turn",
     Reason.CLAIMED: "another policy's decision for it came first",

@@ -26,6 +26,9 @@ from balancerd.ports import PolicyContext
 NEGLIGIBLE_RATIO = 0.01
 """Less than this share of its memory elsewhere is noise of the sample, and well placed."""
 
+FINISHED_RATIO = 0.001
+"""A move that is under way, and makes progress, goes on to this share."""
+
 FEW_DWELLS = 2
 """With fewer completed stays than this there is no expectation: wait until the loss equals the cost."""
 
@@ -64,6 +67,7 @@ class _Memory:
     home_since: float = 0.0
     lost_seconds: float = 0.0
     dwells: list[float] = field(default_factory=list)
+    away_when_decided: int | None = None
 
 
 class FollowCpu:
@@ -120,7 +124,9 @@ class FollowCpu:
         away = total - held.get(home, 0)
         if total == 0:
             return self._skip(process, Reason.NOTHING_PRESENT)
-        if away < NEGLIGIBLE_RATIO * total:
+        before_bytes, memory.away_when_decided = memory.away_when_decided, None
+        moving = before_bytes is not None and away < before_bytes
+        if away < (FINISHED_RATIO if moving else NEGLIGIBLE_RATIO) * total:
             memory.lost_seconds = 0.0
             return self._skip(process, Reason.WELL_PLACED, f"{1 - away / total:.1%} on node {home}")
 
@@ -146,6 +152,7 @@ class FollowCpu:
             return self._skip(process, Reason.LOSS_BELOW_COST, f"{told}, lost so far {lost:.2f} s")
         if not is_worth(gain, cost, max(stay, age)):
             return self._skip(process, Reason.GAIN_BELOW_COST, f"{told}, expected stay {max(stay, age):.0f} s")
+        memory.away_when_decided = away
         return Decision(
             policy=self._name,
             process=process.id,

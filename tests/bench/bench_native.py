@@ -3,8 +3,11 @@
     python -m tests.bench.bench_native placement          on any machine with 16 GiB free
     python -m tests.bench.bench_native move               on a machine with three nodes, such as the lab's
 
-`placement`: sampling a process's pages against reading its numa_maps and against asking for every page, for 1 to 8 GiB.
-`move`: our steps against move_loop.c, a bare loop over move_pages(2), turn by turn over the same pages and nodes.
+`placement`: `balancerd.kernel.placement.estimate(pid)`, and the native sampling inside it, against reading numa_maps
+and against asking for every page, for 1 to 8 GiB. The error is that of the share of pages present, since one node
+holds them all.
+`move`: the daemon's mover against move_loop.c, a bare loop over move_pages(2), turn by turn over the same pages and
+nodes.
 Prints a table, then one line of JSON.
 """
 
@@ -24,7 +27,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from balancerd.native import Cursor, Migration, Placement, RangeArray, migrate, placement
+from balancerd import native
+from balancerd.kernel.batch import BatchSize
+from balancerd.kernel.clock import MonotonicClock
+from balancerd.kernel.identity import read_start_ticks
+from balancerd.kernel.migrate import Mover
+from balancerd.kernel.placement import estimate
+from balancerd.model.decision import Reason
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
+from balancerd.native import Placement, RangeArray, placement
 
 MIB, GIB, PAGE = 1 << 20, 1 << 30, 4096
 MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_POPULATE_WRITE = 14, 15, 23  # include/uapi/asm-generic/mman-common.h
@@ -81,7 +93,7 @@ def bench_placement(samples: int, turns: int) -> list[Row]:
         with memory_of_a_child(gib * GIB, present_share=0.8) as (pid, start, end):
             ranges = RangeArray([(start, end, PAGE)])
             numa_maps = Path(f"/proc/{pid}/numa_maps")
-            times: dict[str, list[float]] = {"sampled": [], "numa_maps": [], "exact": []}
+            times: dict[str, list[float]] = {"estimate": [], "sampled": [], "numa_maps": [], "exact": []}
             errors = []
             exact = present_share(placement(pid, ranges, n_nodes=1))
             for turn in range(turns):
@@ -90,6 +102,7 @@ def bench_placement(samples: int, turns: int) -> list[Row]:
                 def sample(phase: float = phase) -> Placement:
                     return placement(pid, ranges, n_nodes=1, samples=samples, phase=phase)  # noqa: B023 same turn
 
+                times["estimate"].append(seconds_of(lambda: estimate(pid)))
                 times["sampled"].append(seconds_of(sample))
                 times["numa_maps"].append(seconds_of(numa_maps.read_bytes))
                 if turn < 3:
@@ -99,9 +112,11 @@ def bench_placement(samples: int, turns: int) -> list[Row]:
             rows.append(
                 {
                     "GiB present": gib,
+                    "estimate(pid) ms": round(medians["estimate"] * 1e3, 3),
                     "sampled ms": round(medians["sampled"] * 1e3, 3),
                     "numa_maps ms": round(medians["numa_maps"] * 1e3, 2),
                     "exact ms": round(medians["exact"] * 1e3, 1),
+                    "numa_maps/estimate": round(medians["numa_maps"] / medians["estimate"], 1),
                     "numa_maps/sampled": round(medians["numa_maps"] / medians["sampled"], 1),
                     "worst error %": round(max(errors) * 100, 2),
                 }
@@ -109,28 +124,32 @@ def bench_placement(samples: int, turns: int) -> list[Row]:
     return rows
 
 
-BATCHES_PER_STEP = 8
+class FixedBatch(BatchSize):
+    """A batch that does not adapt, to be compared with a loop that does not either."""
+
+    def __init__(self, pages: int) -> None:
+        super().__init__(1.0)
+        self._pages = pages
+
+    def took(self, longest_call_seconds: float, largest_call_pages: int) -> None:
+        """Learn nothing."""
 
 
-def move_by_steps(pid: int, start: int, end: int, node: int, batch_pages: int) -> list[Migration]:
-    ranges = RangeArray([(start, end, PAGE)])
-    steps, cursor = [], Cursor()
-    while True:
-        step = migrate(
-            pid,
-            ranges,
-            node=node,
-            cursor=cursor,
-            batch_pages=batch_pages,
-            step_pages=BATCHES_PER_STEP * batch_pages,
-            look_pages=1 << 20,
-        )
-        steps.append(step)
-        cursor = step.cursor
-        if step.error:
-            raise OSError(step.error, os.strerror(step.error))
-        if step.is_done:
-            return steps
+def move_as_the_daemon_does(pid: int, start: int, end: int, node: int, batch_pages: int) -> MigrationOutcome:
+    """One whole step of the real Mover: identity, idle calls, a check before each call, the account of every page."""
+    mover = Mover(native, MonotonicClock(), 1.0)
+    mover._batch = FixedBatch(batch_pages)
+    step = MigrationStep(
+        policy="bench",
+        process=ProcessId(pid, read_start_ticks(pid)),
+        target=NodeId(node),
+        ranges=(Range(start=start, end=end, page_bytes=PAGE),),
+        resume_at=0,
+        budget_bytes=end - start,
+        budget_seconds=600.0,
+        reason=Reason.MISPLACED,
+    )
+    return mover.migrate(step, lambda: False)
 
 
 def bench_move(mib: int, batch_pages: int, turns: int, loop: str, *, huge: bool) -> Row:
@@ -140,11 +159,11 @@ def bench_move(mib: int, batch_pages: int, turns: int, loop: str, *, huge: bool)
             node = NODES[(turn + 1) % len(NODES)]
             if turn % 2 == 0:
                 began = time.perf_counter()
-                steps = move_by_steps(pid, start, end, node, batch_pages)
+                done = move_as_the_daemon_does(pid, start, end, node, batch_pages)
                 ours.append(time.perf_counter() - began)
-                query.append(sum(step.query_seconds for step in steps))
-                moving.append(sum(step.moving_seconds for step in steps))
-                if sum(step.moved_pages for step in steps) != mib * MIB // PAGE:
+                query.append(done.query_seconds)
+                moving.append(sum(done.call_seconds))
+                if done.moved_pages != mib * MIB // PAGE:
                     raise RuntimeError("not every page moved: the comparison is void")
             else:
                 argv = [loop, str(pid), f"{start:x}", f"{end:x}", str(node), str(batch_pages)]

@@ -44,7 +44,6 @@ def choose(
         CRITERIA,
         known={p.process: p for p in known or []},
         wanted={ProcessId(pid, 1) for pid in wanted or set()},
-        read_mempolicies={ProcessId(3, 1)},
         budget_seconds=budget,
     )
 
@@ -71,13 +70,8 @@ def test_the_scan_budget_bounds_the_looks_but_never_to_none() -> None:
     assert asked(choose([1, 2, 4], budget=0.0)) == [1]
 
 
-def test_mempolicies_are_read_only_where_asked() -> None:
-    requests = choose([1, 3]).requests
-    assert [(r.process.pid, r.read_mempolicies) for r in requests] == [(1, False), (3, True)]
-
-
 def test_everyone_surveyed_is_eligible_or_skipped() -> None:
     survey = make_survey(make_process(1), make_process(2, rss_bytes=1), make_process(3, cpu_cores=0.0))
-    selection = select(survey, CRITERIA, known={}, wanted=set(), read_mempolicies=set(), budget_seconds=1.0)
+    selection = select(survey, CRITERIA, known={}, wanted=set(), budget_seconds=1.0)
     told = {p.id for p in selection.eligible} | {s.process for s in selection.skips}
     assert told == {p.id for p in survey.processes}

@@ -65,9 +65,8 @@ def test_misplaced_memory_goes_home_after_its_mempolicies_were_read() -> None:
     assert reasons == [
         Reason.NO_HOME,  # no interval yet
         *[Reason.HOME_TOO_YOUNG] * 3,
-        Reason.MEMPOLICY_UNREAD,
         Reason.MISPLACED,
-        *[Reason.WELL_PLACED] * 2,  # sampled again at once
+        *[Reason.WELL_PLACED] * 3,  # sampled again at once
     ]
     assert run.kernel.mib[PID] == {2: 0.0, 0: 256.0}
     assert len(run.kernel.steps) == 1
@@ -82,6 +81,24 @@ def test_a_move_larger_than_a_tick_goes_on_where_it_stopped() -> None:
     assert starts[0] == 0
     assert starts[1] < starts[2]
     assert run.kernel.mib[PID][N0] == 256.0
+
+
+def test_a_move_is_finished_though_the_rest_alone_would_not_be_worth_one() -> None:
+    run = misplaced()
+    run.kernel.migrate_bytes_per_step = 254 * MIB
+    run.ticks(8)
+    assert run.kernel.mib[PID][N0] == 256.0
+    assert run.last(1).reason is Reason.WELL_PLACED
+
+
+def test_a_pass_that_nobody_wants_any_more_is_not_looked_at_again_and_again() -> None:
+    run = misplaced()
+    run.kernel.migrate_bytes_per_step = 100 * MIB
+    run.ticks(5)
+    assert run.engine._ledger.moving() == {PID}
+    run.kernel.mib[PID] = {N0: 256.0}
+    run.ticks(1)
+    assert run.engine._ledger.moving() == frozenset()
 
 
 def test_pages_that_cannot_move_put_the_process_in_quarantine_with_their_status() -> None:

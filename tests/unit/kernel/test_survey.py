@@ -300,3 +300,11 @@ def test_hugetlb_pages_count_for_busy_processes_that_look_small(machine: Machine
     process = only(surveys[-1])
     assert (process.id.pid, process.rss_bytes) == (7, (128 << 20) + 10 * 4096)
     assert surveys[-1].small_processes == 1
+
+
+def test_a_thread_that_is_alone_had_all_that_its_process_had(machine: Machine) -> None:
+    machine.write(7, run={7: 1000})
+    machine.survey()
+    machine.clock.time += 2.0
+    machine.write(7, run={7: 1000 + 3 * HZ // 2})
+    assert run_seconds(only(machine.survey())) == {7: 1.5}
