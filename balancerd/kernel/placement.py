@@ -137,6 +137,8 @@ def _with_policy(vma: Vma, policy: VmaPolicy | None) -> Vma:
 
 def _place(vma: Vma, found: RangePlacement, scale: float) -> VmaPlacement:
     """Scale the answers to pages. A mapping in which no page was asked for has none at all, not even absent ones."""
+    if not (found.absent_pages or found.other_pages or any(found.on_node)):
+        return VmaPlacement(vma=vma, pages_by_node={}, absent_pages=0.0)
     return VmaPlacement(
         vma=vma,
         pages_by_node={NodeId(node): n * scale for node, n in enumerate(found.on_node) if n},

@@ -58,16 +58,18 @@ def placement(pid: int, ranges: RangeArray, *, n_nodes: int, samples: int = 0, p
     _check(lib.bal_placement(pid, ranges._data, len(ranges), samples, phase, n_nodes, per_range, ret), pid)  # noqa: SLF001 the array is this module's own
     cells = ffi.unpack(per_range, len(ranges) * (n_nodes + 2)) if len(ranges) else []
     rows = [cells[at : at + n_nodes + 2] for at in range(0, len(cells), n_nodes + 2)]
-    on_node = ffi.unpack(ret.on_node, lib.BAL_NODES)
-    while len(on_node) > n_nodes and not on_node[-1]:
-        on_node.pop()
+    in_use = len(bytes(ffi.buffer(ret.on_node)).rstrip(b"\0"))  # one above n_nodes is hardly ever
+    nothing = [0] * (n_nodes + 2)
+    nowhere = RangePlacement(on_node=(0,) * n_nodes, absent_pages=0, other_pages=0)
     return Placement(
-        on_node=tuple(on_node),
+        on_node=tuple(ffi.unpack(ret.on_node, max(n_nodes, -(-in_use // 8)))),
         by_errno=_counts(ret.by_errno, lib.BAL_ERRNOS),
         queried_pages=ret.queried,
         unwritten_pages=ret.unwritten,
         per_range=tuple(
-            RangePlacement(on_node=tuple(row[:n_nodes]), absent_pages=row[n_nodes], other_pages=row[n_nodes + 1])
+            nowhere
+            if row == nothing  # most small mappings are hit by no sample
+            else RangePlacement(on_node=tuple(row[:n_nodes]), absent_pages=row[n_nodes], other_pages=row[n_nodes + 1])
             for row in rows
         ),
         calls=ret.calls,

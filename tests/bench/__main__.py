@@ -1,7 +1,7 @@
 """python -m tests.bench [NAME ...]: the benchmarks, ratios measured side by side in one run; all of them by default.
 
 placement   sampling a process's placement against reading its numa_maps and asking for every page (here, 16 GiB free)
-observe     the daemon in observe mode beside numad, on 300 idle and 20 busy processes (here, as root)
+observe     the daemon in observe mode beside numad, on 300 idle and 20 busy processes (in the virtual machine)
 move        our migration steps against a bare C loop over move_pages(2) (in the virtual machine with four nodes)
 
 Each prints a table and a line of JSON. The machine should have nothing else to do.
@@ -17,7 +17,7 @@ from tests.lab.state import lab_directory
 LAB = ("tests.lab", "run", "--topology", "four-nodes", "--", sys.executable, "-m")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "placement": ("tests.bench.bench_native", "placement"),
-    "observe": ("tests.bench.bench_daemon",),
+    "observe": (*LAB, "tests.bench.bench_daemon"),
     "move": (*LAB, "tests.bench.bench_native", "move"),
 }
 

@@ -112,6 +112,7 @@ def bench_placement(samples: int, turns: int) -> list[Row]:
             rows.append(
                 {
                     "GiB present": gib,
+                    "mappings": len(estimate(pid).vmas),
                     "estimate(pid) ms": round(medians["estimate"] * 1e3, 3),
                     "sampled ms": round(medians["sampled"] * 1e3, 3),
                     "numa_maps ms": round(medians["numa_maps"] * 1e3, 2),
