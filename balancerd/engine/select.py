@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from balancerd.engine.looks import Looks
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Survey
 
 BY = "select"
-
-RELOOK_SECONDS = 10.0
-"""A placement younger than this is good enough for a process that nobody wants to move."""
 
 TYPICAL_SAMPLE_SECONDS = 0.0015
 """Assumed cost of the first look at a process: 2048 addresses at ~0.5 us and its list of mappings."""
@@ -60,12 +58,14 @@ def select(
     *,
     known: Mapping[ProcessId, PlacementSample],
     wanted: AbstractSet[ProcessId],
+    looks: Looks,
     budget_seconds: float,
 ) -> Selection:
     """Choose whom to sample: first those that a plan waits for, then the unknown, then the longest unseen.
 
     `known` holds the newest placement of each process; `wanted` those whose placement must be fresh;
-    `budget_seconds` bounds the predicted cost, but one process is always looked at.
+    `looks` says when another look at the others is due; `budget_seconds` bounds the predicted cost,
+    but one process is always looked at.
     """
     eligible: list[ProcessSample] = []
     skips: list[Skip] = []
@@ -84,7 +84,7 @@ def select(
     spent = 0.0
     for process in sorted(eligible, key=lambda p: (p.id not in wanted, last_seen(p), p.id)):
         placement = known.get(process.id)
-        if placement is not None and process.id not in wanted and survey.taken_at - placement.taken_at < RELOOK_SECONDS:
+        if placement is not None and process.id not in wanted and not looks.is_due(process, survey.taken_at):
             continue
         cost = TYPICAL_SAMPLE_SECONDS if placement is None else placement.seconds
         if requests and spent + cost > budget_seconds:

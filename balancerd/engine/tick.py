@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from balancerd.engine.ledger import Ledger
+from balancerd.engine.looks import Looks
 from balancerd.engine.plan import PlanLimits, make_plan
 from balancerd.engine.select import Criteria, select
 from balancerd.engine.story import tell
@@ -50,6 +51,7 @@ class Engine:
         self._ledger = Ledger(settings.cooldown_seconds)
         self._before: Snapshot | None = None
         self._missed: dict[ProcessId, Skip] = {}
+        self._looks = Looks()
         self._moved: frozenset[ProcessId] = frozenset()
         self._number = 0
 
@@ -69,6 +71,7 @@ class Engine:
         alive = {process.id for process in survey.processes}
         known = {} if self._before is None else {p: s for p, s in self._before.placements.items() if p in alive}
         self._ledger.forget_all_but(alive)
+        self._looks.forget_all_but(alive)
         watch.lap("survey")
 
         selection = select(
@@ -76,6 +79,7 @@ class Engine:
             settings.criteria,
             known=known,
             wanted=self._ledger.moving() | self._moved,
+            looks=self._looks,
             budget_seconds=settings.scan_budget_seconds,
         )
         watch.lap("select")
@@ -83,6 +87,9 @@ class Engine:
         sampling = self._kernel.sample(selection.requests)
         known |= {placement.process: placement for placement in sampling.placements}
         self._note_missed(sampling.placements, sampling.missed, alive)
+        sizes = {request.process: request.rss_bytes for request in selection.requests}
+        for placement in sampling.placements:
+            self._looks.note(placement, sizes[placement.process])
         snapshot = Snapshot(taken_at=survey.taken_at, survey=survey, placements=known, eligible=selection.eligible)
         watch.lap("sample")
 

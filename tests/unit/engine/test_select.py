@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from balancerd.engine.looks import Looks
 from balancerd.engine.select import Criteria, Selection, reason_to_skip, select
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
@@ -39,11 +40,15 @@ def choose(
     budget: float = 1.0,
     now: float = 100.0,
 ) -> Selection:
+    looks = Looks()
+    for placement in known or []:
+        looks.note(placement, make_process().rss_bytes)
     return select(
         make_survey(*(make_process(pid) for pid in pids), at=now),
         CRITERIA,
         known={p.process: p for p in known or []},
         wanted={ProcessId(pid, 1) for pid in wanted or set()},
+        looks=looks,
         budget_seconds=budget,
     )
 
@@ -58,9 +63,9 @@ def test_wanted_come_first_then_unknown_then_the_longest_unseen() -> None:
 
 
 def test_a_fresh_placement_is_not_taken_again() -> None:
-    known = [make_placement({0: 1}, pid=1, taken_at=95.0)]
+    known = [make_placement({0: 1}, pid=1, taken_at=96.0)]
     assert asked(choose([1], known=known)) == []
-    assert asked(choose([1], known=known, now=106.0)) == [1]
+    assert asked(choose([1], known=known, now=102.0)) == [1]
 
 
 def test_the_scan_budget_bounds_the_looks_but_never_to_none() -> None:
@@ -72,6 +77,6 @@ def test_the_scan_budget_bounds_the_looks_but_never_to_none() -> None:
 
 def test_everyone_surveyed_is_eligible_or_skipped() -> None:
     survey = make_survey(make_process(1), make_process(2, rss_bytes=1), make_process(3, cpu_cores=0.0))
-    selection = select(survey, CRITERIA, known={}, wanted=set(), budget_seconds=1.0)
+    selection = select(survey, CRITERIA, known={}, wanted=set(), looks=Looks(), budget_seconds=1.0)
     told = {p.id for p in selection.eligible} | {s.process for s in selection.skips}
     assert told == {p.id for p in survey.processes}
