@@ -11,6 +11,7 @@ from balancerd.kernel.status import Stat, Status, parse_cgroup, parse_stat, pars
 from balancerd.model.ids import ProcessId
 
 _CGROUP_SECONDS = 30.0
+_STATUS_SECONDS = 10.0
 """How long the cgroup of a process is believed before it is read again: processes change it rarely."""
 
 
@@ -21,6 +22,7 @@ class ProcessFiles:
         self.path = procfs
         self.directory_fd = os.open(procfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._cgroups: dict[ProcessId, tuple[float, str]] = {}
+        self._statuses: dict[ProcessId, tuple[float, Status]] = {}
 
     def close(self) -> None:
         """Give the directory back; nothing can be read any more."""
@@ -38,6 +40,18 @@ class ProcessFiles:
         """Read /proc/PID/cgroup."""
         return parse_cgroup(self._read(f"{pid}/cgroup"), f"{self.path}/{pid}/cgroup")
 
+    def remembered_status(self, process: ProcessId, now: float) -> Status:
+        """Return the process's status, read again when it is known for longer than ten seconds at `now`.
+
+        What it tells is set by people and changes rarely; the kernel checks a cpuset again at every move.
+        """
+        known = self._statuses.get(process)
+        if known is not None and now - known[0] < _STATUS_SECONDS:
+            return known[1]
+        status = self.status(process.pid)
+        self._statuses[process] = (now, status)
+        return status
+
     def remembered_cgroup(self, process: ProcessId, now: float) -> str:
         """Return the process's cgroup, read again when it is known for longer than half a minute at `now` seconds."""
         known = self._cgroups.get(process)
@@ -51,6 +65,8 @@ class ProcessFiles:
         """Drop what is remembered of processes that are not in `alive`."""
         for process in self._cgroups.keys() - alive:
             del self._cgroups[process]
+        for process in self._statuses.keys() - alive:
+            del self._statuses[process]
 
     def _read(self, path: str) -> bytes:
         return read_bytes(path, self.directory_fd)

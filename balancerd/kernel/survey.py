@@ -15,7 +15,7 @@ from balancerd.kernel.status import KERNEL_THREAD_FLAG
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Survey, ThreadSample
 from balancerd.model.topology import NodeMemory, Topology
-from balancerd.native.records import ProcessRow, ProcessSurvey, ThreadSurvey
+from balancerd.native.records import ProcessRow, ProcessSurvey, ThreadRow, ThreadSurvey
 from balancerd.ports import Clock, SurveyScope
 
 
@@ -91,7 +91,7 @@ class Surveyor:
                 continue
             if busy:
                 try:
-                    process = replace(process, threads=self._threads(process.id, before, now))
+                    process = replace(process, threads=self._threads(row, process.id, before, now))
                 except (FileNotFoundError, ProcessLookupError):
                     gone += 1
                     continue
@@ -152,7 +152,9 @@ class Surveyor:
             n_threads=row.n_threads,
         )
 
-    def _threads(self, id_: ProcessId, before: _Pass | None, now: _Pass) -> tuple[ThreadSample, ...]:
+    def _threads(
+        self, process: ProcessRow, id_: ProcessId, before: _Pass | None, now: _Pass
+    ) -> tuple[ThreadSample, ...]:
         """Read the threads of a busy process and subtract what they had used when last read, a survey ago.
 
         A thread that started since then counts whole, and one that is alone had all that its process had. Of any other
@@ -161,7 +163,7 @@ class Surveyor:
         known = {} if before is None else before.thread_ticks.get(id_, {})
         ticks = now.thread_ticks[id_] = {}
         samples: list[ThreadSample] = []
-        rows = self._core.threads(self._files.directory_fd, id_.pid).rows
+        rows = _only_thread(process) or self._core.threads(self._files.directory_fd, id_.pid).rows
         for row in rows:
             key = (row.tid, row.start_ticks)
             ticks[key] = row.cpu_ticks
@@ -179,19 +181,34 @@ class Surveyor:
     def _with_details(self, process: ProcessSample, now: float | None) -> ProcessSample:
         """Add what status and cgroup tell; what cannot be read stays None, and the process stays in the survey.
 
-        With `now`, the cgroup may be a remembered one.
+        With `now`, both may be remembered ones.
         """
         pid = process.id.pid
         try:
-            status = self._files.status(pid)
-            process = replace(
+            status = self._files.status(pid) if now is None else self._files.remembered_status(process.id, now)
+            cgroup = self._files.cgroup(pid) if now is None else self._files.remembered_cgroup(process.id, now)
+            return replace(
                 process,
+                cgroup=cgroup,
                 rss_bytes=process.rss_bytes + status.hugetlb_bytes,
                 uid=status.uid,
                 cpus_allowed=status.cpus_allowed,
                 mems_allowed=status.mems_allowed,
             )
-            cgroup = self._files.cgroup(pid) if now is None else self._files.remembered_cgroup(process.id, now)
-            return replace(process, cgroup=cgroup)
         except (OSError, ParseError):
             return process
+
+
+def _only_thread(process: ProcessRow) -> tuple[ThreadRow, ...]:
+    """Return the thread of a process that has just one, from what is known of the process; nothing otherwise."""
+    if process.n_threads != 1:
+        return ()
+    return (
+        ThreadRow(
+            tid=process.pid,
+            start_ticks=process.start_ticks,
+            cpu_ticks=process.cpu_ticks,
+            last_cpu=process.last_cpu,
+            state=process.state,
+        ),
+    )

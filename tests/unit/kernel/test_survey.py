@@ -52,7 +52,14 @@ class Machine:
         total = sum(run.values())
         files = {
             "stat": stat_line(
-                pid, "work er", start_ticks=start_ticks, cpu_ticks=(total, 0), rss_pages=rss_pages, flags=flags
+                pid,
+                "work er",
+                start_ticks=start_ticks,
+                cpu_ticks=(total, 0),
+                rss_pages=rss_pages,
+                n_threads=len(run),
+                cpu=pid % 4,
+                flags=flags,
             ),
             "status": STATUS,
             "cgroup": "0::/a.slice\n",
@@ -185,11 +192,11 @@ def test_small_processes_and_kernel_threads_are_counted_not_listed(machine: Mach
 
 def test_a_process_that_vanishes_while_it_is_read_is_counted_and_the_others_are_not_harmed(machine: Machine) -> None:
     for pid in (7, 8):
-        machine.write(pid, run={pid: 0})
+        machine.write(pid, run={pid: 0, pid + 10: 0})
     machine.survey()
     machine.clock.time += 1
     for pid in (7, 8):
-        machine.write(pid, run={pid: 100})
+        machine.write(pid, run={pid: 100, pid + 10: 0})
     machine.core.vanishing.add(7)
     survey = machine.survey()
     assert [process.id.pid for process in survey.processes] == [8]
