@@ -18,6 +18,9 @@ ENOUGH_CALLS = 5
 WORTHWHILE_RATIO = 0.75
 """Halving the batch should bring the stall down to half; with less than this there is no point in it."""
 
+MOST_BATCHES = 8
+"""So many calls at most between two looks at whether to go on."""
+
 RELEARN_CALLS = 512
 """After so many calls what was learnt about sizes is forgotten: the machine may be less busy by now."""
 
@@ -41,6 +44,12 @@ class BatchSize:
         self._idle_calls: deque[float] = deque(maxlen=REMEMBERED_CALLS)
         self._stalls: dict[int, deque[float]] = {}
         self._calls = 0
+        self._last_call_seconds = stall_target_seconds
+
+    @property
+    def batches(self) -> int:
+        """How many such calls may follow each other unchecked: together they should stay within the stall target."""
+        return max(1, min(MOST_BATCHES, int(self._stall_target_seconds / max(self._last_call_seconds, 1e-9))))
 
     @property
     def pages(self) -> int:
@@ -56,6 +65,7 @@ class BatchSize:
 
         A call that moved less than half a batch says nothing in favour of larger ones.
         """
+        self._last_call_seconds = longest_call_seconds
         stall_seconds = max(0.0, longest_call_seconds - (median(self._idle_calls) if self._idle_calls else 0.0))
         self._calls += 1
         if self._calls % RELEARN_CALLS == 0:

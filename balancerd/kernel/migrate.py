@@ -67,8 +67,9 @@ class MigrateCore(Protocol):
         cursor: Cursor,
         batch_pages: int,
         look_pages: int,
+        step_pages: int,
     ) -> Migration:
-        """Move at most one batch, from the cursor on. Errors of the system call are in the result."""
+        """Move batches from the cursor on until `step_pages` were submitted; errors of the call are in the result."""
         ...
 
 
@@ -119,13 +120,15 @@ class Mover:
                 account.stop(Reason.EXITED)
             else:
                 batch_pages = min(self._batch.pages, left_pages)
+                step_pages = min(self._batch.batches * batch_pages, left_pages)
                 done = self._core.migrate(
                     step.process.pid,
                     ranges,
                     node=step.target,
                     cursor=account.cursor,
                     batch_pages=batch_pages,
-                    look_pages=min(_LOOKS_PER_BATCH * batch_pages, _MOST_LOOK_PAGES),
+                    look_pages=min(_LOOKS_PER_BATCH * step_pages, _MOST_LOOK_PAGES),
+                    step_pages=step_pages,
                 )
                 account.add(done)
                 if done.calls:

@@ -131,6 +131,7 @@ class FixedBatch(BatchSize):
     def __init__(self, pages: int) -> None:
         super().__init__(1.0)
         self._pages = pages
+        self._last_call_seconds = 0.0  # as on hardware, where such calls are short
 
     def took(self, longest_call_seconds: float, largest_call_pages: int) -> None:
         """Learn nothing."""

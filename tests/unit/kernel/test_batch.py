@@ -66,6 +66,14 @@ def test_one_odd_idle_call_does_not_count() -> None:
     assert batch.pages == 256
 
 
+@pytest.mark.parametrize(("seconds", "batches"), [(0.0001, 8), (0.0012, 4), (0.004, 1), (0.009, 1)])
+def test_short_calls_follow_each_other_unchecked_within_the_target(seconds: float, batches: int) -> None:
+    batch = BatchSize(TARGET)
+    assert batch.batches == 1
+    batch.took(seconds, 512)
+    assert batch.batches == batches
+
+
 def test_a_target_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         BatchSize(0.0)

@@ -38,8 +38,17 @@ class FakeCore:
         return 0.0
 
     def migrate(
-        self, pid: int, ranges: native.RangeArray, *, node: int, cursor: Cursor, batch_pages: int, look_pages: int
+        self,
+        pid: int,
+        ranges: native.RangeArray,
+        *,
+        node: int,
+        cursor: Cursor,
+        batch_pages: int,
+        look_pages: int,
+        step_pages: int,
     ) -> Migration:
+        assert step_pages >= batch_pages
         assert pid == OWN.pid
         assert len(ranges) == 1
         assert node == 3
