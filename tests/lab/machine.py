@@ -3,6 +3,7 @@
 Knows the host's processes and files.  Must not know tests, nor who asks.
 """
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -26,6 +27,7 @@ from tests.lab.terminal import Terminal
 from tests.lab.topology import Topology
 
 BOOT_ATTEMPTS = 3
+EXIT_SECONDS = 3.0  # what a QEMU that ends is given to be gone
 BOOT_SECONDS = 120.0
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEMD = Path("/lib/systemd/systemd")
@@ -183,7 +185,11 @@ class Machine:
     def _is_hopeless(self) -> bool:
         if "lab-init:" in _text(self.console):
             return True
-        return self._process is not None and bool(self._process.poll())
+        if self._process is None:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(EXIT_SECONDS)  # its socket closes a moment before it is gone
+        return bool(self._process.returncode)
 
     def _last_words(self) -> str:
         logs = (self.console, self.folder / "qemu.log")
