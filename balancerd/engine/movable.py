@@ -5,7 +5,7 @@ itself or a library, whose pages belong to everyone who runs it (move_pages(2) a
 """
 
 from balancerd.model.ids import NodeId
-from balancerd.model.sample import PAGE_BYTES, PlacementSample, VmaKind, VmaPlacement
+from balancerd.model.sample import PlacementSample, VmaKind, VmaPlacement, bytes_by_node
 
 
 def movable(placement: PlacementSample) -> tuple[VmaPlacement, ...]:
@@ -20,8 +20,4 @@ def movable(placement: PlacementSample) -> tuple[VmaPlacement, ...]:
 
 def movable_bytes_by_node(placement: PlacementSample) -> dict[NodeId, int]:
     """Return the estimated bytes of movable mappings on each node that holds any."""
-    total: dict[NodeId, float] = {}
-    for placed in movable(placement):
-        for node, pages in placed.pages_by_node.items():
-            total[node] = total.get(node, 0.0) + pages
-    return {node: round(pages * PAGE_BYTES) for node, pages in sorted(total.items()) if pages > 0}
+    return bytes_by_node(movable(placement))

@@ -1,7 +1,7 @@
 """What was observed: processes and threads (survey), which node holds their pages (sample), and both together."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from balancerd.model.decision import Skip
@@ -111,6 +111,15 @@ class VmaPlacement:
     absent_pages: float
 
 
+def bytes_by_node(vmas: Iterable[VmaPlacement]) -> dict[NodeId, int]:
+    """Return the estimated bytes of some mappings on each node that holds any, nodes ascending."""
+    total: dict[NodeId, float] = {}
+    for placed in vmas:
+        for node, pages in placed.pages_by_node.items():
+            total[node] = total.get(node, 0.0) + pages
+    return {node: round(pages * PAGE_BYTES) for node, pages in sorted(total.items()) if pages > 0}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementSample:
     """Which nodes hold the pages of one process, from `queried_pages` addresses of which `present_pages` had a page.
@@ -130,11 +139,7 @@ class PlacementSample:
     @property
     def bytes_by_node(self) -> dict[NodeId, int]:
         """Estimated bytes on each node that holds any."""
-        total: dict[NodeId, float] = {}
-        for placed in self.vmas:
-            for node, pages in placed.pages_by_node.items():
-                total[node] = total.get(node, 0.0) + pages
-        return {node: round(pages * PAGE_BYTES) for node, pages in sorted(total.items()) if pages > 0}
+        return bytes_by_node(self.vmas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
