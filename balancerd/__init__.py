@@ -10,11 +10,12 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
    this makes the Snapshot.
 4. `Policy.decide(Window(now, before))` returns a Decision or a Skip for every eligible process.
 5. `engine.plan` arbitrates: holds, cpusets, mempolicies, watermarks, budgets. What it turns down it
-   keeps, with the reason.
+   keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only now, by
+   `Kernel.sample()` again, for those that would move; then the plan is made anew.
 6. `Kernel.migrate(step)` checks the process's identity and moves; each page ends under a status.
 7. The TickReport goes to every Sink: metrics, one log line, the control socket.
 
-Only steps 1, 3 and 6 touch the world; the rest is pure. The rooms, top may import lower, never
+Only the calls of Clock and Kernel touch the world; the rest is pure. The rooms, top may import lower, never
 sideways (checked by `lint-imports`, the contract is in pyproject.toml):
 
     cli > wiring > daemon | control

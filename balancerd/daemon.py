@@ -1,7 +1,8 @@
 """The loop around tick(): signals, reload, the watchdog. It must not know how the parts are made; wiring does.
 
-SIGTERM and SIGINT finish the current call and end the loop; SIGHUP reloads: a bad configuration keeps
-the old one and says so. The watchdog is fed from the loop itself, so a loop that hangs is noticed.
+SIGTERM and SIGINT finish the current call, or a short run of calls within one stall target, and end the loop;
+SIGHUP reloads: a bad configuration keeps the old one and says so. The watchdog is fed from the loop itself, so a loop
+that hangs is noticed.
 """
 
 import signal
@@ -40,7 +41,7 @@ class Flags:
         self._wake = wake
 
     def should_stop(self) -> bool:
-        """Return whether a stop was asked for; migrations ask between calls."""
+        """Return whether a stop was asked for; migrations ask between short runs of calls."""
         return self.stop
 
     def request_stop(self) -> None:

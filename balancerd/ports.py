@@ -37,7 +37,7 @@ class Kernel(Protocol):
         ...
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
-        """Move what the step names; `should_stop` is asked between calls. Every page ends in the outcome."""
+        """Move what the step names, asking `should_stop` between runs of calls. Every page ends in the outcome."""
         ...
 
 
