@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.lab import topology, workloads
-from tests.lab.kernel import ensure_kernel
+from tests.lab import kernel, topology, workloads
 from tests.lab.link import Link, OnOutput
 from tests.lab.machine import Machine, Options, environment
 from tests.lab.packages import ensure_installed, ensure_tools
+from tests.lab.qemu import ACCELERATORS
 from tests.lab.state import LabDirectory, LabError, is_locked, lab_directory
 from tests.lab.terminal import Terminal, borrowed
 from tests.lab.topology import TopologyError
@@ -58,7 +58,7 @@ def _dispatch(options: argparse.Namespace, command: list[str], pytest_arguments:
             from tests.lab import runner  # it needs pytest, which the other verbs do not
 
             workloads.build()
-            return runner.run_tests(lab, options.topology, pytest_arguments)
+            return runner.run_tests(lab, options.topology, options.kernel, pytest_arguments)
         case "run":
             return _run(_machine(options, lab), command, options)
         case "shell":
@@ -74,15 +74,23 @@ def _dispatch(options: argparse.Namespace, command: list[str], pytest_arguments:
 
 def _prepare(lab: LabDirectory) -> int:
     ensure_installed()
-    kernel = ensure_kernel(lab.packages)
+    releases = [kernel.ensure_kernel(lab.packages).release]
+    for series in kernel.SERIES:
+        if series == kernel.DEFAULT:
+            continue
+        try:
+            releases.append(kernel.ensure_kernel(lab.packages, series).release)
+        except LabError as error:  # a newer Debian has no older kernel: only the tests on it fail
+            print(f"lab: {error}", file=sys.stderr)
     ensure_tools(lab.packages)
     workloads.build()
-    print(f"lab: ready; kernel {kernel.release}, topologies {', '.join(topology.names())}")
+    print(f"lab: ready; kernels {', '.join(releases)}; topologies {', '.join(topology.names())}")
     return 0
 
 
 def _machine(options: argparse.Namespace, lab: LabDirectory, *, life_seconds: float | None = None) -> Machine:
     boot = Options(
+        kernel=options.kernel or kernel.DEFAULT,
         threads=options.threads,
         systemd_unit=options.systemd,
         kernel_arguments=options.kernel_arguments,
@@ -105,9 +113,14 @@ def _run(machine: Machine, command: list[str], options: argparse.Namespace) -> i
 
 def _up(machine: Machine, lab: LabDirectory) -> int:
     machine.boot()
-    record = {"pid": machine.pid, "agent": str(machine.link.path), "topology": machine.topology.name}
+    record = {
+        "pid": machine.pid,
+        "agent": str(machine.link.path),
+        "topology": machine.topology.name,
+        "kernel": machine.options.kernel,
+    }
     lab.up.write_text(json.dumps(record), encoding="utf-8")
-    print(f"lab: {machine.topology.name} is up after {machine.boot_seconds:.1f} s; files come out in {machine.out}")
+    print(f"lab: {machine.name} is up after {machine.boot_seconds:.1f} s; files come out in {machine.out}")
     return 0
 
 
@@ -117,7 +130,7 @@ def _exec(lab: LabDirectory, command: list[str], options: argparse.Namespace) ->
         ended = Link(path=Path(record["agent"])).run(
             command,
             cwd=Path.cwd(),
-            env={**environment(record["topology"]), **_terminal_environment(terminal)},
+            env={**environment(record["topology"], record["kernel"]), **_terminal_environment(terminal)},
             timeout_seconds=options.timeout,
             fresh=True,
             on_output=on_output,
@@ -168,9 +181,14 @@ def _terminal_environment(terminal: Terminal | None) -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     place = argparse.ArgumentParser(add_help=False)
-    place.add_argument("--topology", choices=topology.names(), help=f"default: {topology.DEFAULT}")
+    place.add_argument("--topology", choices=topology.names(), help=f"default: {topology.DEFAULT}; of test: all")
+    place.add_argument(
+        "--kernel", choices=kernel.SERIES, help=f"default: {kernel.DEFAULT}; of test: all that tests name"
+    )
     boot = argparse.ArgumentParser(add_help=False)
-    boot.add_argument("--threads", choices=["single", "multi"], default="single", help="multi is for benchmarks")
+    boot.add_argument(
+        "--threads", choices=list(ACCELERATORS), default="single", help="multi is for benchmarks, counted for latencies"
+    )
     boot.add_argument("--systemd", default="", metavar="UNIT", help="systemd is PID 1, with this unit (basic.target)")
     boot.add_argument("--kernel-arguments", default="", metavar="WORDS", help="more kernel command line")
     call = argparse.ArgumentParser(add_help=False)
@@ -178,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     call.add_argument("--terminal", action="store_true", help="lend the command this terminal; Ctrl-] hangs up")
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__.partition("\n")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("prepare", help="install and fetch what the machine needs")
+    verbs.add_parser("prepare", help="install and fetch what the machine needs, all kernels too")
     verbs.add_parser("test", parents=[place], help="run the lab's tests; other arguments go to pytest")
     verbs.add_parser("run", parents=[place, boot, call], help="boot, run the command after --, shut down")
     verbs.add_parser("shell", parents=[place, boot], help="boot, and a shell inside; Ctrl-] hangs up")

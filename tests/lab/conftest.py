@@ -1,7 +1,8 @@
 """What a lab test may say and use.
 
 `@pytest.mark.topology("two-nodes")` names the machines whose inside a test runs in, one by one (default: four-nodes).
-`@pytest.mark.host` keeps it outside; there the fixture `machine` is a booted machine of the topology it names.
+`@pytest.mark.kernel("6.12", "6.1")` names the kernels it runs on, each in a boot of its own (default: 6.12).
+`@pytest.mark.host` keeps it outside; there the fixture `machine` is a booted machine of what it names.
 """
 
 import os
@@ -9,24 +10,28 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import topology
-from tests.lab.machine import Machine
+from tests.lab import kernel, topology
+from tests.lab.machine import Machine, Options
 
 INSIDE = os.environ.get("BALANCERD_LAB_TOPOLOGY")
+INSIDE_KERNEL = os.environ.get("BALANCERD_LAB_KERNEL", kernel.DEFAULT)
 
 
 class MachinePool:
-    """At most one running machine, kept for the next test that wants the same topology."""
+    """At most one running machine, kept for the next test that wants the same topology and kernel."""
 
     def __init__(self) -> None:
         self.machine: Machine | None = None
 
-    def get(self, name: str) -> Machine:
-        """A machine of this topology that answers: the one at hand, or a new one."""
-        if self.machine is not None and (self.machine.topology.name != name or not self.machine.is_running()):
-            self.shutdown()
+    def get(self, name: str, series: str = kernel.DEFAULT) -> Machine:
+        """A machine of this topology and kernel that answers: the one at hand, or a new one."""
+        machine = self.machine
+        if machine is not None:
+            same = (machine.topology.name, machine.options.kernel) == (name, series)
+            if not (same and machine.is_running()):
+                self.shutdown()
         if self.machine is None:
-            machine = Machine(topology.load(name))
+            machine = Machine(topology.load(name), options=Options(kernel=series))
             machine.boot()
             self.machine = machine
         return self.machine
@@ -44,28 +49,42 @@ def topologies_of(item: pytest.Item) -> tuple[str, ...]:
     return marker.args if marker else (topology.DEFAULT,)
 
 
+def kernels_of(item: pytest.Item) -> tuple[str, ...]:
+    """The kernel series a test names, or the default."""
+    marker = item.get_closest_marker("kernel")
+    return marker.args if marker else (kernel.DEFAULT,)
+
+
 def is_host_test(item: pytest.Item) -> bool:
     """Whether a test drives a machine from outside."""
     return item.get_closest_marker("host") is not None
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the two markers."""
+    """Register the three markers."""
     config.addinivalue_line("markers", "topology(*names): the virtual machines a lab test runs in")
+    config.addinivalue_line("markers", "kernel(*series): the kernels a lab test runs on")
     config.addinivalue_line("markers", "host: a lab test that runs outside and drives a machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Inside, keep this topology's tests; outside, bring tests of one topology together."""
+    """Inside, keep this topology's and kernel's tests; outside, bring tests of one machine together."""
     lab_items = [item for item in items if item.path.is_relative_to(topology.TOPOLOGIES.parent)]
     for item in lab_items:
         unknown = set(topologies_of(item)) - set(topology.names())
         if unknown:
             raise pytest.UsageError(f"{item.nodeid}: no such topology: {', '.join(sorted(unknown))}")
+        unknown = set(kernels_of(item)) - set(kernel.SERIES)
+        if unknown:
+            raise pytest.UsageError(f"{item.nodeid}: no such kernel: {', '.join(sorted(unknown))}")
     if INSIDE is None:
-        items.sort(key=lambda item: topologies_of(item) if item in lab_items else ())
+        items.sort(key=lambda item: (kernels_of(item), topologies_of(item)) if item in lab_items else ())
         return
-    elsewhere = [item for item in lab_items if is_host_test(item) or INSIDE not in topologies_of(item)]
+    elsewhere = [
+        item
+        for item in lab_items
+        if is_host_test(item) or INSIDE not in topologies_of(item) or INSIDE_KERNEL not in kernels_of(item)
+    ]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]
 
@@ -88,4 +107,4 @@ def machine_pool() -> Iterator[MachinePool]:
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest, machine_pool: MachinePool) -> Machine:
-    return machine_pool.get(topologies_of(request.node)[0])
+    return machine_pool.get(topologies_of(request.node)[0], kernels_of(request.node)[0])

@@ -18,8 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.lab import initrd, qemu
-from tests.lab.kernel import ensure_kernel
+from tests.lab import initrd, kernel, qemu
 from tests.lab.link import Completed, Link, MachineLostError, OnOutput
 from tests.lab.packages import ensure_installed, ensure_tools
 from tests.lab.state import LabDirectory, LabError, acquire_lock, lab_directory
@@ -39,8 +38,13 @@ class BootError(LabError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to boot: `systemd_unit` makes systemd PID 1 with that unit; `life_seconds` lets it outlive this process."""
+    """How to boot.
 
+    `kernel` is a series, one of kernel.SERIES; `systemd_unit` makes systemd PID 1 with that unit; `life_seconds` lets
+    the machine outlive this process.
+    """
+
+    kernel: str = kernel.DEFAULT
     threads: qemu.Threads = "single"
     systemd_unit: str = ""
     kernel_arguments: str = ""
@@ -54,7 +58,8 @@ class Machine:
         self.topology = topology
         self.options = options or Options()
         self.lab = lab or lab_directory()
-        self.folder = self.lab.machine(topology.name)
+        self.name = machine_name(topology.name, self.options.kernel)
+        self.folder = self.lab.machine(self.name)
         self.out = self.folder / "out"
         self.boot_seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,7 +87,7 @@ class Machine:
     def link(self) -> Link:
         """The way in, for `run` and for other processes; raises MachineLostError while the machine is down."""
         if self._sockets is None:
-            raise MachineLostError(f"{self.topology.name} is not up")
+            raise MachineLostError(f"{self.name} is not up")
         return Link(path=self._sockets / "agent")
 
     @property
@@ -96,23 +101,23 @@ class Machine:
         A kernel that dies at boot, or falls silent, is booted again; what cannot get better by itself is not.
         """
         ensure_installed()
-        kernel = ensure_kernel(self.lab.packages)
-        settings = self._settings(kernel.modules)
+        chosen = kernel.ensure_kernel(self.lab.packages, self.options.kernel)
+        settings = self._settings(chosen.modules)
         lock = acquire_lock(self.lab)
         try:
-            (self.folder / "initrd").write_bytes(initrd.build(kernel, settings))
+            (self.folder / "initrd").write_bytes(initrd.build(chosen, settings))
             shutil.rmtree(self.out)
             self.out.mkdir()
             for attempt in range(1, BOOT_ATTEMPTS + 1):
                 started = time.monotonic()
                 try:
-                    self._start(kernel.image, lock)
+                    self._start(chosen.image, lock)
                 except MachineLostError as error:
                     hopeless = self._is_hopeless()
                     self.shutdown()
                     if hopeless or attempt == BOOT_ATTEMPTS:
-                        raise BootError(f"{self.topology.name}: {error}\n{self._last_words()}") from error
-                    print(f"lab: {self.topology.name}: {error} at boot; once more", file=sys.stderr)
+                        raise BootError(f"{self.name}: {error}\n{self._last_words()}") from error
+                    print(f"lab: {self.name}: {error} at boot; once more", file=sys.stderr)
                 else:
                     self.boot_seconds = time.monotonic() - started
                     return
@@ -137,13 +142,13 @@ class Machine:
             return self.link.run(
                 argv,
                 cwd=cwd or Path.cwd(),
-                env={**environment(self.topology.name), **(env or {})},
+                env={**environment(self.topology.name, self.options.kernel), **(env or {})},
                 timeout_seconds=timeout_seconds,
                 on_output=on_output,
                 terminal=terminal,
             )
         except MachineLostError as error:
-            raise MachineLostError(f"{self.topology.name}: {error}\n{self._last_words()}") from error
+            raise MachineLostError(f"{self.name}: {error}\n{self._last_words()}") from error
 
     def shutdown(self) -> None:
         """End the machine at once: all it wrote outside `out` is thrown away anyhow."""
@@ -210,9 +215,14 @@ class Machine:
         }
 
 
-def environment(topology: str) -> dict[str, str]:
-    """What every command inside finds in its environment: the name of the topology it runs on."""
-    return {"BALANCERD_LAB_TOPOLOGY": topology}
+def machine_name(topology: str, series: str) -> str:
+    """What messages and folders call a machine: its topology, with the kernel's series when that is not the default."""
+    return topology if series == kernel.DEFAULT else f"{topology}-{series}"
+
+
+def environment(topology: str, series: str) -> dict[str, str]:
+    """What every command inside finds in its environment: the names of the topology and of the kernel it runs on."""
+    return {"BALANCERD_LAB_TOPOLOGY": topology, "BALANCERD_LAB_KERNEL": series}
 
 
 def _text(path: Path) -> str:

@@ -10,8 +10,14 @@ from typing import Literal
 from tests.lab.topology import Topology
 
 # single: all virtual CPUs take turns on one host thread.  multi: a thread each, for benchmarks; on a busy host the
-# guest's kernel now and then dies while it patches its own code.
-Threads = Literal["single", "multi"]
+# guest's kernel now and then dies while it patches its own code.  counted: one host thread, and the clock counts
+# instructions (2 ns each), so that what else the host does is not in any figure; for latencies.
+Threads = Literal["single", "multi", "counted"]
+ACCELERATORS = {
+    "single": ("-accel", "tcg,thread=single"),
+    "multi": ("-accel", "tcg,thread=multi"),
+    "counted": ("-accel", "tcg,thread=single", "-icount", "shift=1"),
+}
 
 AGENT_PORT = "lab.agent"
 UNSEEN_DISTANCE = 20  # to nodes that never come online; QEMU wants all of them
@@ -39,7 +45,7 @@ def command(topology: Topology, paths: Paths, *, threads: Threads, kernel_argume
     """The whole command line."""
     return [
         "qemu-system-x86_64",
-        *("-accel", f"tcg,thread={threads}", "-cpu", "max"),
+        *(*ACCELERATORS[threads], "-cpu", "max"),
         *("-machine", "q35,hmat=on" if topology.localities else "q35"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-kernel", str(paths.image), "-initrd", str(paths.initrd)),

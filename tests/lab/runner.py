@@ -1,10 +1,12 @@
-"""Runs the lab's tests: one boot and one pytest process inside for each topology, then the tests of the lab itself.
+"""Runs the lab's tests: one boot and one pytest process inside for each machine, then the tests of the lab itself.
 
-Owns the rule that a topology without a test that ran, like a machine that does not boot, is a failure, never a skip.
+A machine is a topology and a kernel.  Owns the rule that a topology or a kernel without a test that ran, like a machine
+that does not boot, is a failure, never a skip.
 """
 
 import contextlib
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -18,24 +20,26 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.lab import topology
-from tests.lab.conftest import is_host_test, topologies_of
-from tests.lab.machine import Machine
+from tests.lab import kernel, topology
+from tests.lab.conftest import is_host_test, kernels_of, topologies_of
+from tests.lab.machine import Machine, Options, machine_name
 from tests.lab.state import REPOSITORY, LabDirectory, LabError
 
 TESTS = "tests/lab"
-SUITE_SECONDS = 1800.0  # for all tests of one topology; each has pytest-timeout's own limit besides
+SUITE_SECONDS = 1800.0  # for all tests of one machine; each has pytest-timeout's own limit besides
 GUEST_JUNIT = "/run/lab/out/junit.xml"
 # Inside, hypothesis and its kin cost 6 s of imports, nothing may run beside a test, and the order is the file's.
 PLUGINS = ("-p", "pytest_timeout", "-p", "no:cacheprovider")
 NO_OTHER_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
+Where = tuple[str, str]  # a topology's name and a kernel's series
+
 
 @dataclass(slots=True)
 class Survey:
-    """A pytest plugin that counts the selected tests by topology."""
+    """A pytest plugin that counts the selected tests by topology and kernel."""
 
-    inside: Counter[str] = field(default_factory=Counter)
+    inside: Counter[Where] = field(default_factory=Counter)
     host: int = 0
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -44,13 +48,13 @@ class Survey:
             if is_host_test(item):
                 self.host += 1
             else:
-                self.inside.update(topologies_of(item))
+                self.inside.update(itertools.product(topologies_of(item), kernels_of(item)))
 
 
-def run_tests(lab: LabDirectory, only: str | None, arguments: Sequence[str]) -> int:
+def run_tests(lab: LabDirectory, only: str | None, series: str | None, arguments: Sequence[str]) -> int:
     """Run the tests that pytest's `arguments` select, all of them if empty; returns the worst exit status.
 
-    With `only`, run just that topology's tests inside, and not those of the lab itself.
+    With `only`, a topology, or `series`, a kernel, run just their tests inside, and not those of the lab itself.
     """
     os.chdir(REPOSITORY)
     os.environ.update(NO_OTHER_PLUGINS)
@@ -60,29 +64,34 @@ def run_tests(lab: LabDirectory, only: str | None, arguments: Sequence[str]) -> 
     survey, status = _survey(selection)
     if status:
         return status
-    if only is not None:
-        wanted = [only]
-    elif arguments:
-        wanted = sorted(survey.inside)
-    else:
-        wanted = list(topology.names())
+    selected = [where for where in survey.inside if only in {None, where[0]} and series in {None, where[1]}]
+    wanted = sorted(selected, key=lambda where: (kernel.SERIES.index(where[1]), where[0]))
     worst = 0
     summary = []
-    for name in wanted:
-        if survey.inside[name]:
-            status, line = _run_inside(lab, name, selection)
-        else:
-            status, line = 1, f"lab: {name}: FAILED, no test for it was selected"
+    for where in wanted:
+        status, line = _run_inside(lab, where, selection)
         worst = max(worst, status)
         summary.append(line)
-    if only is None and (survey.host or not arguments):
+    for name in missing(wanted, only, series, is_everything=not arguments):
+        worst = max(worst, 1)
+        summary.append(f"lab: {name}: FAILED, no test for it was selected")
+    if only is None and series is None and (survey.host or not arguments):
         worst = max(worst, _run_on_host(lab, selection))
     for line in summary:
         print(line, flush=True)
-    if not wanted and not survey.host:
+    if not wanted and not survey.host and not summary:
         print("lab: error: no test was selected", file=sys.stderr)
         return 1
     return worst
+
+
+def missing(wanted: Sequence[Where], only: str | None, series: str | None, *, is_everything: bool) -> list[str]:
+    """The topologies and kernels without a test in `wanted`, of those asked for by name or as part of everything."""
+    is_everything = is_everything and only is None and series is None
+    topologies = topology.names() if is_everything else (only,)
+    kernels = kernel.SERIES if is_everything else (series,)
+    covered = {None, *itertools.chain.from_iterable(wanted)}
+    return [name for name in (*topologies, *kernels) if name is not None and name not in covered]
 
 
 def _survey(selection: list[str]) -> tuple[Survey, int]:
@@ -95,14 +104,15 @@ def _survey(selection: list[str]) -> tuple[Survey, int]:
     return survey, 0
 
 
-def _run_inside(lab: LabDirectory, name: str, selection: list[str]) -> tuple[int, str]:
+def _run_inside(lab: LabDirectory, where: Where, selection: list[str]) -> tuple[int, str]:
+    name = machine_name(*where)
     print(f"lab: {name}: booting", flush=True)
     started = time.monotonic()
     junit = _junit(lab, name)
     color = "--color=yes" if sys.stdout.isatty() else "--color=no"
     command = [sys.executable, "-m", "pytest", *selection, *PLUGINS, color, f"--junitxml={GUEST_JUNIT}"]
     try:
-        with Machine(topology.load(name), lab=lab) as machine:
+        with Machine(topology.load(where[0]), lab=lab, options=Options(kernel=where[1])) as machine:
             ended = machine.run(command, env=NO_OTHER_PLUGINS, timeout_seconds=SUITE_SECONDS, on_output=_pass_on)
             if (machine.out / "junit.xml").exists():
                 shutil.copy(machine.out / "junit.xml", junit)

@@ -20,7 +20,7 @@ class LabError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabDirectory:
-    """The lab's files: fetched packages, and for each topology its console log, initrd and `out`."""
+    """The lab's files: fetched packages, and for each machine its console log, initrd and `out`."""
 
     root: Path
 
@@ -39,9 +39,9 @@ class LabDirectory:
         """JSON record of the machine that `up` left running; absent when there is none."""
         return self.root / "up.json"
 
-    def machine(self, topology: str) -> Path:
-        """The directory of one topology's machine, made if need be."""
-        path = self.root / topology
+    def machine(self, name: str) -> Path:
+        """The directory of one machine, made if need be."""
+        path = self.root / name
         (path / "out").mkdir(parents=True, exist_ok=True)
         return path
 

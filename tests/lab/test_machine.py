@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import topology
-from tests.lab.conftest import INSIDE, MachinePool
+from tests.lab import kernel, topology
+from tests.lab.conftest import INSIDE, INSIDE_KERNEL, MachinePool
 from tests.lab.link import MachineLostError
 from tests.lab.machine import BootError, Machine, Options
-from tests.lab.runner import NO_OTHER_PLUGINS, PLUGINS, executed_tests
+from tests.lab.runner import NO_OTHER_PLUGINS, PLUGINS, executed_tests, missing
 from tests.lab.state import LabDirectory, LabError, acquire_lock, lab_directory
 from tests.lab.terminal import borrowed
 from tests.lab.topology import Topology, TopologyError
@@ -67,6 +67,11 @@ def test_numactl_shows_the_nodes_of_the_topology_file() -> None:
     assert cpus == {node.id: node.cpus for node in inside().nodes}
     rows = re.findall(r"^ +\d+: +(.*)$", text, re.MULTILINE)
     assert tuple(tuple(map(int, row.split())) for row in rows) == inside().distances
+
+
+@pytest.mark.kernel(*kernel.SERIES)
+def test_the_kernel_is_of_the_series_asked_for() -> None:
+    assert os.uname().release.startswith(f"{INSIDE_KERNEL}.")
 
 
 @pytest.mark.topology("memory-only-tier")
@@ -298,6 +303,41 @@ def test_a_selection_without_a_test_fails(spare_lab: LabDirectory) -> None:
     environment = {**os.environ, "BALANCERD_LAB_DIR": str(spare_lab.root)}
     ended = subprocess.run(command, capture_output=True, env=environment, check=False)
     assert (ended.returncode, b"no test for it was selected" in ended.stdout) == (1, True)
+
+
+@host
+@pytest.mark.parametrize(
+    ("wanted", "only", "series", "is_everything", "names"),
+    [
+        ([(name, "6.12") for name in topology.names()], None, None, True, ["6.1"]),
+        ([*((name, "6.12") for name in topology.names()), ("four-nodes", "6.1")], None, None, True, []),
+        ([("two-nodes", "6.12"), ("two-nodes", "6.1")], None, None, True, sorted({*topology.names()} - {"two-nodes"})),
+        ([("two-nodes", "6.12")], None, None, False, []),
+        ([], "two-nodes", None, True, ["two-nodes"]),
+        ([("two-nodes", "6.12")], "two-nodes", None, True, []),
+        ([], None, "6.1", True, ["6.1"]),
+        ([], "two-nodes", "6.1", False, ["two-nodes", "6.1"]),
+    ],
+)
+def test_what_was_asked_for_and_has_no_test_is_missing(
+    wanted: list[tuple[str, str]], only: str | None, series: str | None, is_everything: bool, names: list[str]
+) -> None:
+    assert missing(wanted, only, series, is_everything=is_everything) == names
+
+
+@host
+def test_an_unpacked_kernel_of_another_series_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for release in ("6.1.0-50-amd64", "6.12.9-amd64", "6.120.1-amd64"):
+        modules = tmp_path / f"linux-image-{release}" / "lib/modules" / release
+        modules.mkdir(parents=True)
+        (modules / "modules.dep").touch()
+    assert kernel.ensure_kernel(tmp_path, "6.1").release == "6.1.0-50-amd64"
+    assert kernel.ensure_kernel(tmp_path, "6.12").release == "6.12.9-amd64"
+    refreshed: list[bool] = []
+    monkeypatch.setattr(kernel, "refresh", lambda: refreshed.append(True))
+    with pytest.raises(LabError, match=r"apt knows no Linux 6\.7"):
+        kernel.ensure_kernel(tmp_path, "6.7")
+    assert refreshed == [True]
 
 
 @host
