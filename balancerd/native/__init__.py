@@ -1,8 +1,8 @@
 """The native core: where pages are, moving them, and reading all of /proc, in C.
 
 Stateless functions over the caller's buffers; the only code that ever holds one address per page. C sources lie beside
-this file: cdef.h is the whole interface, placement.c counts, migrate.c and submit.c move,
-idle.c tells what moving nothing costs, survey.c reads procfs.
+this file: cdef.h is the whole interface, placement.c counts, migrate.c, submit.c and account.c move, whole.c moves a
+whole process, evict.c gives memory back, idle.c tells what moving nothing costs, survey.c reads procfs.
 backend.py builds them. After editing C, the editable installation is rebuilt by
 
     pip install --no-build-isolation --no-deps -e .
@@ -10,15 +10,18 @@ backend.py builds them. After editing C, the editable installation is rebuilt by
 Must not know the model, policies, or when anything should move.
 """
 
-from balancerd.native.binding import HUGE_BYTES, PAGE_BYTES, RangeArray, idle_call, migrate, placement, survey, threads
+from balancerd.native.binding import PAGE_BYTES, RangeArray, placement, survey, threads
+from balancerd.native.moving import HUGE_BYTES, evict, idle_call, migrate, migrate_process
 from balancerd.native.records import (
     Counts,
     Cursor,
+    Eviction,
     Migration,
     Placement,
     ProcessRow,
     ProcessSurvey,
     RangePlacement,
+    Run,
     ThreadRow,
     ThreadSurvey,
 )
@@ -28,16 +31,20 @@ __all__ = [
     "PAGE_BYTES",
     "Counts",
     "Cursor",
+    "Eviction",
     "Migration",
     "Placement",
     "ProcessRow",
     "ProcessSurvey",
     "RangeArray",
     "RangePlacement",
+    "Run",
     "ThreadRow",
     "ThreadSurvey",
+    "evict",
     "idle_call",
     "migrate",
+    "migrate_process",
     "placement",
     "survey",
     "threads",

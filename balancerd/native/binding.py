@@ -1,4 +1,4 @@
-"""Typed Python functions over the C functions of cdef.h.
+"""Typed Python functions over the C functions of cdef.h that look at processes; those that move pages are in moving.py.
 
 Owns the crossing: packs arguments, raises OSError for -errno, unpacks results into records. Any, the type of C data,
 stops here. Must not know policies, the model, or procfs beyond a descriptor of its root. Every call releases the GIL.
@@ -11,8 +11,6 @@ from typing import Any
 from balancerd.native._core import ffi, lib
 from balancerd.native.records import (
     Counts,
-    Cursor,
-    Migration,
     Placement,
     ProcessRow,
     ProcessSurvey,
@@ -22,9 +20,6 @@ from balancerd.native.records import (
 )
 
 PAGE_BYTES = 4096
-HUGE_BYTES = 2 << 20
-_MPOL_MF_MOVE = 2  # include/uapi/linux/mempolicy.h
-_MPOL_MF_MOVE_ALL = 4
 
 
 class RangeArray:
@@ -34,11 +29,11 @@ class RangeArray:
     the huge page size of a hugetlb mapping.
     """
 
-    __slots__ = ("_data", "_length")
+    __slots__ = ("_length", "data")
 
     def __init__(self, ranges: Iterable[tuple[int, int, int]]) -> None:
         packed = list(ranges)
-        self._data: Any = ffi.new("struct bal_range[]", packed)
+        self.data: Any = ffi.new("struct bal_range[]", packed)
         self._length = len(packed)
 
     def __len__(self) -> int:
@@ -55,7 +50,7 @@ def placement(pid: int, ranges: RangeArray, *, n_nodes: int, samples: int = 0, p
     """
     ret = ffi.new("struct bal_placement *")
     per_range = ffi.new("uint64_t[]", len(ranges) * (n_nodes + 2))
-    _check(lib.bal_placement(pid, ranges._data, len(ranges), samples, phase, n_nodes, per_range, ret), pid)  # noqa: SLF001 the array is this module's own
+    check(lib.bal_placement(pid, ranges.data, len(ranges), samples, phase, n_nodes, per_range, ret), pid)
     cells = ffi.unpack(per_range, len(ranges) * (n_nodes + 2)) if len(ranges) else []
     rows = [cells[at : at + n_nodes + 2] for at in range(0, len(cells), n_nodes + 2)]
     in_use = len(bytes(ffi.buffer(ret.on_node)).rstrip(b"\0"))  # one above n_nodes is hardly ever
@@ -63,7 +58,7 @@ def placement(pid: int, ranges: RangeArray, *, n_nodes: int, samples: int = 0, p
     nowhere = RangePlacement(on_node=(0,) * n_nodes, absent_pages=0, other_pages=0)
     return Placement(
         on_node=tuple(ffi.unpack(ret.on_node, max(n_nodes, -(-in_use // 8)))),
-        by_errno=_counts(ret.by_errno, lib.BAL_ERRNOS),
+        by_errno=counts(ret.by_errno, lib.BAL_ERRNOS),
         queried_pages=ret.queried,
         unwritten_pages=ret.unwritten,
         per_range=tuple(
@@ -78,71 +73,6 @@ def placement(pid: int, ranges: RangeArray, *, n_nodes: int, samples: int = 0, p
     )
 
 
-def migrate(
-    pid: int,
-    ranges: RangeArray,
-    *,
-    node: int,
-    cursor: Cursor,
-    batch_pages: int,
-    look_pages: int,
-    step_pages: int | None = None,
-    move_all: bool = False,
-    huge_bytes: int = HUGE_BYTES,
-) -> Migration:
-    """Move pages of the ranges to a node: one bounded step from the cursor on; the result holds the next cursor.
-
-    Looks at up to look_pages pages (and on to the end of a block of huge_bytes), and submits those that are present on
-    other nodes once batch_pages are together; one call moves at most batch_pages, though never less than one folio. The
-    step ends with the first batch, or with the one that brings the submitted pages to step_pages.
-    move_all moves pages that other processes map too (MPOL_MF_MOVE_ALL, needs CAP_SYS_NICE). huge_bytes is the size of
-    a transparent huge page, 0 to never try to move one by its first address. An error of a system call is not raised
-    but told in the result, so that no count is lost: ESRCH, EPERM, EACCES (the target's cpuset excludes the node),
-    ENODEV, ENOMEM, EINVAL (kernel thread). Raises OSError EINVAL for an argument out of bounds, ENOMEM.
-    """
-    flags = _MPOL_MF_MOVE_ALL if move_all else _MPOL_MF_MOVE
-    args = ffi.new(
-        "struct bal_migrate_args *", (node, flags, batch_pages, step_pages or batch_pages, look_pages, huge_bytes)
-    )
-    at = ffi.new("struct bal_cursor *", (cursor.range_index, cursor.address, cursor.base_pages))
-    ret = ffi.new("struct bal_migration *")
-    _check(lib.bal_migrate(pid, ranges._data, len(ranges), args, at, ret), pid)  # noqa: SLF001 the array is this module's own
-    return Migration(
-        cursor=Cursor(range_index=at.range, address=at.address, base_pages=bool(at.base)),
-        is_done=bool(ret.done),
-        error=ret.error or None,
-        looked_pages=ret.looked,
-        already_on_target_pages=ret.already_on_target,
-        absent_pages=ret.absent,
-        other_before_pages=ret.other_before,
-        submitted_pages=ret.submitted,
-        moved_pages=ret.moved,
-        by_errno=_counts(ret.by_errno, lib.BAL_ERRNOS) if ret.moved < ret.submitted else (),
-        not_attempted_pages=ret.not_attempted,
-        unwritten_pages=ret.unwritten,
-        from_node=_counts(ret.from_node, ret.highest_node + 1),
-        refused_pages=ret.refused,
-        whole_folios=ret.whole_folios,
-        calls=ret.calls,
-        resubmissions=ret.resubmissions,
-        query_calls=ret.query_calls,
-        moving_seconds=ret.seconds,
-        query_seconds=ret.query_seconds,
-        largest_call_pages=ret.largest_call_pages,
-        longest_call_seconds=ret.longest_call_seconds,
-    )
-
-
-def idle_call() -> float:
-    """Return the seconds of a call that moves nothing: the price of each call that does not grow with its pages.
-
-    Raises OSError when move_pages(2) is refused even on a page of our own.
-    """
-    ret = ffi.new("double *")
-    _check(lib.bal_idle_call(ret), os.getpid())
-    return float(ret[0])
-
-
 def survey(proc_fd: int, *, min_rss_pages: int, capacity: int = 1024) -> ProcessSurvey:
     """Read PID/stat of every process below proc_fd, a descriptor (O_PATH will do) of the root of a procfs.
 
@@ -152,7 +82,7 @@ def survey(proc_fd: int, *, min_rss_pages: int, capacity: int = 1024) -> Process
     ret = ffi.new("struct bal_survey *")
     while True:
         rows = ffi.new("struct bal_process[]", capacity)
-        _check(lib.bal_survey(proc_fd, min_rss_pages, rows, capacity, ret), None)
+        check(lib.bal_survey(proc_fd, min_rss_pages, rows, capacity, ret), None)
         if ret.needed <= capacity:
             break
         capacity = ret.needed + ret.needed // 8  # some room for those that start in between
@@ -187,7 +117,7 @@ def threads(proc_fd: int, pid: int, *, capacity: int = 64) -> ThreadSurvey:
     ret = ffi.new("struct bal_survey *")
     while True:
         rows = ffi.new("struct bal_thread[]", capacity)
-        _check(lib.bal_threads(proc_fd, pid, rows, capacity, ret), pid)
+        check(lib.bal_threads(proc_fd, pid, rows, capacity, ret), pid)
         if ret.needed <= capacity:
             break
         capacity = ret.needed + ret.needed // 8
@@ -208,10 +138,12 @@ def threads(proc_fd: int, pid: int, *, capacity: int = 64) -> ThreadSurvey:
     )
 
 
-def _check(rc: int, pid: int | None) -> None:
+def check(rc: int, pid: int | None) -> None:
+    """Raise the OSError that a C function's return value stands for."""
     if rc < 0:
         raise OSError(-rc, os.strerror(-rc), None if pid is None else f"process {pid}")
 
 
-def _counts(array: Any, length: int) -> Counts:
+def counts(array: Any, length: int) -> Counts:
+    """Return what is not zero in the first `length` elements of a C array, with their indices."""
     return tuple((i, pages) for i, pages in enumerate(ffi.unpack(array, length)) if pages) if length > 0 else ()

@@ -10,6 +10,7 @@
 #define BAL_PAGE_BYTES 4096
 #define BAL_NODES 1024 /* MAX_NUMNODES with CONFIG_NODES_SHIFT=10, the largest that kernels are built with */
 #define BAL_ERRNOS 134 /* EHWPOISON, the largest of errno-base.h and errno.h, is 133; index 0 takes any larger one */
+#define BAL_CALL_TIMES 64 /* calls whose seconds are told one by one */
 #define BAL_COMM 64    /* a kworker's name in /proc/PID/stat has up to 64 bytes (fs/proc/array.c, proc_task_name) */
 
 struct bal_range {
@@ -43,21 +44,39 @@ struct bal_cursor {
 	int32_t base;	  /* not 0: the last blocks held single base pages, so do not try them as one huge page */
 };
 
+/* Pages next to each other, [start, end) in pages of page_bytes, that fared alike. */
+struct bal_run {
+	uint64_t start;
+	uint64_t end;
+	uint64_t page_bytes;
+	int32_t source;
+	int32_t target;
+	int32_t error; /* 0: moved from source to target; an errno: stayed; -1: nothing is known */
+};
+
 struct bal_migrate_args {
-	int32_t node;	      /* where to */
+	int32_t node;	      /* where to, if target_of is NULL */
 	int32_t flags;	      /* MPOL_MF_MOVE (2) or MPOL_MF_MOVE_ALL (4) */
 	uint64_t batch_pages; /* the most pages that one call moves, though never less than one folio */
 	uint64_t step_pages;  /* the step ends with the batch that submits the so many-th page */
 	uint64_t look_pages;  /* the step ends at the first block after so many pages looked at */
-	uint64_t huge_bytes;  /* size of a transparent huge page (PMD); 0 never tries them whole */
+	uint64_t huge_bytes;  /* size of a transparent huge page (PMD); 0 never tries them whole, and says there are none */
+	uint64_t large_room;  /* pages that huge ones may take of the targets; UINT64_MAX: as many as there are */
+	const int32_t *target_of; /* for each node below n_target_of where its pages go; -1: they are left alone */
+	uint32_t n_target_of;
+	struct bal_run *runs; /* what became of which pages, in the order in which it became known */
+	uint64_t run_capacity;
 };
 
 struct bal_migration {
-	/* looked == already_on_target + absent + other_before + submitted */
+	/* looked == already_on_target + left_alone + absent + other_before + no_room + submitted */
 	uint64_t looked;
 	uint64_t already_on_target;
+	uint64_t left_alone; /* on a node that has no target */
 	uint64_t absent;
 	uint64_t other_before; /* had an error in place of a node before anything was moved */
+	uint64_t no_room;      /* would not fit into large_room */
+	uint64_t before_errno[BAL_ERRNOS]; /* sums to other_before */
 	/* submitted == moved + sum(by_errno) + not_attempted + unwritten */
 	uint64_t submitted;
 	uint64_t moved;
@@ -66,6 +85,9 @@ struct bal_migration {
 	uint64_t unwritten;	       /* attempted, no status, and no answer where they are now */
 	uint64_t from_node[BAL_NODES]; /* moved, by the node they came from */
 	uint64_t refused;	       /* of by_errno[EBUSY]: attempted and not moved, but the kernel gave no status */
+	uint64_t stuck;		       /* of by_errno[EBUSY]: not tried, as their huge page had failed by its first address */
+	uint64_t n_runs;
+	uint64_t unrecorded; /* moved or failed pages that the runs have no room for */
 	uint64_t whole_folios;	       /* transparent huge pages moved by one address each */
 	uint64_t calls;
 	uint64_t resubmissions;
@@ -74,20 +96,62 @@ struct bal_migration {
 	double seconds;		       /* in calls that move */
 	double query_seconds;
 	double longest_call_seconds;   /* of the calls that move */
+	double call_seconds[BAL_CALL_TIMES]; /* of the first calls that move */
 	int32_t error;		       /* errno of the call that ended the step early, or 0 */
+	int32_t error_target;	       /* where the pages were to go that the call failed on, or -1 */
 	int32_t done;		       /* the cursor is behind the last range */
 	int32_t highest_node;	       /* largest index of from_node in use, or -1 */
 };
 
 /*
- * One bounded step of moving `ranges` to a node: looks at pages from the cursor on, moves those that are present
- * elsewhere, and puts the cursor behind the last page finished. An error of a call ends the step: it is ret->error.
- * After it, or when too many groups of pages failed in one call, the cursor stands at the first page that was not
- * attempted; such pages are counted as not_attempted, and again by a later step. Errors returned:
- * EINVAL (argument), ENOMEM (working memory of about 20 bytes a page of the batch).
+ * One bounded step of moving `ranges` to a node, or each page to the one that its own node is mapped to: looks at pages
+ * from the cursor on, moves those that are present elsewhere, and puts the cursor behind the last page finished. An
+ * error of a call ends the step: it is ret->error. After it, or when too many groups of pages failed in one call, the
+ * cursor stands at the first page that was not attempted; such pages are counted as not_attempted, and again by a later
+ * step. Errors returned: EINVAL (argument), ENOMEM (working memory of up to 80 bytes a page of the batch).
  */
 int bal_migrate(int pid, const struct bal_range *ranges, size_t n_ranges, const struct bal_migrate_args *args,
 		struct bal_cursor *cursor, struct bal_migration *ret);
+
+/*
+ * migrate_pages(2): all pages of a process on the nodes of one mask to those of the other, in one call. Masks have
+ * BAL_NODES bits. *ret gets the pages that were not moved. Errors: ESRCH, EPERM, EINVAL (a node that the process may not
+ * use or that has no memory, or a process without memory of its own), ENOMEM.
+ */
+int bal_migrate_process(int pid, const uint64_t *sources, const uint64_t *targets, int64_t *ret);
+
+struct bal_evict_args {
+	int32_t advice;	      /* MADV_COLD (20) or MADV_PAGEOUT (21) */
+	uint64_t batch_pages; /* the most pages that one step advises, though never less than one hugetlb page */
+	uint64_t look_pages;  /* the step ends at the first block after so many pages looked at */
+};
+
+struct bal_eviction {
+	/* looked == absent + other + advised; advised == evicted + kept */
+	uint64_t looked;
+	uint64_t absent;
+	uint64_t other; /* had an error in place of a node before anything was advised */
+	uint64_t advised;
+	uint64_t evicted; /* were present, and are not any more */
+	uint64_t kept;
+	uint64_t refused; /* of kept: in or near a mapping that takes no advice: locked, hugetlb, a device's */
+	uint64_t calls;
+	uint64_t query_calls;
+	double seconds; /* in calls that advise */
+	double query_seconds;
+	double longest_call_seconds;
+	double call_seconds[BAL_CALL_TIMES]; /* of the first calls that advise */
+	int32_t error;			     /* errno of the call that ended the step early, or 0 */
+	int32_t done;			     /* the cursor is behind the last range */
+};
+
+/*
+ * One bounded step of giving back the pages of `ranges`, by one process_madvise(2) or a few, of pages that are present.
+ * The cursor is put behind the last page advised; after an error, which is ret->error, at the first one not advised.
+ * Only range and address of the cursor count. Errors returned: EINVAL (argument), ENOMEM (working memory).
+ */
+int bal_evict(int pid, int pidfd, const struct bal_range *ranges, size_t n_ranges, const struct bal_evict_args *args,
+	      struct bal_cursor *cursor, struct bal_eviction *ret);
 
 /* Seconds that a call costs which moves no page: the part of each call that the target does not feel. */
 int bal_idle_call(double *ret);

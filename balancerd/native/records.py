@@ -50,17 +50,37 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Pages next to each other, [start, end) in pages of `page_bytes`, that fared alike.
+
+    error 0: they moved from node `source` to `target`; an errno: they stayed; -1: nothing is known of them. A huge page
+    is told in base pages, a hugetlb page in its own size.
+    """
+
+    start: int
+    end: int
+    page_bytes: int
+    source: int
+    target: int
+    error: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """The account of one step. Two sums always hold.
+    """The account of one step. These sums always hold, all in pages.
 
-    looked == already_on_target + absent + other_before + submitted, and
-    submitted == moved + sum of by_errno + not_attempted + unwritten (all in pages).
+    looked == already_on_target + left_alone + absent + other_before + no_room + submitted,
+    submitted == moved + sum of by_errno + not_attempted + unwritten,
+    moved + sum of by_errno + unwritten == pages of the runs + unrecorded, and other_before == sum of before_errno.
 
-    other_before_pages had an error in place of a node before anything was submitted. refused_pages are those of EBUSY
-    that the kernel attempted, did not move, and gave no status. unwritten_pages were attempted and could not be asked
-    for again (the process is gone). not_attempted_pages stand behind an error, or behind too many failures: the cursor
-    is at the first of them, and the next step counts them again; or they belong to a large folio that failed by its
-    first address, which the cursor has passed. error is the errno of the call that ended the step, or None.
+    left_alone_pages are on nodes that have no target. other_before_pages had an error in place of a node before any was
+    submitted (errno 0: none that is known). no_room_pages would not fit into large_room_pages. Of EBUSY,
+    refused_pages were attempted, did not move, and got no status, and stuck_pages were not tried on their own, since
+    the huge page that they belong to had failed by its first address. unwritten_pages were attempted and could not be
+    asked for again (the process is gone). not_attempted_pages stand behind an error, or behind too many failures: the
+    cursor is at the first of them, and the next step counts them again. error is the errno of the call that ended the
+    step, error_target the node that this call failed on; None without. runs are in the order in which they became
+    known. call_seconds are of the calls that move, the first 64 of them; moving_seconds is the sum of all.
     """
 
     cursor: Cursor
@@ -85,6 +105,41 @@ class Migration:
     query_seconds: float
     largest_call_pages: int
     longest_call_seconds: float
+    error_target: int | None = None
+    left_alone_pages: int = 0
+    no_room_pages: int = 0
+    before_errno: Counts = ()
+    stuck_pages: int = 0
+    runs: tuple[Run, ...] = ()
+    unrecorded_pages: int = 0
+    call_seconds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """The account of one step of giving memory back. Two sums always hold, in pages.
+
+    looked == absent + other + advised, and advised == evicted + kept. other_pages had an error in place of a node
+    before the advice; evicted_pages were present before it, and are not any more. refused_pages are those of kept_pages
+    that share a block of 2 MiB with a mapping that takes no such advice: a locked one, hugetlb, a device's. error is
+    the errno of the call that ended the step, or None; the cursor then is at the first page not advised. call_seconds
+    are of the calls that advise, the first 64 of them; advising_seconds is the sum of all.
+    """
+
+    cursor: Cursor
+    is_done: bool
+    error: int | None
+    looked_pages: int
+    absent_pages: int
+    other_pages: int
+    advised_pages: int
+    evicted_pages: int
+    kept_pages: int
+    calls: int
+    call_seconds: tuple[float, ...]
+    query_seconds: float
+    refused_pages: int = 0
+    advising_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,8 @@
  * A positive return leaves statuses unwritten and the tail of the pages untried: the tail is submitted again, and pages
  * without a status are asked for again. Nothing is counted by the return value, whose meaning has changed between
  * releases. A second address inside one large folio gets EBUSY, since the first took the folio along: a page with EBUSY
- * that is on the target afterwards has moved. Which pages to submit is not decided here.
+ * that is on the target afterwards has moved. A page with another target ends the kernel's internal batch, so they are
+ * submitted by target. Which pages to submit is not decided here.
  */
 #include <errno.h>
 #include <sys/syscall.h>
@@ -21,25 +22,28 @@ int bal_step_query(struct step *s, size_t n, void **pages, int *status)
 	int rc = bal_query(s->pid, n, pages, status, &s->ret->query_calls, &unused);
 
 	s->ret->query_seconds += bal_now_seconds() - began;
-	if (rc)
+	if (rc && !s->ret->error) /* the first one tells more than that of asking again */
 		s->ret->error = -rc;
 	return rc;
 }
 
 /*
- * Behind which page the kernel stopped after a positive return. It stores a status for the page that ended the group
- * before it moves the group, and stops when the group fails: so a written status behind an unwritten one is the last
- * page tried; without such, the failing group was the last one and all were tried.
+ * Behind which page the kernel stopped after a positive return. It stores no status for the group that failed, nor for
+ * anything behind it, but for the page that ended the group, if that one had an error of its own. A page that ended the
+ * group by its other target was not looked at. Without either, the failing group was the last one and all were tried.
  */
 static size_t end_of_tried(const struct step *s, size_t first, size_t end)
 {
-	size_t last = end;
+	size_t group = first;
 
-	while (last > first && s->status[last - 1] == BAL_UNWRITTEN)
-		last--;
-	for (size_t i = first; i < last; i++)
-		if (s->status[i] == BAL_UNWRITTEN)
-			return last;
+	while (group < end && s->status[group] != BAL_UNWRITTEN)
+		group++;
+	for (size_t i = group + 1; i < end; i++) {
+		if (s->status[i] != BAL_UNWRITTEN)
+			return i + 1;
+		if (s->items[i].target != s->items[group].target)
+			return i;
+	}
 	return end;
 }
 
@@ -56,7 +60,8 @@ static size_t skip_stuck_folio(struct step *s, size_t tried, size_t end)
 	    address_of(s, tried - 1) != address_of(s, tried - 2) + BAL_PAGE_BYTES)
 		return tried;
 	block = block_of(s, address_of(s, tried - 1));
-	while (tried < end && block_of(s, address_of(s, tried)) == block)
+	while (tried < end && block_of(s, address_of(s, tried)) == block &&
+	       s->items[tried].target == s->items[tried - 1].target)
 		s->status[tried++] = BAL_STUCK;
 	return tried;
 }
@@ -78,21 +83,26 @@ static int submit_batch(struct step *s, size_t first, size_t end, unsigned int *
 
 		for (size_t i = first; i < end; i++) {
 			s->status[i] = BAL_UNWRITTEN;
-			s->nodes[i] = s->args->node;
+			s->nodes[i] = s->items[i].target;
 		}
 		rc = syscall(SYS_move_pages, s->pid, end - first, s->pages + first, s->nodes + first, s->status + first,
 			     s->args->flags);
 		error = rc < 0 ? errno : 0;
 		took = bal_now_seconds() - began;
+		if (ret->calls < BAL_CALL_TIMES)
+			ret->call_seconds[ret->calls] = took;
 		ret->calls++;
 		ret->seconds += took;
 		if (took > ret->longest_call_seconds)
 			ret->longest_call_seconds = took;
 		if (rc < 0) {
 			ret->error = error;
-			for (size_t i = first; i < end; i++)
-				if (s->status[i] == BAL_UNWRITTEN)
+			for (size_t i = end; i-- > first;) {
+				if (s->status[i] == BAL_UNWRITTEN) {
 					s->status[i] = BAL_UNTRIED;
+					ret->error_target = s->items[i].target;
+				}
+			}
 			return -error;
 		}
 		if (rc == 0)
@@ -110,26 +120,36 @@ static int submit_batch(struct step *s, size_t first, size_t end, unsigned int *
 }
 
 /* Whether a status says nothing final: no status, another node (old kernels), or EBUSY, which a moved folio gives too. */
-static int is_open(const struct step *s, int status)
+static int is_open(int status, int target)
 {
 	return status == BAL_UNWRITTEN || status == BAL_UNTRIED || status == BAL_STUCK || status == -EBUSY ||
-	       (status >= 0 && status != s->args->node);
+	       (status >= 0 && status != target);
+}
+
+/* Whether a page is the second one of its block in the collection. */
+static int is_second(const struct step *s, size_t i)
+{
+	uint64_t block = block_of(s, address_of(s, i));
+
+	return i > 0 && block_of(s, address_of(s, i - 1)) == block &&
+	       (i == 1 || block_of(s, address_of(s, i - 2)) != block);
 }
 
 /* The final status of a page that the kernel left open, by where it is now. */
 static void settle(struct step *s, size_t i, int now)
 {
 	int was = s->status[i];
-	uint64_t block = block_of(s, address_of(s, i));
 
-	if (now == s->args->node) {
+	s->items[i].asked = was == BAL_UNWRITTEN || was == BAL_UNTRIED;
+	if (now == s->items[i].target) {
 		s->status[i] = now;
 		if (was != -EBUSY)
 			return;
-		if (address_of(s, i) == block + BAL_PAGE_BYTES) {
-			s->echo_block = block;
+		if (is_second(s, i)) {
+			bal_step_close_echo(s);
+			s->echo_block = block_of(s, address_of(s, i));
 			s->echoes = 1;
-		} else if (block == s->echo_block) {
+		} else if (block_of(s, address_of(s, i)) == s->echo_block) {
 			s->echoes++;
 		}
 	} else if (was != BAL_UNTRIED && was != BAL_STUCK && was != -EBUSY && now != BAL_UNWRITTEN) {
@@ -151,7 +171,7 @@ static int settle_all(struct step *s)
 		int rc;
 
 		for (; i < s->n && k < GATHER; i++) {
-			if (is_open(s, s->status[i])) {
+			if (is_open(s->status[i], s->items[i].target)) {
 				pages[k] = s->pages[i];
 				which[k++] = i;
 			}
@@ -165,6 +185,61 @@ static int settle_all(struct step *s)
 	return 0;
 }
 
+/* Exchange the collection and its copy sorted by target. */
+static void exchange(struct step *s)
+{
+	void **pages = s->pages;
+	struct item *items = s->items;
+
+	s->pages = s->sorted_pages;
+	s->items = s->sorted_items;
+	s->sorted_pages = pages;
+	s->sorted_items = items;
+}
+
+/* Put a copy sorted by target, otherwise in the same order, in the collection's place. Returns 1 if that was of use. */
+static int sort_by_target(struct step *s)
+{
+	size_t at[BAL_NODES] = { 0 }, before = 0;
+	int is_mixed = 0;
+
+	if (!s->args->target_of)
+		return 0;
+	for (size_t i = 0; i < s->n; i++) {
+		at[s->items[i].target]++;
+		is_mixed |= s->items[i].target != s->items[0].target;
+	}
+	if (!is_mixed)
+		return 0;
+	for (size_t node = 0; node < BAL_NODES; node++) {
+		size_t n = at[node];
+
+		at[node] = before;
+		before += n;
+	}
+	for (size_t i = 0; i < s->n; i++) {
+		size_t to = at[s->items[i].target]++;
+
+		s->sorted_pages[to] = s->pages[i];
+		s->sorted_items[to] = s->items[i];
+		s->order[to] = (uint32_t)i;
+	}
+	exchange(s);
+	return 1;
+}
+
+/* Put the collection back in its own order, with the statuses of the sorted copy. */
+static void restore_order(struct step *s)
+{
+	int *status = s->nodes;
+
+	for (size_t i = 0; i < s->n; i++)
+		status[s->order[i]] = s->status[i];
+	s->nodes = s->status;
+	s->status = status;
+	exchange(s);
+}
+
 /* Submit the whole collection in calls of about equal weight, none above the batch unless one folio is. */
 void bal_step_submit(struct step *s)
 {
@@ -172,12 +247,13 @@ void bal_step_submit(struct step *s)
 	uint64_t per_call = n_calls ? (s->weight + n_calls - 1) / n_calls : 0;
 	unsigned int resubmissions = 0;
 	size_t first = 0, end;
-	int rc = 0, error;
+	int rc = 0, is_sorted;
 
 	for (size_t i = 0; i < s->n; i++)
 		s->status[i] = BAL_UNTRIED;
 	if (s->ret->error) /* of collecting: nothing is attempted */
 		return;
+	is_sorted = sort_by_target(s);
 	for (; first < s->n && rc == 0; first = end) {
 		uint64_t weight = s->items[first].weight;
 
@@ -185,8 +261,7 @@ void bal_step_submit(struct step *s)
 			weight += s->items[end].weight;
 		rc = submit_batch(s, first, end, &resubmissions);
 	}
-	error = s->ret->error;
+	if (is_sorted)
+		restore_order(s);
 	settle_all(s);
-	if (error) /* the first one tells more than that of asking again */
-		s->ret->error = error;
 }

@@ -3,6 +3,7 @@
 import errno
 import os
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,14 @@ MIB = 1 << 20
 
 def assert_sums_hold(step: Migration) -> None:
     errors = sum(pages for _, pages in step.by_errno)
-    before = step.already_on_target_pages + step.absent_pages + step.other_before_pages
-    assert step.looked_pages == before + step.submitted_pages
+    before = step.already_on_target_pages + step.left_alone_pages + step.absent_pages + step.other_before_pages
+    assert step.looked_pages == before + step.no_room_pages + step.submitted_pages
     assert step.submitted_pages == step.moved_pages + errors + step.not_attempted_pages + step.unwritten_pages
     assert step.moved_pages == sum(pages for _, pages in step.from_node)
+    assert step.other_before_pages == sum(pages for _, pages in step.before_errno)
+    recorded = sum(run.end - run.start for run in step.runs) // PAGE
+    assert recorded + step.unrecorded_pages == step.moved_pages + errors + step.unwritten_pages
+    assert len(step.call_seconds) == step.calls
 
 
 def one_step(pid: int, ranges: RangeArray, *, node: int = NODE, cursor: Cursor | None = None) -> Migration:
@@ -47,6 +52,7 @@ def test_pages_on_the_target_already_are_counted_and_not_submitted() -> None:
     assert step.is_done
     assert (step.looked_pages, step.already_on_target_pages) == (1000, 700)
     assert (step.absent_pages, step.other_before_pages, step.submitted_pages) == (299, 1, 0)
+    assert step.before_errno == ((errno.EFAULT, 1),)
     assert (step.calls, step.moving_seconds, step.largest_call_pages) == (0, 0.0, 0)
     assert step.query_calls > 0
     assert step.cursor.range_index == 1
@@ -86,6 +92,7 @@ def test_a_node_that_does_not_exist_ends_with_enodev_and_nothing_attempted() -> 
         ranges = RangeArray([(other.start, other.end, PAGE)])
         step = one_step(other.process.pid, ranges, node=NO_SUCH_NODE)
     assert (step.error, step.is_done, step.moved_pages, step.calls) == (errno.ENODEV, False, 0, 1)
+    assert (step.error_target, step.runs) == (NO_SUCH_NODE, ())
     assert step.not_attempted_pages == step.submitted_pages > 0
     assert step.cursor == Cursor(range_index=0, address=other.start)
 
@@ -118,9 +125,90 @@ def test_a_process_of_another_user_ends_with_eperm_without_privileges() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target_of", "there", "left_alone"),
+    [({NODE: NODE}, 700, 0), ({}, 0, 700), ({NODE + 1: NODE}, 0, 700), ({NODE + 1: 0, NODE: NODE}, 700, 0)],
+)
+def test_a_map_of_targets_says_which_pages_are_there_and_which_are_left_alone(
+    target_of: dict[int, int], there: int, left_alone: int
+) -> None:
+    area = map_pages(1000)
+    touch(area, 0, 700)
+    start = address_of(area)
+    ranges = RangeArray([(start, start + 1000 * PAGE, PAGE)])
+    step = migrate(
+        os.getpid(), ranges, target_of=target_of, cursor=Cursor(), batch_pages=512, step_pages=1000, look_pages=4096
+    )
+    assert_sums_hold(step)
+    assert (step.already_on_target_pages, step.left_alone_pages, step.absent_pages) == (there, left_alone, 300)
+    assert (step.is_done, step.calls) == (True, 0)
+
+
+def test_a_map_of_targets_sends_pages_where_it_says() -> None:
+    with child(pages=600, touched=600) as other:
+        ranges = RangeArray([(other.start, other.end, PAGE)])
+        step = migrate(
+            other.process.pid,
+            ranges,
+            node=NODE,  # does not count beside a map
+            target_of={NODE: NO_SUCH_NODE},
+            cursor=Cursor(),
+            batch_pages=512,
+            look_pages=4096,
+        )
+    assert_sums_hold(step)
+    assert (step.error, step.error_target, step.moved_pages) == (errno.ENODEV, NO_SUCH_NODE, 0)
+    assert step.cursor == Cursor(range_index=0, address=other.start)
+
+
+@pytest.mark.parametrize("cursor", [Cursor(), Cursor(base_pages=True)])
+@pytest.mark.parametrize("room_pages", [0, 511])
+def test_without_room_nothing_that_may_be_huge_is_submitted(cursor: Cursor, room_pages: int) -> None:
+    with child(pages=4 * 512, touched=3 * 512) as other:
+        block = (other.start + 2 * MIB - 1) & -(2 * MIB)
+        ranges = RangeArray([(block, block + 4 * MIB, PAGE)])
+        step = migrate(
+            other.process.pid,
+            ranges,
+            node=NO_SUCH_NODE,
+            cursor=cursor,
+            batch_pages=512,
+            look_pages=4096,
+            large_room_pages=room_pages,
+        )
+    assert_sums_hold(step)
+    # of the two blocks, the second ends with pages that were never touched, unless the mapping was aligned
+    absent = max(0, block - other.start + 4 * MIB - 3 * 2 * MIB) // PAGE
+    held_back = 512 if absent else 1024
+    assert (step.no_room_pages, step.absent_pages + step.other_before_pages) == (held_back, absent)
+    assert (step.calls, step.error) == ((1, errno.ENODEV) if absent else (0, None))
+
+
+def test_known_to_hold_no_huge_pages_a_mapping_needs_no_room() -> None:
+    with child(pages=600, touched=600) as other:
+        ranges = RangeArray([(other.start, other.end, PAGE)])
+        step = migrate(
+            other.process.pid,
+            ranges,
+            node=NO_SUCH_NODE,
+            cursor=Cursor(),
+            batch_pages=600,
+            look_pages=4096,
+            huge_bytes=0,
+            large_room_pages=0,
+        )
+    assert_sums_hold(step)
+    assert (step.error, step.no_room_pages, step.submitted_pages) == (errno.ENODEV, 0, 600)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"node": -1},
+        {"node": None},
+        {"target_of": {-1: 0}},
+        {"target_of": {0: -1}},
+        {"target_of": {0: 1024}},
+        {"target_of": {1024: 0}},
         {"batch_pages": 0},
         {"batch_pages": (1 << 20) + 1},
         {"look_pages": 0},
@@ -131,8 +219,14 @@ def test_a_process_of_another_user_ends_with_eperm_without_privileges() -> None:
         {"pid": 0},
     ],
 )
-def test_arguments_out_of_bounds_are_refused(changes: dict[str, int | Cursor]) -> None:
-    arguments = {"pid": os.getpid(), "node": NODE, "cursor": Cursor(), "batch_pages": 512, "look_pages": 512}
+def test_arguments_out_of_bounds_are_refused(changes: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {
+        "pid": os.getpid(),
+        "node": NODE,
+        "cursor": Cursor(),
+        "batch_pages": 512,
+        "look_pages": 512,
+    }
     ranges = RangeArray([(0x10000, 0x20000, PAGE)])
     with pytest.raises(OSError, match="Invalid argument"):
-        migrate(ranges=ranges, **{**arguments, **changes})  # type: ignore[arg-type]
+        migrate(ranges=ranges, **{**arguments, **changes})
