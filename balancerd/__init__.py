@@ -2,24 +2,28 @@
 
 One tick, start to finish (`engine.tick`); data flows one way and comes back as a report:
 
-    wait -> survey -> select -> sample -> decide -> plan -> migrate -> report
+    wait -> survey -> select -> sample -> verify -> decide -> plan -> migrate -> report
 
 1. `Clock.wait_until()` returns; `Kernel.survey()` reads the cheap files of every process.
 2. `engine.select` says which processes deserve a closer look, within the scan budget.
 3. `Kernel.sample()` estimates which node holds their pages; with what is still known of the others
    this makes the Snapshot.
-4. `Policy.decide(Window(now, before))` returns a Decision or a Skip for every eligible process.
-5. `engine.plan` arbitrates: holds, cpusets, mempolicies, watermarks, budgets. What it turns down it
-   keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only now, by
+4. `Kernel.verify()` asks where pages moved earlier are now; what has come back is left alone for a while.
+5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction or a Skip for every eligible process.
+6. `engine.plan` arbitrates: pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies. What it turns
+   down it keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only now, by
    `Kernel.sample()` again, for those that would move; then the plan is made anew.
-6. `Kernel.migrate(step)` checks the process's identity and moves; each page ends under a status.
-7. The TickReport goes to every Sink: metrics, one log line, the control socket.
+7. `Kernel.migrate(step)` checks the process's identity and moves; each page ends under a status.
+8. The TickReport goes to every Sink: metrics, one log line, the control socket.
+
+Until the next tick is due, the loop works on operator's commands (`jobs`), slice by slice, through the same Kernel and
+the same budgets; what they did is in the next report.
 
 Only the calls of Clock and Kernel touch the world; the rest is pure. The rooms, top may import lower, never
 sideways (checked by `lint-imports`, the contract is in pyproject.toml):
 
     cli > wiring > daemon | control
-        > kernel | metrics | log | systemd | plugins | policies
+        > kernel | metrics | log | systemd | plugins | policies | jobs
         > engine > ports > config > model | native
 """
 

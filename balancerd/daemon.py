@@ -1,8 +1,8 @@
 """The loop around tick(): signals, reload, the watchdog. It must not know how the parts are made; wiring does.
 
 SIGTERM and SIGINT finish the current call, or a short run of calls within one stall target, and end the loop;
-SIGHUP reloads: a bad configuration keeps the old one and says so. The watchdog is fed from the loop itself, so a loop
-that hangs is noticed.
+SIGHUP reloads: a bad configuration keeps the old one and says so. Between ticks the loop works on operator's commands,
+one slice after the other. The watchdog is fed from the loop itself, so a loop that hangs is noticed.
 """
 
 import signal
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from balancerd.engine.tick import Engine
+from balancerd.jobs.board import Jobs
 from balancerd.log import Logger
 from balancerd.model.report import TickReport
 from balancerd.ports import Clock, Sink
@@ -86,6 +87,7 @@ class Daemon:
         reload: Callable[[], Running],
         clock: Clock,
         flags: Flags,
+        jobs: Jobs,
         sinks: Sequence[Sink],
         on_tick_failed: Callable[[str], None],
         on_reloaded: Callable[[str | None], None],
@@ -96,6 +98,7 @@ class Daemon:
         self._reload = reload
         self._clock = clock
         self._flags = flags
+        self._jobs = jobs
         self._sinks = tuple(sinks)
         self._on_tick_failed = on_tick_failed
         self._on_reloaded = on_reloaded
@@ -117,15 +120,16 @@ class Daemon:
             ok = self._tick()
             if once:
                 break
-            self._wait(started + self._running.tick_interval_seconds)
+            self._work_until(started + self._running.tick_interval_seconds)
         self._notifier.stopping()
+        self._jobs.stop()
         self._running.log.info("stopped")
         return 0 if ok or not once else 1
 
     def _tick(self) -> bool:
         """Run one tick; a failure is logged and counted, and the next tick tries again."""
         try:
-            report = self._running.engine.tick()
+            report = self._jobs.add_to(self._running.engine.tick())
             for sink in (*self._sinks, self._running.tick_log):
                 sink.emit(report)
         except Exception as error:  # the loop outlives whatever one tick meets
@@ -152,12 +156,21 @@ class Daemon:
         told = self._running.summary if error is None else f"old configuration kept: {error.splitlines()[0]}"
         self._notifier.ready(told)
 
-    def _wait(self, deadline: float) -> None:
-        """Wait for the next tick, feeding the watchdog on the way when the interval is longer than its patience."""
-        while not (self._flags.stop or self._flags.reload) and (left := deadline - self._clock.now()) > 0:
-            nap = left if self._watchdog_seconds is None else min(left, self._watchdog_seconds)
-            self._clock.wait_until(self._clock.now() + nap)
+    def _work_until(self, deadline: float) -> None:
+        """Work on jobs until the next tick is due, one slice at least, and wait when there is nothing to do.
+
+        The watchdog is fed after each slice, and on the way when the interval is longer than its patience.
+        """
+        is_due = False
+        while not (is_due or self._flags.stop or self._flags.reload):
+            next_at = self._jobs.work(deadline)
             self._notifier.watchdog()
+            now = self._clock.now()
+            if now < deadline:
+                nap_until = deadline if self._watchdog_seconds is None else min(deadline, now + self._watchdog_seconds)
+                self._clock.wait_until(nap_until if next_at is None else min(nap_until, next_at))
+                self._notifier.watchdog()
+            is_due = self._clock.now() >= deadline
 
 
 def _status(report: TickReport, summary: str) -> str:

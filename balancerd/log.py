@@ -164,6 +164,7 @@ def _summary(report: TickReport) -> dict[str, Any]:
         "moved_pages": moved,
         "moved_bytes": moved * PAGE_BYTES,
         "failed_pages": _failed_pages(report.outcomes),
+        "evicted_bytes": sum(outcome.evicted_pages for outcome in report.evictions) * PAGE_BYTES,
         "seconds": {phase: round(seconds, 6) for phase, seconds in report.phase_seconds.items()},
     }
     if report.policy_errors:
@@ -205,7 +206,10 @@ def _of_outcome(outcome: MigrationOutcome) -> dict[str, Any]:
         "submitted_pages": outcome.submitted_pages,
         "moved_pages": outcome.moved_pages,
         "failed_pages": _failed_pages((outcome,)),
+        "reason": outcome.step.reason.value,
+        "move": outcome.step.move_id,
         "calls": len(outcome.call_seconds),
+        "throttled_seconds": {cause: round(seconds, 6) for cause, seconds in outcome.throttled_seconds.items()},
         "longest_call_seconds": round(max(outcome.call_seconds, default=0.0), 6),
         "stopped_by": None if outcome.stopped_by is None else outcome.stopped_by.value,
         "detail": outcome.detail,

@@ -1,13 +1,22 @@
 """The seams: what the engine asks of the world, of time, of policies and of listeners."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from balancerd.model.decision import Verdict
-from balancerd.model.migration import MigrationOutcome, MigrationStep
+from balancerd.model.decision import Skip, Verdict
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.migration import (
+    EvictionOutcome,
+    EvictionStep,
+    MigrationOutcome,
+    MigrationStep,
+    RunsNow,
+    VerifyRequest,
+    WholeMove,
+)
 from balancerd.model.report import TickReport
 from balancerd.model.sample import SampleRequest, Sampling, Survey, Window
 
@@ -21,7 +30,7 @@ class SurveyScope:
 
 
 class Kernel(Protocol):
-    """The three places where a tick touches the world."""
+    """The places where a tick touches the world."""
 
     @property
     def mode(self) -> str:
@@ -38,6 +47,18 @@ class Kernel(Protocol):
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Move what the step names, asking `should_stop` between runs of calls. Every page ends in the outcome."""
+        ...
+
+    def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
+        """Give back what the step names. Every page ends in the outcome."""
+        ...
+
+    def migrate_whole(self, process: ProcessId, target_of: Mapping[NodeId, NodeId]) -> WholeMove:
+        """Move a whole process by one migrate_pages(2). The process may stand still for as long as the copy takes."""
+        ...
+
+    def verify(self, request: VerifyRequest) -> RunsNow | Skip:
+        """Ask where pages moved earlier are now; a Skip says why nobody knows."""
         ...
 
 

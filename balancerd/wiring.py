@@ -21,21 +21,30 @@ from balancerd.control.app import ControlApp, MetricsApp
 from balancerd.control.server import ControlServer, MetricsServer, ServerError, group_id
 from balancerd.control.state import ControlState
 from balancerd.daemon import Daemon, Flags, ReloadError, Running
+from balancerd.engine.budgets import Rates
+from balancerd.engine.memory import EngineMemory, new_memory
 from balancerd.engine.plan import PlanLimits
 from balancerd.engine.select import Criteria, reason_to_skip
 from balancerd.engine.story import report
 from balancerd.engine.tick import Engine, Settings
+from balancerd.jobs.board import Jobs
+from balancerd.jobs.means import Means
+from balancerd.jobs.record import Job
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
 from balancerd.kernel.observe import ObserveKernel
+from balancerd.kernel.pacing import Pace
 from balancerd.log import TickLog, setup
 from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport
 from balancerd.ports import Kernel, Policy, PolicyContext, PolicyPlugin
 from balancerd.systemd import Notifier, watchdog_interval
 
-BUSY_RATIO = 0.75
-"""Share of a tick interval that its migrations may fill; the rest is for looking, and for the targets."""
+BUSY_RATIO = 0.9
+"""Share of a tick interval that its migrations may fill; the rest is for looking. The targets have the duty cycle."""
+
+FIRST_BATCH_PAGES = 64
+"""Where 512 pages take too long, not even the first call is to be felt; where they do not, growing takes four calls."""
 
 STALLED_INTERVALS = 10
 """/healthz turns bad when no tick has ended for so many intervals, or a minute."""
@@ -68,12 +77,35 @@ def build_settings(config: Config) -> Settings:
         ),
         scan_budget_seconds=config.select.scan_budget_ratio * interval,
         limits=PlanLimits(
-            budget_bytes=int(config.migrate.rate_limit_bytes_per_second * interval),
             budget_seconds=BUSY_RATIO * interval,
             watermark_ratio=config.migrate.watermark_ratio,
+            max_memory_pressure_ratio=config.migrate.max_memory_pressure_ratio,
+            max_cpu_pressure_ratio=config.migrate.max_cpu_pressure_ratio,
+            move_all=config.migrate.move_all,
+        ),
+        rates=Rates(
+            machine_bytes_per_second=config.migrate.rate_limit_bytes_per_second,
+            process_bytes_per_second=config.migrate.process_rate_limit_bytes_per_second,
+            node_pair_bytes_per_second=config.migrate.node_pair_rate_limit_bytes_per_second,
+            evict_bytes_per_second=config.evict.rate_limit_bytes_per_second,
+            interval_seconds=interval,
         ),
         cooldown_seconds=config.migrate.cooldown_seconds,
         observing=frozenset(policy.name for policy in config.policies if policy.mode == "observe"),
+    )
+
+
+def build_pace(config: Config) -> Pace:
+    """Return how gently the kernel's calls go."""
+    migrate = config.migrate
+    return Pace(
+        stall_target_seconds=migrate.stall_target_seconds,
+        stall_limit_seconds=migrate.effective_stall_limit_seconds,
+        duty_ratio=migrate.duty_cycle_ratio,
+        max_memory_pressure_ratio=migrate.max_memory_pressure_ratio,
+        max_cpu_pressure_ratio=migrate.max_cpu_pressure_ratio,
+        max_swap_used_ratio=config.evict.max_swap_used_ratio,
+        first_batch_pages=FIRST_BATCH_PAGES,
     )
 
 
@@ -88,9 +120,17 @@ class Application:
         self._plugins = _or_start_error(plugins.discover)
         loaded = self._load()
         self._config = loaded.config
-        self._live = LiveKernel(clock=self._clock, stall_target_seconds=self._config.migrate.stall_target_seconds)
+        self._live = LiveKernel(clock=self._clock, pace=build_pace(self._config))
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
+        self._memory: EngineMemory = _new_memory(build_settings(self._config))
+        self._jobs = Jobs(
+            self._means(self._config),
+            own_pid=os.getpid(),
+            wake=self._clock.wake,
+            should_stop=self._flags.should_stop,
+            on_end=self._on_job_ended,
+        )
         self._running = self._assemble(self._config)
         self._warn(loaded)
 
@@ -110,6 +150,7 @@ class Application:
                 reload=self._reload,
                 clock=self._clock,
                 flags=self._flags,
+                jobs=self._jobs,
                 sinks=(self._metrics, self._state),
                 on_tick_failed=self._on_tick_failed,
                 on_reloaded=self._on_reloaded,
@@ -125,13 +166,14 @@ class Application:
             raise StartError("\n".join(map(str, error.findings))) from error
 
     def _assemble(self, config: Config) -> Running:
-        kernel: Kernel = self._live if config.mode == "enforce" else ObserveKernel(self._live)
         engine = Engine(
-            kernel=kernel,
+            kernel=self._kernel(config),
             clock=self._clock,
             policies=build_policies(config, self._plugins),
             settings=build_settings(config),
             should_stop=self._flags.should_stop,
+            memory=self._memory,
+            claimed=self._jobs.claimed,
         )
         names = ", ".join(policy.name for policy in config.policies) or "no policy"
         summary = f"{config.mode}: {names}, every {format_duration(config.tick_interval_seconds)}"
@@ -142,6 +184,18 @@ class Application:
             summary=summary,
             log=log,
             tick_log=TickLog(log),
+        )
+
+    def _kernel(self, config: Config) -> Kernel:
+        return self._live if config.mode == "enforce" else ObserveKernel(self._live)
+
+    def _means(self, config: Config) -> Means:
+        return Means(
+            kernel=self._kernel(config),
+            machine=self._live,
+            clock=self._clock,
+            memory=self._memory,
+            limits=build_settings(config).limits,
         )
 
     def _reload(self) -> Running:
@@ -161,7 +215,8 @@ class Application:
         if fixed:
             raise ReloadError(f"{', '.join(fixed)} cannot change while running: restart balancerd for it")
         running = self._assemble(config)
-        self._live.set_stall_target(config.migrate.stall_target_seconds)
+        self._live.set_pace(build_pace(config))
+        self._jobs.use(self._means(config))
         self._config, self._running = config, running
         self._warn(loaded)
         return running
@@ -173,6 +228,7 @@ class Application:
             group=control.group,
             app=ControlApp(
                 state=self._state,
+                jobs=self._jobs,
                 access=Access(
                     own_uid=os.getuid(), reader_gid=None if control.group is None else group_id(control.group)
                 ),
@@ -220,12 +276,30 @@ class Application:
         self._metrics.tick_failed("tick", error)
         self._state.tick_failed()
 
+    def _on_job_ended(self, job: Job) -> None:
+        self._running.log.info(
+            "job ended",
+            id=job.id,
+            kind=job.request.kind,
+            pid=job.process.pid,
+            state=job.state.value,
+            reason=None if job.reason is None else job.reason.value,
+            detail=job.detail,
+            moved_bytes=job.account.moved_bytes,
+            evicted_pages=job.account.evicted_pages,
+            pages={status.value: pages for status, pages in job.account.pages.items()},
+        )
+
     def _server_error(self, text: str) -> None:
         self._running.log.warning("http server", error=text)
 
     def _warn(self, loaded: loader.Loaded) -> None:
         for finding in loaded.findings:
             self._running.log.warning("configuration", finding=str(finding))
+
+
+def _new_memory(settings: Settings) -> EngineMemory:
+    return new_memory(cooldown_seconds=settings.cooldown_seconds, rates=settings.rates)
 
 
 def _build_policy(policy: PolicyConfig, plugin: PolicyPlugin[Any], context: PolicyContext) -> Policy:

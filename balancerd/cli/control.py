@@ -16,6 +16,8 @@ Examples:
   balancerctl ps --limit 10
   balancerctl explain 4242
   balancerctl ps --json | jq '.processes[] | select(.local_ratio < 0.5) | .pid'
+  balancerctl move 4242 --from 0-1 --to 2-3
+  balancerctl undo 7
   balancerctl doctor
   balancerctl config check /etc/balancerd/balancerd.yaml
 
@@ -27,6 +29,7 @@ Exit status:
   3  the daemon is not running
   4  permission denied
   5  findings (config check, doctor)
+  130  interrupted (move, evict, undo: cancelled, and told how far it came)
 """
 
 
@@ -36,6 +39,10 @@ Exit status:
         "status": "balancerd.cli.status:status",
         "ps": "balancerd.cli.ps:ps",
         "explain": "balancerd.cli.explain:explain",
+        "move": "balancerd.cli.move:move",
+        "evict": "balancerd.cli.evict:evict",
+        "undo": "balancerd.cli.move:undo",
+        "moves": "balancerd.cli.moves:moves",
         "doctor": "balancerd.cli.doctor:doctor",
         "config": "balancerd.cli.config:config",
         "policies": "balancerd.cli.policies:policies",
@@ -57,7 +64,7 @@ Exit status:
 )
 @click.pass_context
 def group(ctx: click.Context, socket_path: str) -> None:
-    """See what balancerd sees, does and leaves alone, and check the machine and the configuration.
+    """See what balancerd sees, does and leaves alone, have it move memory, and check the machine and the configuration.
 
     Data goes to standard output, notes and errors to standard error. Every command takes --json and then prints one
     document with "schema": 1; within a schema fields are added, never renamed or removed.

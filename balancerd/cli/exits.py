@@ -18,6 +18,8 @@ class ExitCode(enum.IntEnum):
     NOT_RUNNING = 3
     NOT_PERMITTED = 4
     FINDINGS = 5
+    INTERRUPTED = 130
+    """128 and SIGINT, as a shell tells it."""
 
 
 class CommandError(click.ClickException):

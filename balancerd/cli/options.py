@@ -3,6 +3,7 @@
 Turns the errors of the control client into exit codes and advice. It must not know what the documents mean.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,8 +45,14 @@ socket_option = click.option(
 """Adds --socket behind the command's name; `Settings` then holds its value."""
 
 
-def ask(settings: Settings, path: str) -> Document:
-    """GET one document of the control API.
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what commands that hand a job in have in common: --no-wait (which becomes `wait`), --json and --socket."""
+    no_wait = click.option("--no-wait", "wait", flag_value=False, default=True, help="Hand it in and return at once.")
+    return no_wait(json_option(socket_option(command)))
+
+
+def ask(settings: Settings, path: str, *, post: Document | None = None) -> Document:
+    """GET one document of the control API, or have it by POST with `post` as the body, {} for none.
 
     Raises NotRunningError, NotPermittedError or CommandError, each with what to do about it.
     """
@@ -53,7 +60,8 @@ def ask(settings: Settings, path: str) -> Document:
     from balancerd.control.client import ControlClient, ControlFailure, NotPermitted, NotRunning  # noqa: PLC0415
 
     try:
-        document = ControlClient(settings.socket_path).get(path)
+        client = ControlClient(settings.socket_path)
+        document = client.get(path) if post is None else client.post(path, post or None)
     except NotRunning as error:
         raise NotRunningError(f"{escape(str(error))} (start it: systemctl start balancerd)") from error
     except NotPermitted as error:

@@ -66,6 +66,18 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def rewrite(text: str = "") -> None:
+    """Put one line of escaped text, cut to the terminal's width, in the place of the one that standard error ends with.
+
+    Standard error must be a terminal; it stays without a line's end, so clear it with "" before anything else.
+    """
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        columns = 80
+    click.echo(f"\r\x1b[K{text[: columns - 1]}", err=True, nl=False)  # CSI K: to the line's end, console_codes(4)
+
+
 def paint(text: str, colour: str) -> str:
     """Return `text` in an ANSI colour ("green", "yellow", "red") on a terminal, unchanged elsewhere."""
     return click.style(text, fg=colour, bold=True) if on_terminal() else text

@@ -8,7 +8,7 @@ from typing import Final
 
 from balancerd.cli.screen import UNKNOWN
 from balancerd.config.units import format_bytes, format_duration
-from balancerd.model.decision import Reason
+from balancerd.model.decision import MIGRATION_REASONS, Reason
 from balancerd.model.migration import PageStatus
 
 SKIPPED: Final = frozenset(
@@ -28,7 +28,15 @@ SKIPPED: Final = frozenset(
 """Reasons why a process is not looked at closely, or could not be; with any other it is a candidate."""
 
 NEXT: Final[Mapping[Reason, str]] = {
+    Reason.RULE: "The move goes on at the next tick until its memory is where the rule wants it.",
+    Reason.CPUSET: "The move goes on at the next tick until its memory is on the nodes of its cpuset.",
     Reason.MISPLACED: "The move goes on at the next tick until what is misplaced has moved.",
+    Reason.PACKING: "The move goes on at the next tick until its node has enough free memory.",
+    Reason.DEMOTION: "The move goes on at the next tick until what is hardly used is in slower memory.",
+    Reason.PROMOTION: "The move goes on at the next tick until what is used much is in faster memory.",
+    Reason.DRAIN: "The move goes on at the next tick until the node is empty.",
+    Reason.EVICT: "The eviction goes on at the next tick until as much has gone as was asked for.",
+    Reason.COMMAND: "The operator's command goes on until it is done: see balancerctl moves.",
     Reason.KERNEL_THREAD: "Nothing: kernel threads are never moved.",
     Reason.SELF: "Nothing: the daemon never moves itself.",
     Reason.BELOW_MIN_RSS: "Nothing, until it holds as much memory as select.min_rss.",
@@ -50,12 +58,19 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.GAIN_BELOW_COST: "Nothing, unless it becomes busier or stays longer, so that the move pays.",
     Reason.COOLDOWN: "It is judged again when its cooldown is over.",
     Reason.QUARANTINE: "It is tried again when its quarantine is over; each failure doubles that.",
-    Reason.CPUSET: "Nothing, until its cpuset allows memory on the target node (cpuset.mems).",
+    Reason.PING_PONG: "It is judged again after a while, twice as long each time: find who moves it back.",
+    Reason.STALLED: "It is tried again after a while, twice as long each time its calls take too long.",
+    Reason.OUTSIDE_CPUSET: "Nothing, until its cpuset allows memory on the target node (cpuset.mems).",
     Reason.MEMPOLICY: "Nothing: whoever set the mempolicy decides where this memory lies.",
     Reason.MEMPOLICY_UNREAD: "Its mempolicies are read again at the next tick.",
     Reason.TARGET_FULL: "It moves once the target node has enough free memory.",
     Reason.MIGRATION_BUDGET: "It comes again at the next tick, with a new budget.",
+    Reason.PROCESS_BUDGET: "It comes again at one of the next ticks; migrate.process_rate_limit says how much.",
+    Reason.NODE_PAIR_BUDGET: "It comes again at one of the next ticks; migrate.node_pair_rate_limit says how much.",
+    Reason.PRESSURE: "It moves once the machine has room to breathe: see /proc/pressure.",
     Reason.CLAIMED: "Nothing by this policy, while another one's decision stands.",
+    Reason.CHANGED: "It is looked at again at the next tick, and moves if that is still right.",
+    Reason.NO_SWAP: "Nothing, until there is swap space, or less of it is used than evict.max_swap_used.",
     Reason.OBSERVE_MODE: "Nothing: set mode: enforce in the configuration to have it moved.",
     Reason.EXITED: "Nothing: it is gone.",
     Reason.STOPPING: "The daemon judges it again after its next start.",
@@ -77,6 +92,8 @@ STATUS_TEXT: Final[Mapping[PageStatus, str]] = {
     PageStatus.OTHER_ERROR: "refused with a status that move_pages(2) does not document",
     PageStatus.NOT_ATTEMPTED: "not reached: the call ended before them",
     PageStatus.UNWRITTEN: "the kernel did not tell what became of them",
+    PageStatus.LEFT_ALONE: "on a node that nothing was to be moved from",
+    PageStatus.NO_HUGE_PAGE: "part of a huge page, for which the target node has no free one",
 }
 """What became of pages of each status, see move_pages(2)."""
 
@@ -87,7 +104,7 @@ def state(reason: str) -> str:
         known = Reason(reason)
     except ValueError:
         return "unknown"
-    if known is Reason.MISPLACED:
+    if known in MIGRATION_REASONS:
         return "moving"
     return "skipped" if known in SKIPPED else "eligible"
 

@@ -6,8 +6,9 @@ Pure. It must not know files or places; the key it names leads to them.
 import ipaddress
 from collections.abc import Iterator
 
-from balancerd.config.schema import Config
-from balancerd.config.units import format_duration, format_ratio
+from balancerd.config.fields import Section, yaml_key
+from balancerd.config.schema import Config, MigrateConfig
+from balancerd.config.units import format_duration, format_rate, format_ratio
 
 
 def advise(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -18,6 +19,7 @@ def advise(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     if config.migrate.stall_target_seconds > 0.1:
         shown = format_duration(config.migrate.stall_target_seconds)
         yield ("migrate", "stall_target"), f"one call may hold a process up for {shown}: 5ms to 20ms is usual"
+    yield from _advise_on_moving(config.migrate)
     if config.select.scan_budget_ratio > 0.1:
         shown = format_ratio(config.select.scan_budget_ratio)
         yield ("select", "scan_budget"), f"looking may take {shown} of a core: 0.5% to 2% is usual"
@@ -28,6 +30,37 @@ def advise(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         )
     if not config.policies:
         yield ("policies",), "no policy is at work, so nothing will ever move: remove this key to get the default"
+
+
+def _advise_on_moving(migrate: MigrateConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key, limit in (
+        ("process_rate_limit", migrate.process_rate_limit_bytes_per_second),
+        ("node_pair_rate_limit", migrate.node_pair_rate_limit_bytes_per_second),
+    ):
+        if key in _written(migrate) and limit > migrate.rate_limit_bytes_per_second:
+            machine = format_rate(migrate.rate_limit_bytes_per_second)
+            yield (
+                ("migrate", key),
+                f"{format_rate(limit)} is never reached: rate_limit is {machine} for the whole machine",
+            )
+    if migrate.duty_cycle_ratio > 0.8:
+        shown = format_ratio(migrate.duty_cycle_ratio)
+        yield ("migrate", "duty_cycle"), f"a process being moved may wait for {shown} of the time: 25% to 50% is usual"
+    if migrate.max_memory_pressure_ratio is None:
+        yield (
+            ("migrate", "max_memory_pressure"),
+            "memory moves even while the machine runs out of it, which makes that worse: 10% is usual",
+        )
+    if migrate.move_all:
+        yield (
+            ("migrate", "move_all"),
+            "shared pages follow one of their processes and become remote for the others: false leaves them",
+        )
+
+
+def _written(section: Section) -> set[str]:
+    """The keys of a section that someone set."""
+    return {yaml_key(name) for name in section.model_fields_set}
 
 
 def _is_loopback(host: str) -> bool:

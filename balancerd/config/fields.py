@@ -109,6 +109,15 @@ def between(low: Number, high: Number, show: Callable[[Number], str]) -> AfterVa
     return AfterValidator(check)
 
 
+def or_null(show: Callable[[Number], str]) -> PlainSerializer:
+    """Write a setting that may be null as `show` does; on the outside of `X | None`, where its default is told, too."""
+
+    def write(value: Number | None) -> str | None:
+        return None if value is None else show(value)
+
+    return PlainSerializer(write, return_type=str | None)
+
+
 def _read_listen(value: object) -> units.ListenAddress | None:
     if value is None or isinstance(value, units.ListenAddress):
         return value

@@ -8,12 +8,12 @@ not know files, positions, or what the options of a policy are (the policy's plu
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from balancerd.config.fields import Bytes, Cores, Duration, Listen, Rate, Ratio, Section, between
+from balancerd.config.fields import Bytes, Cores, Duration, Listen, Rate, Ratio, Section, between, or_null
 from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten
 
 Mode = Literal["enforce", "observe"]
@@ -21,6 +21,8 @@ MIB: Final = 1024**2
 GIB: Final = 1024**3
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 _GROUP_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"
+STALL_FACTOR: Final = 4.0
+"""migrate.stall_limit over migrate.stall_target, unless it is set."""
 _LONGEST_SOCKET_PATH_BYTES: Final = 107  # sockaddr_un.sun_path holds 108 with the final NUL, unix(7)
 
 
@@ -77,9 +79,29 @@ class MigrateConfig(Section):
         default=GIB,
         description="Bytes per second that may be moved on the whole machine.",
     )
+    process_rate_limit_bytes_per_second: Annotated[Rate, between(MIB, 1024 * GIB, format_rate)] = Field(
+        default=512 * MIB,
+        description="Bytes per second that may be moved of one process.",
+    )
+    node_pair_rate_limit_bytes_per_second: Annotated[Rate, between(MIB, 1024 * GIB, format_rate)] = Field(
+        default=GIB,
+        description="Bytes per second that may be moved from one node to one other, whose link applications use, too.",
+    )
     stall_target_seconds: Annotated[Duration, between(0.0001, 1.0, format_duration)] = Field(
         default=0.005,
         description="How long one call to the kernel, in which a process may wait for its memory, should last.",
+    )
+    stall_limit_seconds: Annotated[
+        Annotated[Duration, between(0.0001, 60.0, format_duration)] | None, or_null(format_duration)
+    ] = Field(
+        default=None,
+        description="A longer call is a stall; after two of them a process is left alone, at first for a minute. "
+        "null: four times stall_target.",
+    )
+    duty_cycle_ratio: Annotated[Ratio, between(0.01, 1.0, format_ratio)] = Field(
+        default=0.33,
+        description="Share of the time that calls may fill while memory moves. "
+        "Between them the process runs unhindered.",
     )
     cooldown_seconds: Annotated[Duration, between(0.0, 86_400.0, format_duration)] = Field(
         default=60.0,
@@ -88,6 +110,52 @@ class MigrateConfig(Section):
     watermark_ratio: Annotated[Ratio, between(0.0, 0.9, format_ratio)] = Field(
         default=0.02,
         description="Share of the target node's memory that must remain free after a move.",
+    )
+    max_memory_pressure_ratio: Annotated[Ratio | None, or_null(format_ratio)] = Field(
+        default=0.1,
+        description="Nothing moves while tasks wait for memory for more than this share of the time (PSI, some avg10); "
+        "null never waits.",
+    )
+    max_cpu_pressure_ratio: Annotated[Ratio | None, or_null(format_ratio)] = Field(
+        default=0.4,
+        description="Nothing moves while tasks wait for a CPU for more than this share of the time (PSI, some avg10); "
+        "null never waits.",
+    )
+    move_all: bool = Field(
+        default=False,
+        description="Move pages that several processes map, too (MPOL_MF_MOVE_ALL): "
+        "they become remote for the others, of whom no policy asks.",
+    )
+
+    @model_validator(mode="after")
+    def _check_stall_limit(self) -> Self:
+        limit, target = self.stall_limit_seconds, self.stall_target_seconds
+        if limit is not None and limit < target:
+            message = (
+                f"must not be below stall_target ({format_duration(target)}), got {format_duration(limit)}: "
+                f"write null for {format_duration(STALL_FACTOR * target)}"
+            )
+            raise PydanticCustomError("stall_limit", "{message}", {"message": message, "at": ("stall_limit",)})
+        return self
+
+    @property
+    def effective_stall_limit_seconds(self) -> float:
+        """What counts as a stall: stall_limit, or what null stands for."""
+        return (
+            STALL_FACTOR * self.stall_target_seconds if self.stall_limit_seconds is None else self.stall_limit_seconds
+        )
+
+
+class EvictConfig(Section):
+    """How fast memory that is hardly used goes to swap, when a policy or `balancerctl evict` asks for it."""
+
+    rate_limit_bytes_per_second: Annotated[Rate, between(MIB, 1024 * GIB, format_rate)] = Field(
+        default=64 * MIB,
+        description="Bytes per second that may be evicted on the whole machine, for the disk behind swap to write.",
+    )
+    max_swap_used_ratio: Ratio = Field(
+        default=0.8,
+        description="Nothing is evicted to swap while more than this share of it is used.",
     )
 
 
@@ -168,6 +236,10 @@ class Config(Section):
     )
     select: SelectConfig = Field(default=SelectConfig(), description="Which processes are worth a closer look.")
     migrate: MigrateConfig = Field(default=MigrateConfig(), description="How fast and how gently memory moves.")
+    evict: EvictConfig = Field(
+        default=EvictConfig(),
+        description="How fast memory that is hardly used goes to swap, when something asks for it.",
+    )
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="The Prometheus endpoint.")
     control: ControlConfig = Field(default=ControlConfig(), description="The socket that balancerctl talks to.")
     log: LogConfig = Field(default=LogConfig(), description="What is logged, and in which form.")

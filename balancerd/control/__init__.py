@@ -2,6 +2,8 @@
 
 state    what the last ticks left to be told: a sink
 api      the answers, pure: from the state to dicts; the module documents them
+job_api  those about jobs and moves
+requests what comes in with a POST, taken apart strictly
 access   who may ask: peer credentials
 app      the two WSGI applications: paths, methods, status codes
 server   the sockets and the threads behind them

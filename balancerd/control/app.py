@@ -12,9 +12,12 @@ from http import HTTPStatus
 from typing import Final, TypeAlias
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from balancerd.control import api
+from balancerd.control import api, job_api
 from balancerd.control.access import Access, Peer
+from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, parse_job
 from balancerd.control.state import ControlState
+from balancerd.jobs.board import Jobs
+from balancerd.jobs.refusal import Refusal, Refused
 from balancerd.model.report import ProcessReport
 
 PEER_KEY: Final = "balancerd.peer"
@@ -22,6 +25,14 @@ PEER_KEY: Final = "balancerd.peer"
 
 _PROCESS_PATH = re.compile(r"/v1/processes/([^/]+)")
 _PID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+_JOB_PATH = re.compile(r"/v1/jobs/([^/]+)(/cancel)?")
+_JOB_ID = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
+
+_CODE_OF_REFUSAL: Mapping[Refusal, HTTPStatus] = {
+    Refusal.INVALID: HTTPStatus.BAD_REQUEST,
+    Refusal.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Refusal.CONFLICT: HTTPStatus.CONFLICT,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,7 @@ class ControlApp:
         self,
         *,
         state: ControlState,
+        jobs: Jobs,
         access: Access,
         version: str,
         pid: int,
@@ -58,6 +70,7 @@ class ControlApp:
         count: Callable[[str, int], None],
     ) -> None:
         self._state = state
+        self._jobs = jobs
         self._access = access
         self._version = version
         self._pid = pid
@@ -69,22 +82,33 @@ class ControlApp:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
         method = str(environ["REQUEST_METHOD"])
-        answer = self._answer(method, str(environ["PATH_INFO"]), environ.get(PEER_KEY))
+        answer = self._answer(method, str(environ["PATH_INFO"]), environ.get(PEER_KEY), environ)
         self._count(method, answer.code)
         return _send(answer, start_response)
 
-    def _answer(self, method: str, path: str, peer: Peer | None) -> Answer:
+    def _answer(self, method: str, path: str, peer: Peer | None, environ: WSGIEnvironment) -> Answer:
         if peer is None or not self._access.may_read(peer):
             return _refuse(HTTPStatus.FORBIDDEN, "only root, the daemon's user and control.group may ask")
         match = _PROCESS_PATH.fullmatch(path)
         if path == "/v1/reload":
             return self._answer_reload(method, peer)
-        if match is None and path not in {"/v1/status", "/v1/processes"}:
+        if path == "/v1/jobs" and method == "POST":
+            return self._answer_submit(peer, environ)
+        job_match = _JOB_PATH.fullmatch(path)
+        if job_match is not None:
+            return self._answer_job(method, job_match[1], peer, cancel=job_match[2] is not None)
+        if path == "/v1/jobs" and method != "GET":
+            return _not_allowed("GET, POST")
+        if match is None and path not in {"/v1/status", "/v1/processes", "/v1/jobs", "/v1/moves"}:
             return _refuse(HTTPStatus.NOT_FOUND, "there is no such path")
         if method != "GET":
             return _not_allowed("GET")
         if match is not None:
             return self._answer_process(match[1])
+        if path == "/v1/jobs":
+            return _json(HTTPStatus.OK, job_api.jobs(self._jobs.all(), now=self._now()))
+        if path == "/v1/moves":
+            return _json(HTTPStatus.OK, job_api.moves(self._jobs.moves(), now=self._now()))
         view = self._state.view()
         if path == "/v1/processes":
             return _json(HTTPStatus.OK, api.processes(view))
@@ -110,6 +134,34 @@ class ControlApp:
             return _refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may reload")
         self._reload()
         return _json(HTTPStatus.ACCEPTED, {"schema": api.SCHEMA, "accepted": True})
+
+    def _answer_submit(self, peer: Peer, environ: WSGIEnvironment) -> Answer:
+        if not self._access.may_change(peer):
+            return _refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may have memory moved")
+        length = str(environ.get("CONTENT_LENGTH") or "")
+        if not length.isdecimal() or not length.isascii():
+            return _refuse(HTTPStatus.LENGTH_REQUIRED, "a job needs a JSON body with its Content-Length")
+        if int(length) > MOST_BODY_BYTES:
+            return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a job has at most {MOST_BODY_BYTES} bytes")
+        try:
+            job = self._jobs.submit(parse_job(environ["wsgi.input"].read(int(length))))
+        except BadRequest as wrong:
+            return _refuse(HTTPStatus.BAD_REQUEST, str(wrong))
+        except Refused as refused:
+            return _refuse(_CODE_OF_REFUSAL[refused.refusal], str(refused))
+        return _json(HTTPStatus.ACCEPTED, job_api.job(job, now=self._now()))
+
+    def _answer_job(self, method: str, text: str, peer: Peer, *, cancel: bool) -> Answer:
+        if method != ("POST" if cancel else "GET"):
+            return _not_allowed("POST" if cancel else "GET")
+        if cancel and not self._access.may_change(peer):
+            return _refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may cancel a job")
+        if not _JOB_ID.fullmatch(text):
+            return _refuse(HTTPStatus.BAD_REQUEST, "a job is named by a number such as 7")
+        job = self._jobs.cancel(int(text)) if cancel else self._jobs.find(int(text))
+        if job is None:
+            return _refuse(HTTPStatus.NOT_FOUND, f"there is no job {text}, or it is forgotten")
+        return _json(HTTPStatus.ACCEPTED if cancel else HTTPStatus.OK, job_api.job(job, now=self._now()))
 
 
 class MetricsApp:

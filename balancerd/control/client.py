@@ -7,6 +7,7 @@ merely ask start fast and run without the daemon's dependencies. It must not kno
 import http.client
 import json
 import socket
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 TIMEOUT_SECONDS = 5.0
@@ -45,14 +46,17 @@ class ControlClient:
         """Return the answer to GET `path`, such as "/v1/status". Raises ControlFailure or one of its kinds."""
         return self._ask("GET", path)
 
-    def post(self, path: str) -> dict[str, Any]:
-        """Return the answer to POST `path`, such as "/v1/reload". Raises ControlFailure or one of its kinds."""
-        return self._ask("POST", path)
+    def post(self, path: str, document: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Return the answer to POST `path`, such as "/v1/reload", with `document` as its JSON body when there is one.
 
-    def _ask(self, method: str, path: str) -> dict[str, Any]:
+        Raises ControlFailure or one of its kinds.
+        """
+        return self._ask("POST", path, None if document is None else json.dumps(document).encode("ascii"))
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         connection = _UnixConnection(self._socket_path, self._timeout_seconds)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body)
             response = connection.getresponse()
             code, body = response.status, response.read()
         except (FileNotFoundError, ConnectionRefusedError):

@@ -21,13 +21,17 @@ KEPT_OUTCOMES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastOutcome:
-    """What remains of a MigrationOutcome: one step of tick number `tick`, told at monotonic second `told_at`."""
+    """What remains of a MigrationOutcome: one step of tick number `tick`, told at monotonic second `told_at`.
+
+    `move_id` is the move that it is part of, None for none.
+    """
 
     tick: int
     told_at: float
     policy: str
     process: ProcessId
     target: NodeId
+    move_id: int | None
     submitted_pages: int
     pages: Mapping[PageStatus, int]
     moved_from: Mapping[NodeId, int]
@@ -140,6 +144,7 @@ def _shorten(outcome: MigrationOutcome, tick: int, told_at: float) -> PastOutcom
         policy=outcome.step.policy,
         process=outcome.step.process,
         target=outcome.step.target,
+        move_id=outcome.step.move_id or None,
         submitted_pages=outcome.submitted_pages,
         pages=dict(outcome.pages),
         moved_from=dict(outcome.moved_from),

@@ -1,1 +1,18 @@
-"""The pure middle of a tick: select, gate, plan, ledger; and tick itself, which calls the ports."""
+"""The pure middle of a tick, and tick itself, which calls the ports.
+
+    select     who deserves a closer look; looks: how soon the next one
+    gate       what a move costs and wins: the arithmetic that policies share
+    plan       one arbitration of all decisions; movable, ranges: which parts of a process it is about
+    tick       the order of things; story: what it meant for each process
+
+What is remembered from tick to tick, and through a reload, is one `memory.EngineMemory`:
+
+    ledger     how far each pass has come, and its verdict; holds: who is left alone until when;
+               quarantine: which ranges are
+    budgets    token buckets of machine, process, pair of nodes, and eviction
+    moves      what was moved from where, for undo
+    returns    whether it stays there: checks that are due, ping-pong
+
+Plan reads them, tick writes them, after the facts. An operator's command reads the budgets and writes through
+`EngineMemory.record_command`. Time is always an argument.
+"""

@@ -1,32 +1,29 @@
-"""What the engine remembers of its own moves: how far a pass has come, and who is left alone until when.
+"""What the engine remembers of its own moves: how far a pass has come, and what is left alone until when.
 
-It knows nothing of policies; all times are those of the snapshots and outcomes handed in.
+Owns the verdict on a finished pass; holds of processes and the quarantine of ranges have their own books. It knows
+nothing of policies; all times are those of the snapshots and outcomes handed in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from balancerd.engine.holds import Hold, Holds
+from balancerd.engine.quarantine import Quarantine, Span
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MovedRun, PageStatus
 from balancerd.model.sample import PAGE_BYTES
 
-LONGEST_HOLD_SECONDS = 3600.0
-"""Holds double with each failure in a row, up to this."""
-
 STUCK_RATIO = 0.1
-"""A finished pass that moved less than this share of what it submitted met pages that cannot move."""
+"""A finished pass that moved less than this share of what it met, huge pages without room included, met pages that
+cannot move."""
 
+FIRST_HOLD_SECONDS = 60.0
+"""The first hold for stalls and for ping-pong, whatever migrate.cooldown says."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """A process is left alone until `until`, for `reason`; `strikes` counts failures in a row."""
-
-    until: float
-    reason: Reason
-    detail: str
-    strikes: int
+_INTERRUPTED = frozenset({None, Reason.STOPPING, Reason.PRESSURE})
+"""Ends of a step after which its pass goes on where it stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +31,20 @@ class Pass:
     """One walk over a process's ranges towards `target`, spread over as many ticks as the budgets need."""
 
     target: NodeId
-    resume_at: int
-    submitted_pages: int
-    moved_pages: int
-    failed: Mapping[PageStatus, int]
+    move_id: int
+    resume_at: int = 0
+    submitted_pages: int = 0
+    moved_pages: int = 0
+    failed: Mapping[PageStatus, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionPass:
+    """One walk over a process's ranges that gives memory back."""
+
+    resume_at: int = 0
+    advised_pages: int = 0
+    evicted_pages: int = 0
 
 
 class Ledger:
@@ -46,83 +53,147 @@ class Ledger:
     def __init__(self, cooldown_seconds: float) -> None:
         self._cooldown_seconds = cooldown_seconds
         self._passes: dict[ProcessId, Pass] = {}
-        self._holds: dict[ProcessId, Hold] = {}
+        self._evictions: dict[ProcessId, EvictionPass] = {}
+        self._holds = Holds()
+        self._quarantine = Quarantine()
+
+    def set_cooldown(self, seconds: float) -> None:
+        """Let processes rest so long after a move from now on; holds that are under way stay as they are."""
+        self._cooldown_seconds = seconds
 
     def hold(self, process: ProcessId, now: float) -> Hold | None:
         """Return what holds the process at time `now`, or None."""
-        hold = self._holds.get(process)
-        return hold if hold is not None and now < hold.until else None
+        return self._holds.find(process, now)
+
+    def held_ranges(self, process: ProcessId, now: float) -> tuple[Span, ...]:
+        """Return the parts of its memory that are in quarantine at time `now`, ascending."""
+        return self._quarantine.held(process, now)
 
     def resume_at(self, process: ProcessId, target: NodeId) -> int:
         """Return the address where an unfinished pass towards `target` goes on; 0 for a new one."""
         going = self._passes.get(process)
         return going.resume_at if going is not None and going.target == target else 0
 
+    def move_id(self, process: ProcessId, target: NodeId) -> int:
+        """Return the move that an unfinished pass towards `target` is; 0 for a new one."""
+        going = self._passes.get(process)
+        return going.move_id if going is not None and going.target == target else 0
+
+    def eviction_resume_at(self, process: ProcessId) -> int:
+        """Return the address where an unfinished eviction goes on; 0 for a new one."""
+        going = self._evictions.get(process)
+        return 0 if going is None else going.resume_at
+
     def moving(self) -> frozenset[ProcessId]:
         """Return the processes with an unfinished pass."""
         return frozenset(self._passes)
 
+    def rest(self, process: ProcessId, detail: str, now: float) -> None:
+        """Leave a process alone for one cooldown: its memory has just been moved."""
+        self._holds.rest(process, Reason.COOLDOWN, detail, now + self._cooldown_seconds)
+
     def turn_down(self, process: ProcessId, reason: Reason, detail: str, now: float) -> None:
         """Leave a process alone for a while because asking again soon would give the same answer."""
-        self._strike(process, reason, detail, now)
+        self._holds.strike(process, reason, detail, now, self._cooldown_seconds)
 
     def record(self, outcome: MigrationOutcome, now: float) -> None:
         """Take note of what one step did."""
+        process, stopped_by = outcome.step.process, outcome.stopped_by
+        if stopped_by is Reason.OBSERVE_MODE:
+            return
+        after = self._pass_after(outcome)
+        self._passes.pop(process, None)
+        if stopped_by is Reason.EXITED:
+            return
+        self._quarantine.note_failed(process, outcome.failed_runs, now)
+        got_on = stopped_by is Reason.CHANGED and outcome.submitted_pages > 0
+        if stopped_by is not None and stopped_by not in _INTERRUPTED and not got_on:
+            self._strike(process, stopped_by, outcome.detail, now)
+        elif outcome.resume_at is not None:
+            self._passes[process] = after
+        else:
+            self._finish(process, after, now)
+
+    def record_eviction(self, outcome: EvictionOutcome, now: float) -> None:
+        """Take note of what one step of eviction did."""
+        step, stopped_by = outcome.step, outcome.stopped_by
+        if stopped_by is Reason.OBSERVE_MODE:
+            return
+        before = self._evictions.pop(step.process, None)
+        if before is None or step.resume_at == 0:
+            before = EvictionPass()
+        after = EvictionPass(
+            resume_at=outcome.resume_at or 0,
+            advised_pages=before.advised_pages + outcome.advised_pages,
+            evicted_pages=before.evicted_pages + (0 if step.cold_only else outcome.evicted_pages),
+        )
+        if stopped_by is Reason.EXITED:
+            return
+        if stopped_by is not None and stopped_by not in _INTERRUPTED:
+            self._strike(step.process, stopped_by, outcome.detail, now)
+        elif outcome.resume_at is not None:
+            self._evictions[step.process] = after
+        elif not step.cold_only and after.evicted_pages <= STUCK_RATIO * after.advised_pages:
+            told = f"{after.evicted_pages} of {after.advised_pages} pages could be evicted"
+            self._strike(step.process, Reason.QUARANTINE, told, now)
+        else:
+            told = f"{after.advised_pages * PAGE_BYTES >> 20} MiB {'marked as cold' if step.cold_only else 'evicted'}"
+            self.rest(step.process, told, now)
+
+    def record_return(self, process: ProcessId, runs: Iterable[MovedRun], *, ping_pong: str | None, now: float) -> None:
+        """Lock `runs`, which came back after they were moved; `ping_pong` tells why the whole process is held, too."""
+        self._quarantine.note_returned(process, runs, now)
+        if ping_pong is not None:
+            self._holds.strike(process, Reason.PING_PONG, ping_pong, now, FIRST_HOLD_SECONDS)
+
+    def stayed(self, process: ProcessId) -> None:
+        """Take note that what was moved is still where it was moved: the next ping-pong is the first again."""
+        self._holds.forgive_one(process, Reason.PING_PONG)
+
+    def release_shared(self) -> None:
+        """Try pages again that were left because other processes map them: now they may be moved."""
+        self._quarantine.release(PageStatus.SHARED.value)
+
+    def abandon_all_but(self, moving: AbstractSet[ProcessId], evicting: AbstractSet[ProcessId]) -> tuple[int, ...]:
+        """End the unfinished passes of processes that no policy wants to move, or evict, any more; return the moves."""
+        for process in self._evictions.keys() - evicting:
+            del self._evictions[process]
+        return tuple(self._passes.pop(process).move_id for process in self._passes.keys() - moving)
+
+    def forget_all_but(self, alive: AbstractSet[ProcessId]) -> tuple[int, ...]:
+        """Drop what is known of processes that are gone; return the moves that were under way."""
+        self._holds.forget_all_but(alive)
+        self._quarantine.forget_all_but(alive)
+        return self.abandon_all_but(alive, alive)
+
+    def _pass_after(self, outcome: MigrationOutcome) -> Pass:
         step = outcome.step
-        if outcome.stopped_by is Reason.OBSERVE_MODE:
-            return
-        if outcome.stopped_by is Reason.EXITED:
-            self._passes.pop(step.process, None)
-            return
         before = self._passes.get(step.process)
         if before is None or before.target != step.target or step.resume_at == 0:
-            before = Pass(target=step.target, resume_at=0, submitted_pages=0, moved_pages=0, failed={})
+            before = Pass(target=step.target, move_id=step.move_id)
         failed = dict(before.failed)
-        for status, pages in outcome.pages.items():
+        no_huge_page = {PageStatus.NO_HUGE_PAGE: outcome.passed_over.get(PageStatus.NO_HUGE_PAGE, 0)}
+        for status, pages in (*outcome.pages.items(), *no_huge_page.items()):
             if status is not PageStatus.MOVED and pages:
                 failed[status] = failed.get(status, 0) + pages
-        after = replace(
+        return replace(
             before,
             resume_at=outcome.resume_at or 0,
             submitted_pages=before.submitted_pages + outcome.submitted_pages,
             moved_pages=before.moved_pages + outcome.moved_pages,
             failed=failed,
         )
-        if outcome.stopped_by not in {None, Reason.STOPPING}:
-            self._passes.pop(step.process, None)
-            self._strike(step.process, outcome.stopped_by, outcome.detail, now)
-        elif outcome.resume_at is not None:
-            self._passes[step.process] = after
-        else:
-            self._passes.pop(step.process, None)
-            self._finish(step.process, after, now)
-
-    def abandon_all_but(self, wanted: AbstractSet[ProcessId]) -> None:
-        """End the unfinished passes of processes that no policy wants to move any more."""
-        for process in self._passes.keys() - wanted:
-            del self._passes[process]
-
-    def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
-        """Drop what is known of processes that are gone."""
-        for book in (self._passes, self._holds):
-            for process in [p for p in book if p not in alive]:
-                del book[process]
 
     def _finish(self, process: ProcessId, done: Pass, now: float) -> None:
         told = ", ".join(f"{pages} pages {status}" for status, pages in sorted(done.failed.items()))
-        if done.moved_pages < STUCK_RATIO * done.submitted_pages:
-            self._strike(process, Reason.QUARANTINE, told, now)
+        met_pages = done.submitted_pages + done.failed.get(PageStatus.NO_HUGE_PAGE, 0)
+        if done.moved_pages < STUCK_RATIO * met_pages or not done.moved_pages:
+            self._strike(process, Reason.QUARANTINE, told or "nothing was found that could be moved", now)
             return
         moved = f"moved {done.moved_pages * PAGE_BYTES >> 20} MiB to node {done.target}"
-        self._holds[process] = Hold(
-            until=now + self._cooldown_seconds,
-            reason=Reason.COOLDOWN,
-            detail=f"{moved}; left over: {told}" if told else moved,
-            strikes=0,
-        )
+        self._holds.forgive(process, but={Reason.PING_PONG})
+        self.rest(process, f"{moved}; left over: {told}" if told else moved, now)
 
     def _strike(self, process: ProcessId, reason: Reason, detail: str, now: float) -> None:
-        last = self._holds.get(process)
-        strikes = last.strikes + 1 if last is not None and last.reason is reason else 1
-        seconds = min(self._cooldown_seconds * 2 ** (strikes - 1), LONGEST_HOLD_SECONDS)
-        self._holds[process] = Hold(until=now + seconds, reason=reason, detail=detail, strikes=strikes)
+        first_seconds = FIRST_HOLD_SECONDS if reason is Reason.STALLED else self._cooldown_seconds
+        self._holds.strike(process, reason, detail, now, first_seconds)

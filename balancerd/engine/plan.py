@@ -1,17 +1,20 @@
 """From what policies want to what will be done in this tick: one arbitration for all of them.
 
-Whatever is turned down stays in the plan with its reason. The plan only reads the ledger.
+Whatever is turned down stays in the plan with its reason. The plan only reads the ledger and the budgets.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from balancerd.engine import quarantine, ranges
+from balancerd.engine.budgets import Budgets, NodePair
 from balancerd.engine.ledger import Ledger
-from balancerd.engine.movable import movable
-from balancerd.model.decision import Decision, Reason, Skip
+from balancerd.engine.movable import movable_bytes_by_node
+from balancerd.model.decision import Decision, Eviction, Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
-from balancerd.model.migration import MigrationPlan, MigrationStep, Range
-from balancerd.model.sample import PlacementSample, ProcessSample, Snapshot, Vma, VmaKind, VmaPlacement
+from balancerd.model.migration import EvictionStep, MigrationPlan, MigrationStep, Range
+from balancerd.model.sample import PlacementSample, Pressure, Snapshot
 from balancerd.model.topology import NodeMemory
 
 BY = "plan"
@@ -31,11 +34,16 @@ RESERVE_RATIO = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLimits:
-    """What one tick may move. `watermark_ratio` is the share of the target's memory to leave available."""
+    """What one tick may do beside its budgets. `watermark_ratio` is the share of the target to leave available.
 
-    budget_bytes: int
+    Above a pressure ratio (PSI, some avg10) nothing moves; None never waits. `move_all` moves shared pages, too.
+    """
+
     budget_seconds: float
     watermark_ratio: float
+    max_memory_pressure_ratio: float | None = None
+    max_cpu_pressure_ratio: float | None = None
+    move_all: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,132 +55,214 @@ class Planned:
     turn_down: tuple[Skip, ...]
 
 
-def make_plan(snapshot: Snapshot, decisions: Iterable[Decision], ledger: Ledger, limits: PlanLimits) -> Planned:
-    """Arbitrate: unfinished passes first, then by gain for cost. Every decision becomes a step or a skip."""
-    processes = {process.id: process for process in snapshot.survey.processes}
-    moving = ledger.moving()
-    room = {memory.node: _room_bytes(memory, limits) for memory in snapshot.survey.memory.values()}
-    left_bytes = limits.budget_bytes
-    steps: list[MigrationStep] = []
-    rejected: list[Skip] = []
-    read: set[ProcessId] = set()
-    turn_down: list[Skip] = []
-    claimed: dict[ProcessId, str] = {}
+def make_plan(
+    snapshot: Snapshot,
+    wanted: Iterable[Decision | Eviction],
+    ledger: Ledger,
+    budgets: Budgets,
+    limits: PlanLimits,
+    *,
+    claimed: AbstractSet[ProcessId] = frozenset(),
+    may_read: bool = True,
+) -> Planned:
+    """Arbitrate: unfinished passes first, then by gain for cost, then evictions. Each becomes a step or a skip.
 
+    `claimed` are processes whose memory someone else is moving. With `may_read` a process whose mempolicies are not
+    known is set aside its share of the budgets, for they are read and the plan is made again.
+    """
+    arbiter = _Arbiter(snapshot, ledger, budgets, limits)
+    arbiter.claimed = dict.fromkeys(claimed, "by a command")
+    arbiter.may_read = may_read
+    asked = tuple(wanted)
+    moving = ledger.moving()
+    decisions = [d for d in asked if isinstance(d, Decision)]
     for decision in sorted(decisions, key=lambda d: (d.process not in moving, -_merit(d), d.process)):
-        process = processes[decision.process]
-        placement = snapshot.placements[decision.process]
-        skip = _standing_objection(decision, process, ledger, snapshot.taken_at, claimed)
-        if skip is None and (
-            placement.mempolicies_at is None or snapshot.taken_at - placement.mempolicies_at > MEMPOLICY_FRESH_SECONDS
-        ):
-            read.add(decision.process)
-            skip = _no(decision, Reason.MEMPOLICY_UNREAD)
-        ranges: tuple[Range, ...] = ()
-        if skip is None:
-            ranges = movable_ranges(placement, decision.target)
-            if not ranges:
-                skip = _no(decision, Reason.MEMPOLICY, _explain_policies(placement, decision.target))
-                turn_down.append(skip)
-        allowed_bytes = min(left_bytes, room.get(decision.target, 0))
-        if skip is None and room.get(decision.target, 0) < min(decision.misplaced_bytes, SMALLEST_STEP_BYTES):
-            memory = snapshot.survey.memory.get(decision.target)
-            available = 0 if memory is None else memory.available_bytes
-            skip = _no(decision, Reason.TARGET_FULL, f"node {decision.target}: {available >> 20} MiB available")
-        elif skip is None and left_bytes < min(decision.misplaced_bytes, SMALLEST_STEP_BYTES):
-            skip = _no(decision, Reason.MIGRATION_BUDGET)
+        arbiter.judge(decision)
+    for eviction in asked:
+        if isinstance(eviction, Eviction):
+            arbiter.judge_eviction(eviction)
+    return Planned(
+        plan=MigrationPlan(
+            steps=tuple(arbiter.steps), rejected=tuple(arbiter.rejected), evictions=tuple(arbiter.evictions)
+        ),
+        read_mempolicies=frozenset(arbiter.read),
+        turn_down=tuple(arbiter.turn_down),
+    )
+
+
+class _Arbiter:
+    """What is left of room and budgets while one decision after the other is judged."""
+
+    def __init__(self, snapshot: Snapshot, ledger: Ledger, budgets: Budgets, limits: PlanLimits) -> None:
+        self._snapshot, self._ledger, self._limits = snapshot, ledger, limits
+        self._now = snapshot.taken_at
+        self._processes = {process.id: process for process in snapshot.survey.processes}
+        self._room = {memory.node: room_bytes(memory, limits) for memory in snapshot.survey.memory.values()}
+        self._draft = budgets.draft(self._now)
+        self._evict_bytes = budgets.allowed_eviction_bytes(self._now)
+        self.claimed: dict[ProcessId, str] = {}
+        self.may_read = True
+        self.steps: list[MigrationStep] = []
+        self.evictions: list[EvictionStep] = []
+        self.rejected: list[Skip] = []
+        self.read: set[ProcessId] = set()
+        self.turn_down: list[Skip] = []
+
+    def judge(self, decision: Decision) -> None:
+        """Make it a step or a skip, and take from room and budgets what the step is expected to need."""
+        skip = self._standing_objection(decision) or self._objection_to_target(decision)
         if skip is not None:
-            rejected.append(skip)
-            continue
-        claimed[decision.process] = decision.policy
-        taken = min(allowed_bytes, decision.misplaced_bytes)
-        left_bytes -= taken
-        room[decision.target] -= taken
-        steps.append(
-            MigrationStep(
-                policy=decision.policy,
-                process=decision.process,
-                target=decision.target,
-                ranges=ranges,
-                resume_at=ledger.resume_at(decision.process, decision.target),
-                budget_bytes=allowed_bytes,
-                budget_seconds=limits.budget_seconds,
-                reason=decision.reason,
+            self.rejected.append(skip)
+            return
+        placement = self._snapshot.placements[decision.process]
+        pairs = _wanted_pairs(placement, decision.target)
+        allowance = self._draft.allow(decision.process, pairs)
+        smallest = min(decision.misplaced_bytes, SMALLEST_STEP_BYTES)
+        budget_bytes = min(allowance.budget_bytes, self._room.get(decision.target, 0))
+        if allowance.budget_bytes < smallest:
+            self.rejected.append(_no(decision, allowance.reason, allowance.detail))
+            return
+        found: tuple[Range, ...] | Skip
+        if not self._are_mempolicies_fresh(placement):
+            self.read.add(decision.process)
+            found = _no(decision, Reason.MEMPOLICY_UNREAD)
+        else:
+            found = self._ranges(decision, placement)
+        if isinstance(found, Skip):
+            self.rejected.append(found)
+            if found.reason is not Reason.MEMPOLICY_UNREAD or not self.may_read:
+                return
+        else:
+            self.steps.append(self._step(decision, found, budget_bytes))
+        self.claimed[decision.process] = f"by policy {decision.policy}"
+        taken = min(budget_bytes, decision.misplaced_bytes)
+        self._draft.promise(decision.process, pairs, taken)
+        self._room[decision.target] = self._room.get(decision.target, 0) - taken
+
+    def judge_eviction(self, eviction: Eviction) -> None:
+        """Make it a step or a skip, and take from the budget what the step may need."""
+        skip = self._standing_objection(eviction)
+        smallest = min(eviction.evict_bytes, SMALLEST_STEP_BYTES)
+        found = ranges.evictable_ranges(self._snapshot.placements[eviction.process])
+        if skip is None and self._evict_bytes < smallest:
+            skip = _no(eviction, Reason.MIGRATION_BUDGET, "evict.rate_limit")
+        if skip is None and not found:
+            skip = _no(eviction, Reason.NOTHING_PRESENT, "no private mapping holds any memory")
+        if skip is not None:
+            self.rejected.append(skip)
+            return
+        budget_bytes = min(self._evict_bytes, eviction.evict_bytes)
+        self._evict_bytes -= budget_bytes
+        self.claimed[eviction.process] = f"by policy {eviction.policy}"
+        self.evictions.append(
+            EvictionStep(
+                policy=eviction.policy,
+                process=eviction.process,
+                ranges=found,
+                resume_at=self._ledger.eviction_resume_at(eviction.process),
+                budget_bytes=budget_bytes,
+                budget_seconds=self._limits.budget_seconds,
+                cold_only=eviction.cold_only,
+                reason=eviction.reason,
             )
         )
-    return Planned(
-        plan=MigrationPlan(steps=tuple(steps), rejected=tuple(rejected)),
-        read_mempolicies=frozenset(read),
-        turn_down=tuple(turn_down),
-    )
+
+    def _standing_objection(self, wanted: Decision | Eviction) -> Skip | None:
+        if wanted.process in self.claimed:
+            return _no(wanted, Reason.CLAIMED, self.claimed[wanted.process])
+        pressure = explain_pressure(
+            self._snapshot.survey.pressure, self._limits, memory_only=isinstance(wanted, Eviction)
+        )
+        if pressure is not None:
+            return _no(wanted, Reason.PRESSURE, pressure)
+        hold = self._ledger.hold(wanted.process, self._now)
+        if hold is not None:
+            wait = f"again in {hold.until - self._now:.0f} s"
+            return _no(wanted, hold.reason, f"{hold.detail}; {wait}" if hold.detail else wait)
+        return None
+
+    def _objection_to_target(self, decision: Decision) -> Skip | None:
+        target, allowed = decision.target, self._processes[decision.process].mems_allowed
+        if allowed is None:
+            return _no(decision, Reason.OUTSIDE_CPUSET, "its Mems_allowed could not be read")
+        if target not in allowed:
+            told = f"node {target} is not in its Mems_allowed {format_id_list(allowed)}"
+            return _no(decision, Reason.OUTSIDE_CPUSET, told)
+        held = self._ledger.held_ranges(decision.process, self._now)
+        found = ranges.candidates(self._snapshot.placements[decision.process], target)
+        if held and found and not ranges.outside_quarantine(found, target, held):
+            return _no(decision, Reason.QUARANTINE, quarantine.explain(held, self._now))
+        if self._room.get(target, 0) < min(decision.misplaced_bytes, SMALLEST_STEP_BYTES):
+            memory = self._snapshot.survey.memory.get(target)
+            available = 0 if memory is None else memory.available_bytes
+            return _no(decision, Reason.TARGET_FULL, f"node {target}: {available >> 20} MiB available")
+        return None
+
+    def _are_mempolicies_fresh(self, placement: PlacementSample) -> bool:
+        read_at = placement.mempolicies_at
+        return read_at is not None and self._now - read_at <= MEMPOLICY_FRESH_SECONDS
+
+    def _ranges(self, decision: Decision, placement: PlacementSample) -> tuple[Range, ...] | Skip:
+        """Return where to move from. A process whose mempolicies forbid it all is to be left alone for a while."""
+        found = ranges.candidates(placement, decision.target)
+        free = ranges.without_mempolicy(found)
+        if not ranges.to_ranges(free, ()):
+            skip = _no(decision, Reason.MEMPOLICY, ranges.explain_mempolicies(found))
+            self.turn_down.append(skip)
+            return skip
+        held = self._ledger.held_ranges(decision.process, self._now)
+        left = ranges.to_ranges(ranges.outside_quarantine(free, decision.target, held), held)
+        return left or _no(decision, Reason.QUARANTINE, quarantine.explain(held, self._now))
+
+    def _step(self, decision: Decision, found: tuple[Range, ...], budget_bytes: int) -> MigrationStep:
+        process, target = decision.process, decision.target
+        return MigrationStep(
+            policy=decision.policy,
+            process=process,
+            target=target,
+            ranges=found,
+            resume_at=self._ledger.resume_at(process, target),
+            budget_bytes=budget_bytes,
+            budget_seconds=self._limits.budget_seconds,
+            reason=decision.reason,
+            move_all=self._limits.move_all,
+            move_id=self._ledger.move_id(process, target),
+        )
 
 
 def movable_ranges(placement: PlacementSample, target: NodeId) -> tuple[Range, ...]:
-    """Return the ranges, ascending, that may hold pages to move: sampled off the target, or too small to be sampled.
-
-    Left out: mappings with an explicit mempolicy or one not read yet, and those that are not movable at all.
-    """
-    return tuple(
-        Range(start=vma.start, end=vma.end, page_bytes=vma.page_bytes)
-        for placed in sorted(movable(placement), key=lambda p: p.vma.start)
-        if (vma := placed.vma).page_bytes is not None
-        and vma.mempolicy is not None
-        and not vma.mempolicy.explicit
-        and _is_candidate(placed, target)
-    )
+    """Return the ranges, ascending, that may hold pages to move and for which nobody chose a mempolicy."""
+    return ranges.to_ranges(ranges.without_mempolicy(ranges.candidates(placement, target)), ())
 
 
-def _is_candidate(placed: VmaPlacement, target: NodeId) -> bool:
-    if any(pages > 0 for node, pages in placed.pages_by_node.items() if node != target):
-        return True
-    unsampled = not placed.absent_pages and not any(placed.pages_by_node.values())
-    return unsampled and placed.vma.kind is not VmaKind.FILE
-
-
-def _standing_objection(
-    decision: Decision, process: ProcessSample, ledger: Ledger, now: float, claimed: Mapping[ProcessId, str]
-) -> Skip | None:
-    if decision.process in claimed:
-        return _no(decision, Reason.CLAIMED, f"by policy {claimed[decision.process]}")
-    hold = ledger.hold(decision.process, now)
-    if hold is not None:
-        wait = f"again in {hold.until - now:.0f} s"
-        return _no(decision, hold.reason, f"{hold.detail}; {wait}" if hold.detail else wait)
-    if process.mems_allowed is None:
-        return _no(decision, Reason.CPUSET, "its Mems_allowed could not be read")
-    if decision.target not in process.mems_allowed:
-        allowed = format_id_list(process.mems_allowed)
-        return _no(decision, Reason.CPUSET, f"node {decision.target} is not in its Mems_allowed {allowed}")
-    return None
-
-
-def _room_bytes(memory: NodeMemory, limits: PlanLimits) -> int:
+def room_bytes(memory: NodeMemory, limits: PlanLimits) -> int:
+    """Return how much may be moved to a node: what is available beyond its watermark and the reserve."""
     reserve = min(RESERVE_BYTES, int(RESERVE_RATIO * memory.total_bytes))
     kept = memory.high_watermark_bytes + max(int(limits.watermark_ratio * memory.total_bytes), reserve)
     return max(0, memory.available_bytes - kept)
+
+
+def explain_pressure(pressure: Pressure, limits: PlanLimits, *, memory_only: bool = False) -> str | None:
+    """Return which pressure is above its limit, and the figures; None when none is, or none is known."""
+    memory = ("memory", pressure.memory_ratio, limits.max_memory_pressure_ratio)
+    cpu = ("CPU", pressure.cpu_ratio, limits.max_cpu_pressure_ratio)
+    told = [
+        f"{name} pressure {ratio:.1%} is above {limit:.1%}"
+        for name, ratio, limit in ((memory,) if memory_only else (memory, cpu))
+        if ratio is not None and limit is not None and ratio > limit
+    ]
+    return ", ".join(told) or None
+
+
+def _wanted_pairs(placement: PlacementSample, target: NodeId) -> dict[NodePair, int]:
+    """Return the misplaced bytes by pair of nodes, as far as the sample tells."""
+    held = movable_bytes_by_node(placement)
+    return {(source, target): size for source, size in held.items() if source != target}
 
 
 def _merit(decision: Decision) -> float:
     return decision.gain_cores / decision.cost_seconds if decision.cost_seconds > 0 else decision.gain_cores
 
 
-def _no(decision: Decision, reason: Reason, detail: str = "") -> Skip:
-    return Skip(by=BY, process=decision.process, reason=reason, detail=detail)
-
-
-def _explain_policies(placement: PlacementSample, target: NodeId) -> str:
-    modes = sorted(
-        {
-            _policy_text(vma)
-            for placed in movable(placement)
-            if (vma := placed.vma).mempolicy is not None and vma.mempolicy.explicit and _is_candidate(placed, target)
-        }
-    )
-    return ", ".join(modes) or "no mapping that may be moved holds any of it"
-
-
-def _policy_text(vma: Vma) -> str:
-    if vma.mempolicy is None:
-        return "unread"
-    nodes = format_id_list(vma.mempolicy.nodes)
-    return f"{vma.mempolicy.mode}:{nodes}" if nodes else vma.mempolicy.mode
+def _no(wanted: Decision | Eviction, reason: Reason, detail: str = "") -> Skip:
+    return Skip(by=BY, process=wanted.process, reason=reason, detail=detail)

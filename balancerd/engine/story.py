@@ -2,22 +2,26 @@
 
 from collections.abc import Iterable, Mapping
 
-from balancerd.model.decision import REASON_TEXT, Decision, Reason, Verdict
+from balancerd.model.decision import REASON_TEXT, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome, PageStatus
 from balancerd.model.report import ProcessReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
 from balancerd.model.topology import Topology
 
 
 def tell(
-    snapshot: Snapshot, verdicts: Iterable[Verdict], outcomes: Iterable[MigrationOutcome]
+    snapshot: Snapshot,
+    verdicts: Iterable[Verdict],
+    outcomes: Iterable[MigrationOutcome],
+    evictions: Iterable[EvictionOutcome] = (),
 ) -> tuple[ProcessReport, ...]:
     """Return one report for each surveyed process, in the order of the survey."""
     by_process: dict[ProcessId, list[Verdict]] = {}
     for verdict in verdicts:
         by_process.setdefault(verdict.process, []).append(verdict)
     moved = {outcome.step.process: outcome for outcome in outcomes}
+    evicted = {outcome.step.process: outcome for outcome in evictions}
     return tuple(
         report(
             process,
@@ -25,6 +29,7 @@ def tell(
             tuple(by_process.get(process.id, ())),
             moved.get(process.id),
             snapshot.survey.topology,
+            eviction=evicted.get(process.id),
         )
         for process in snapshot.survey.processes
     )
@@ -36,10 +41,12 @@ def report(
     verdicts: tuple[Verdict, ...],
     outcome: MigrationOutcome | None,
     topology: Topology,
+    *,
+    eviction: EvictionOutcome | None = None,
 ) -> ProcessReport:
     """Return what became of one process, and the reason that counts."""
     run = run_ratio(process, topology)
-    reason, detail = _final(verdicts, outcome)
+    reason, detail = _final(verdicts, outcome, eviction)
     return ProcessReport(
         process=process,
         placement=placement,
@@ -72,11 +79,15 @@ def local_ratio(run: Mapping[NodeId, float] | None, placement: PlacementSample |
     return sum(min(share, held.get(node, 0) / total) for node, share in run.items()) if total else None
 
 
-def _final(verdicts: tuple[Verdict, ...], outcome: MigrationOutcome | None) -> tuple[Reason, str]:
+def _final(
+    verdicts: tuple[Verdict, ...], outcome: MigrationOutcome | None, eviction: EvictionOutcome | None
+) -> tuple[Reason, str]:
     if outcome is not None:
         return outcome.stopped_by or outcome.step.reason, _tell_outcome(outcome)
-    decided = [v for v in verdicts if isinstance(v, Decision)]
-    rejected = [v for v in verdicts if not isinstance(v, Decision) and v.by in {"plan", "tick"}]
+    if eviction is not None:
+        return eviction.stopped_by or eviction.step.reason, _tell_eviction(eviction)
+    decided = [v for v in verdicts if not isinstance(v, Skip)]
+    rejected = [v for v in verdicts if isinstance(v, Skip) and v.by in {"plan", "tick"}]
     for last in (*reversed(rejected), *reversed(decided), *reversed(verdicts)):
         return last.reason, last.detail
     return Reason.NOT_SAMPLED, REASON_TEXT[Reason.NOT_SAMPLED]
@@ -92,4 +103,15 @@ def _tell_outcome(outcome: MigrationOutcome) -> str:
         if pages and status is not PageStatus.MOVED
     )
     more = "; ".join(part for part in (failed, outcome.detail) if part)
+    return f"{told}; {more}" if more else told
+
+
+def _tell_eviction(outcome: EvictionOutcome) -> str:
+    verb = "marked" if outcome.step.cold_only else "evicted"
+    pages = outcome.advised_pages if outcome.step.cold_only else outcome.evicted_pages
+    if outcome.stopped_by is Reason.OBSERVE_MODE:
+        return "would mark memory as cold" if outcome.step.cold_only else "would evict memory"
+    told = f"{verb} {pages * PAGE_BYTES >> 20} MiB"
+    kept = "" if outcome.step.cold_only or not outcome.kept_pages else f"{outcome.kept_pages} pages stayed"
+    more = "; ".join(part for part in (kept, outcome.detail) if part)
     return f"{told}; {more}" if more else told

@@ -1,16 +1,18 @@
-"""One tick: survey, select, sample, decide, plan, migrate, report. The world is reached through ports only."""
+"""One tick: survey, select, sample, verify, decide, plan, migrate, report. The world is reached through ports only."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from balancerd.engine.ledger import Ledger
+from balancerd.engine.budgets import Rates
 from balancerd.engine.looks import Looks
-from balancerd.engine.plan import PlanLimits, make_plan
+from balancerd.engine.memory import EngineMemory
+from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.engine.select import Criteria, select
 from balancerd.engine.story import tell
-from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip, Verdict
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import MigrationOutcome, MigrationPlan
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
 from balancerd.ports import Clock, Kernel, Policy, SurveyScope
@@ -20,19 +22,24 @@ from balancerd.ports import Clock, Kernel, Policy, SurveyScope
 class Settings:
     """The numbers of one configuration that the engine itself obeys.
 
-    `scan_budget_seconds` bounds the sampling of one tick; `limits` the migration of one tick.
+    `scan_budget_seconds` bounds the looking of one tick; `limits` and `rates` what it moves.
     """
 
     criteria: Criteria
     scan_budget_seconds: float
     limits: PlanLimits
+    rates: Rates
     cooldown_seconds: float
     observing: frozenset[str] = frozenset()
     """Names of the policies whose decisions are told but never acted on."""
 
 
 class Engine:
-    """Runs ticks. Its memory is the last snapshot, the ledger, and who could not be read, and why."""
+    """Runs ticks under one configuration.
+
+    `memory` outlives it; its own are the last snapshot, and who could not be read, and why. `claimed` tells whose
+    memory someone else is moving at the moment.
+    """
 
     def __init__(
         self,
@@ -42,13 +49,17 @@ class Engine:
         policies: Sequence[Policy],
         settings: Settings,
         should_stop: Callable[[], bool],
+        memory: EngineMemory,
+        claimed: Callable[[], frozenset[ProcessId]] = frozenset,
     ) -> None:
         self._kernel = kernel
         self._clock = clock
         self._policies = tuple(policies)
         self._settings = settings
         self._should_stop = should_stop
-        self._ledger = Ledger(settings.cooldown_seconds)
+        self._claimed = claimed
+        self._memory = memory
+        memory.obey(cooldown_seconds=settings.cooldown_seconds, rates=settings.rates, move_all=settings.limits.move_all)
         self._before: Snapshot | None = None
         self._missed: dict[ProcessId, Skip] = {}
         self._looks = Looks()
@@ -68,9 +79,9 @@ class Engine:
         survey = self._kernel.survey(
             SurveyScope(min_rss_bytes=settings.criteria.min_rss_bytes, min_cpu_cores=settings.criteria.min_cpu_cores)
         )
-        alive = {process.id for process in survey.processes}
+        alive = frozenset(process.id for process in survey.processes)
         known = {} if self._before is None else {p: s for p, s in self._before.placements.items() if p in alive}
-        self._ledger.forget_all_but(alive)
+        self._memory.forget_all_but(alive, survey.taken_at)
         self._looks.forget_all_but(alive)
         watch.lap("survey")
 
@@ -78,7 +89,7 @@ class Engine:
             survey,
             settings.criteria,
             known=known,
-            wanted=self._ledger.moving() | self._moved,
+            wanted=self._memory.ledger.moving() | self._moved,
             looks=self._looks,
             budget_seconds=settings.scan_budget_seconds,
         )
@@ -93,30 +104,30 @@ class Engine:
         snapshot = Snapshot(taken_at=survey.taken_at, survey=survey, placements=known, eligible=selection.eligible)
         watch.lap("sample")
 
+        spent_seconds = sum(placement.seconds for placement in sampling.placements)
+        returns = self._look_at_returns(settings.scan_budget_seconds - spent_seconds)
+        watch.lap("verify")
+
         verdicts, policy_errors = self._decide(Window(now=snapshot, before=self._before))
         unknown = {skip.process for skip in (*selection.skips, *self._missed.values())}
         verdicts = tuple(v for v in verdicts if not (_is_not_sampled(v) and v.process in unknown))
         watch.lap("decide")
 
-        decisions = [v for v in verdicts if isinstance(v, Decision) and v.process in known]
+        wanted = [v for v in verdicts if not isinstance(v, Skip) and v.process in known]
         observed = tuple(
             Skip(by="tick", process=v.process, reason=Reason.OBSERVE_MODE, detail=f"policy {v.policy}; {v.detail}")
-            for v in decisions
+            for v in wanted
             if v.policy in settings.observing
         )
-        acting = [v for v in decisions if v.policy not in settings.observing]
-        planned = make_plan(snapshot, acting, self._ledger, settings.limits)
-        if planned.read_mempolicies:  # dear, so only for what would move now, and then at once
-            snapshot = self._read_mempolicies(snapshot, planned.read_mempolicies)
-            planned = make_plan(snapshot, acting, self._ledger, settings.limits)
-        self._ledger.abandon_all_but({decision.process for decision in decisions})
-        for skip in planned.turn_down:
-            self._ledger.turn_down(skip.process, skip.reason, skip.detail, survey.taken_at)
+        snapshot, planned = self._plan(snapshot, [v for v in wanted if v.policy not in settings.observing])
+        self._take_note(wanted, planned.turn_down, survey.taken_at)
         watch.lap("plan")
 
-        outcomes, unstarted = self._migrate(planned.plan)
+        end = self._clock.now() + settings.limits.budget_seconds
+        outcomes, unstarted = self._migrate(planned.plan, end)
+        evictions, unstarted_evictions = self._evict(planned.plan, end)
         self._moved = frozenset(outcome.step.process for outcome in outcomes if outcome.submitted_pages)
-        plan = MigrationPlan(steps=planned.plan.steps, rejected=observed + planned.plan.rejected + unstarted)
+        plan = replace(planned.plan, rejected=observed + planned.plan.rejected + unstarted + unstarted_evictions)
         watch.lap("migrate")
 
         self._before = snapshot
@@ -134,10 +145,52 @@ class Engine:
             verdicts=everything,
             plan=plan,
             outcomes=outcomes,
-            processes=tell(snapshot, everything, outcomes),
+            evictions=evictions,
+            returns=returns,
+            processes=tell(snapshot, everything, outcomes, evictions),
             phase_seconds=watch.laps,
             policy_errors=policy_errors,
         )
+
+    def _plan(self, snapshot: Snapshot, wanted: Sequence[Decision | Eviction]) -> tuple[Snapshot, Planned]:
+        """Plan; what is to move needs its mempolicies, which are dear: read them, and plan again."""
+        memory, limits, claimed = self._memory, self._settings.limits, self._claimed()
+        planned = make_plan(snapshot, wanted, memory.ledger, memory.budgets, limits, claimed=claimed)
+        if planned.read_mempolicies:
+            snapshot = self._read_mempolicies(snapshot, planned.read_mempolicies)
+            planned = make_plan(
+                snapshot, wanted, memory.ledger, memory.budgets, limits, claimed=claimed, may_read=False
+            )
+        return snapshot, planned
+
+    def _take_note(self, wanted: Iterable[Decision | Eviction], turn_down: Iterable[Skip], now: float) -> None:
+        """End the passes that nobody wants any more, and hold back whom asking again would not change."""
+        moving = {v.process for v in wanted if isinstance(v, Decision)}
+        evicting = {v.process for v in wanted if isinstance(v, Eviction)}
+        for move_id in self._memory.ledger.abandon_all_but(moving, evicting):
+            self._memory.moves.end(move_id, now)
+        for skip in turn_down:
+            self._memory.ledger.turn_down(skip.process, skip.reason, skip.detail, now)
+
+    def _look_at_returns(self, budget_seconds: float) -> tuple[RunsNow, ...]:
+        """Ask where pages moved earlier are now, for as long as the budget lasts, but for one process always."""
+        found: list[RunsNow] = []
+        returns, ledger = self._memory.returns, self._memory.ledger
+        begin = now = self._clock.now()
+        for index, request in enumerate(returns.due(now)):
+            now = self._clock.now()
+            if index and now - begin >= budget_seconds:
+                break
+            answer = self._kernel.verify(request)
+            if isinstance(answer, Skip):
+                returns.put_off(request.process, answer.reason, now)
+                continue
+            found.append(answer)
+            judgement = returns.judge(request, answer, now)
+            ledger.record_return(request.process, judgement.returned, ping_pong=judgement.ping_pong, now=now)
+            if judgement.is_settled:
+                ledger.stayed(request.process)
+        return tuple(found)
 
     def _read_mempolicies(self, snapshot: Snapshot, processes: frozenset[ProcessId]) -> Snapshot:
         """Return the snapshot with these processes sampled again, their mempolicies this time included."""
@@ -153,7 +206,7 @@ class Engine:
         return replace(snapshot, placements={**snapshot.placements, **placements})
 
     def _note_missed(
-        self, placements: Iterable[PlacementSample], missed: Iterable[Skip], alive: set[ProcessId]
+        self, placements: Iterable[PlacementSample], missed: Iterable[Skip], alive: AbstractSet[ProcessId]
     ) -> None:
         for placement in placements:
             self._missed.pop(placement.process, None)
@@ -165,26 +218,52 @@ class Engine:
         errors: dict[str, str] = {}
         for policy in self._policies:
             try:
-                verdicts += policy.decide(window)
+                verdicts += tuple(_checked(policy.decide(window)))
             except Exception as error:  # noqa: BLE001 - a policy may come from anyone; the tick goes on without it
                 errors[policy.name] = f"{type(error).__name__}: {error}"
         return tuple(verdicts), errors
 
-    def _migrate(self, plan: MigrationPlan) -> tuple[tuple[MigrationOutcome, ...], tuple[Skip, ...]]:
+    def _migrate(self, plan: MigrationPlan, end: float) -> tuple[tuple[MigrationOutcome, ...], tuple[Skip, ...]]:
         outcomes: list[MigrationOutcome] = []
         unstarted: list[Skip] = []
-        end = self._clock.now() + self._settings.limits.budget_seconds
         for step in plan.steps:
             left = end - self._clock.now()
-            if self._should_stop():
-                unstarted.append(Skip(by="tick", process=step.process, reason=Reason.STOPPING))
-            elif left <= 0:
-                unstarted.append(Skip(by="tick", process=step.process, reason=Reason.MIGRATION_BUDGET))
-            else:
-                outcome = self._kernel.migrate(replace(step, budget_seconds=left), self._should_stop)
-                self._ledger.record(outcome, self._clock.now())
-                outcomes.append(outcome)
+            skip = self._reason_not_to_start(step.process, left)
+            if skip is not None:
+                unstarted.append(skip)
+                continue
+            outcome = self._kernel.migrate(replace(self._with_move(step), budget_seconds=left), self._should_stop)
+            self._memory.record(outcome, self._clock.now())
+            outcomes.append(outcome)
         return tuple(outcomes), tuple(unstarted)
+
+    def _evict(self, plan: MigrationPlan, end: float) -> tuple[tuple[EvictionOutcome, ...], tuple[Skip, ...]]:
+        outcomes: list[EvictionOutcome] = []
+        unstarted: list[Skip] = []
+        for step in plan.evictions:
+            left = end - self._clock.now()
+            skip = self._reason_not_to_start(step.process, left)
+            if skip is not None:
+                unstarted.append(skip)
+                continue
+            outcome = self._kernel.evict(replace(step, budget_seconds=left), self._should_stop)
+            self._memory.record_eviction(outcome, self._clock.now())
+            outcomes.append(outcome)
+        return tuple(outcomes), tuple(unstarted)
+
+    def _reason_not_to_start(self, process: ProcessId, left_seconds: float) -> Skip | None:
+        if self._should_stop():
+            return Skip(by="tick", process=process, reason=Reason.STOPPING)
+        if left_seconds <= 0:
+            return Skip(by="tick", process=process, reason=Reason.MIGRATION_BUDGET, detail="no time was left for it")
+        return None
+
+    def _with_move(self, step: MigrationStep) -> MigrationStep:
+        """Return the step as part of a move: the one under way, or a new one."""
+        if step.move_id:
+            return step
+        now = self._clock.now()
+        return replace(step, move_id=self._memory.moves.open(step.process, step.policy, step.target, step.reason, now))
 
 
 class _Watch:
@@ -199,6 +278,14 @@ class _Watch:
         now = self._clock.now()
         self.laps[phase] = now - self._last
         self._last = now
+
+
+def _checked(verdicts: Iterable[Verdict]) -> Iterable[Verdict]:
+    """Yield the verdicts of a policy; raise ValueError when it wants to move memory for no reason that there is."""
+    for verdict in verdicts:
+        if not isinstance(verdict, Skip) and verdict.reason not in MIGRATION_REASONS:
+            raise ValueError(f"{verdict.reason.value} is no reason to move memory")
+        yield verdict
 
 
 def _is_not_sampled(verdict: Verdict) -> bool:

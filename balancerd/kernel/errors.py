@@ -19,5 +19,13 @@ class ProcessGoneError(Exception):
     """The process exited, or its pid belongs to another process by now."""
 
 
+class ClaimedError(Exception):
+    """Somebody else is moving this memory: another part of this process, or another balancerd."""
+
+
+class ChangedError(Exception):
+    """The mappings of the process have changed so much that nothing is left of what was asked for."""
+
+
 class AccountingError(Exception):
     """Pages went into a call and did not come out under any status: a defect, never to be hidden."""

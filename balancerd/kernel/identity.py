@@ -42,6 +42,11 @@ class HeldProcess:
     ) -> None:
         os.close(self._fd)
 
+    @property
+    def fd(self) -> int:
+        """The pidfd, as process_madvise(2) wants it."""
+        return self._fd
+
     def alive(self) -> bool:
         """Whether the process still runs: its pidfd becomes readable when it exits."""
         return not self._poll.poll(0)

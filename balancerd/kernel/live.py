@@ -1,46 +1,63 @@
 """The Kernel port on the real machine. Owns how its parts come together; each part knows only its own files."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from balancerd import native
+from balancerd.kernel.calls import MigrateCore
+from balancerd.kernel.claims import Claims
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import ParseError, ProcessGoneError
+from balancerd.kernel.evict import EvictCore, Evictor
+from balancerd.kernel.mappings import Mappings
 from balancerd.kernel.memory import read_high_watermarks, read_hugetlb_in_use, read_memory
-from balancerd.kernel.migrate import MigrateCore, Mover
-from balancerd.kernel.placement import PlacementCore, PlacementReader
+from balancerd.kernel.migrate import Mover
+from balancerd.kernel.pacing import Pace, Pacer
+from balancerd.kernel.placement import PlacementReader
+from balancerd.kernel.pressure import read_pressure
 from balancerd.kernel.process_files import ProcessFiles
 from balancerd.kernel.survey import SurveyCore, Surveyor
 from balancerd.kernel.topology import OnlineSets, read_online_sets, read_topology
+from balancerd.kernel.verify import Verifier
+from balancerd.kernel.whole import WHOLE_SAMPLES, WholeCore, WholeMover
 from balancerd.model.decision import Reason, Skip
-from balancerd.model.ids import NodeId
-from balancerd.model.migration import MigrationOutcome, MigrationStep
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.migration import (
+    EvictionOutcome,
+    EvictionStep,
+    MigrationOutcome,
+    MigrationStep,
+    RunsNow,
+    VerifyRequest,
+    WholeMove,
+)
 from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Sampling, Survey
-from balancerd.model.topology import Topology
+from balancerd.model.topology import NodeMemory, Topology
 from balancerd.ports import Clock, SurveyScope
 
 _WATERMARKS_SECONDS = 60.0
 """Watermarks follow vm.min_free_kbytes and hotplug; zoneinfo grows with nodes times CPUs, so it is read this rarely."""
 
 
-class Core(SurveyCore, PlacementCore, MigrateCore, Protocol):
+class Core(SurveyCore, MigrateCore, EvictCore, WholeCore, Protocol):
     """Everything that the kernel room asks of balancerd.native."""
 
 
 class LiveKernel:
     """Surveys, samples and migrates the processes of this machine.
 
-    `stall_target_seconds` is how long one call may take, roughly; `phase` returns numbers in [0, 1) that
-    samples start at. Construction opens `procfs`; nothing is read before the first survey.
+    `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at. Construction opens `procfs`;
+    nothing is read before the first survey.
     """
 
     def __init__(
         self,
         clock: Clock,
         *,
-        stall_target_seconds: float,
+        pace: Pace,
         procfs: Path = Path("/proc"),
         sysfs: Path = Path("/sys"),
         core: Core = native,
@@ -52,8 +69,15 @@ class LiveKernel:
         self._sysfs = sysfs
         self._files = ProcessFiles(str(procfs))
         self._surveyor = Surveyor(core, self._files, clock, boottime)
-        self._placements = PlacementReader(core, clock, str(procfs), phase)
-        self._mover = Mover(core, clock, stall_target_seconds, str(procfs))
+        mappings = Mappings(clock, str(procfs))
+        self._placements = PlacementReader(core, clock, str(procfs), phase, mappings=mappings)
+        self._pacer = Pacer(clock, pace, str(procfs))
+        claims = Claims(mappings)
+        self._mover = Mover(core, clock, self._pacer, claims, sysfs=str(sysfs), phase=phase)
+        self._evictor = Evictor(core, self._pacer, claims)
+        self._verifier = Verifier(core, str(procfs), str(sysfs), phase)
+        counted = PlacementReader(core, clock, str(procfs), phase, samples=WHOLE_SAMPLES, mappings=mappings)
+        self._whole_mover = WholeMover(core, clock, claims, counted)
         self._topology: tuple[OnlineSets, Topology] | None = None
         self._watermarks: tuple[float, dict[NodeId, int]] | None = None
 
@@ -77,13 +101,11 @@ class LiveKernel:
     def survey(self, scope: SurveyScope) -> Survey:
         """Look at the machine and every process. Raises OSError or ParseError when the machine cannot be read."""
         topology = self.topology()
-        now = self._clock.now()
-        if self._watermarks is None or now - self._watermarks[0] >= _WATERMARKS_SECONDS:
-            self._watermarks = (now, read_high_watermarks(self._procfs))
-        memory = read_memory(self._sysfs, topology.node_ids, self._watermarks[1])
-        survey = self._surveyor.survey(scope, topology, memory, hugetlb=read_hugetlb_in_use(self._sysfs))
+        survey = self._surveyor.survey(
+            scope, topology, self._memory(topology), hugetlb=read_hugetlb_in_use(self._sysfs)
+        )
         self._placements.forget_all_but({process.id for process in survey.processes})
-        return survey
+        return replace(survey, pressure=read_pressure(str(self._procfs)))
 
     def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
         """Estimate the placement of each process; none stops the others."""
@@ -102,13 +124,39 @@ class LiveKernel:
         """Carry out one step; see Mover."""
         return self._mover.migrate(step, should_stop)
 
-    def set_stall_target(self, seconds: float) -> None:
-        """Aim at another duration of calls from the next step on."""
-        self._mover.set_stall_target(seconds)
+    def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
+        """Carry out one step of eviction; see Evictor."""
+        return self._evictor.evict(step, should_stop)
+
+    def migrate_whole(self, process: ProcessId, target_of: Mapping[NodeId, NodeId]) -> WholeMove:
+        """Move a whole process by one migrate_pages(2); see WholeMover."""
+        return self._whole_mover.move(process, target_of, n_nodes=max(self.topology().node_ids) + 1)
+
+    def verify(self, request: VerifyRequest) -> RunsNow | Skip:
+        """Ask where pages moved earlier are now; see Verifier."""
+        return self._verifier.verify(request)
+
+    def set_pace(self, pace: Pace) -> None:
+        """Move at another pace from the next step on."""
+        is_new_target = pace.stall_target_seconds != self._pacer.pace.stall_target_seconds
+        self._pacer.pace = pace
+        if is_new_target:
+            self._mover.relearn()
+            self._evictor.relearn()
 
     def look(self, pid: int) -> ProcessSample | None:
         """Read one process now, whatever its size; None when there is none. Raises PermissionError, ParseError."""
         return self._surveyor.look(pid)
+
+    def memory(self) -> dict[NodeId, NodeMemory]:
+        """Read the memory of the nodes now. Raises OSError or ParseError."""
+        return self._memory(self.topology())
+
+    def _memory(self, topology: Topology) -> dict[NodeId, NodeMemory]:
+        now = self._clock.now()
+        if self._watermarks is None or now - self._watermarks[0] >= _WATERMARKS_SECONDS:
+            self._watermarks = (now, read_high_watermarks(self._procfs))
+        return read_memory(self._sysfs, topology.node_ids, self._watermarks[1])
 
     def _sample(self, request: SampleRequest, n_nodes: int) -> PlacementSample | Skip:
         reason, detail = Reason.NOTHING_PRESENT, ""

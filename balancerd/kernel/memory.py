@@ -44,6 +44,26 @@ def parse_node_memory(text: bytes, path: str, node: NodeId, high_watermark_bytes
     )
 
 
+def read_swap_room(procfs: str, max_used_ratio: float) -> int:
+    """Read from /proc/meminfo how many bytes may still go to swap until `max_used_ratio` of it is used."""
+    path = f"{procfs}/meminfo"
+    total_bytes, free_bytes = parse_swap(read_bytes(path), path)
+    return max(0, round(max_used_ratio * total_bytes) - (total_bytes - free_bytes))
+
+
+def parse_swap(text: bytes, path: str) -> tuple[int, int]:
+    """Parse SwapTotal and SwapFree in bytes; proc_meminfo(5). A kernel without swap has no such lines: both are 0."""
+    found = {b"SwapTotal:": 0, b"SwapFree:": 0}
+    for number, line in enumerate(text.split(b"\n"), 1):
+        key, _, rest = line.partition(b" ")
+        if key in found:
+            try:
+                found[key] = int(rest.split()[0]) * 1024
+            except (ValueError, IndexError) as error:
+                raise ParseError(path, number, line, "not an amount of memory") from error
+    return found[b"SwapTotal:"], found[b"SwapFree:"]
+
+
 def read_hugetlb_in_use(sysfs: Path) -> bool:
     """Return whether any hugetlb page, of any size, is in use; see Documentation/admin-guide/mm/hugetlbpage.rst."""
     for pool in sysfs.glob("kernel/mm/hugepages/hugepages-*"):

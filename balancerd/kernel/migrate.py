@@ -1,219 +1,201 @@
-"""Carrying out one step of a plan: bounded calls of move_pages(2), one after the other, and an account of every page.
+"""Carrying out one step of a plan: claim the memory, move it in bounded calls, try again what failed for a moment.
 
-Owns how long calls may take, when to stop, and the words for what became of the pages. What should move
-was decided elsewhere; how a page moves is the business of the native core.
+Owns the order of these and when a step ends. What should move was decided elsewhere; how a page moves is the business
+of the native core, and what became of it is in the account.
 """
 
 import errno
-import os
-from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable
-from typing import Protocol
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from balancerd import native
-from balancerd.kernel.batch import BatchSize
-from balancerd.kernel.errors import AccountingError, ParseError, ProcessGoneError
-from balancerd.kernel.identity import HeldProcess
+from balancerd.kernel.account import Account, page_statuses, status_of
+from balancerd.kernel.calls import Calls, MigrateCore, Work
+from balancerd.kernel.claims import REFUSALS, Claim, Claims, why_refused
+from balancerd.kernel.legs import Way, parts
+from balancerd.kernel.pacing import RETRY, Pacer
+from balancerd.kernel.retry import BACK_OFF_SECONDS
+from balancerd.kernel.room import Room
+from balancerd.kernel.verify import Verifier, total
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatus
+from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatus, Range
 from balancerd.model.sample import PAGE_BYTES
-from balancerd.native.records import Cursor, Migration
+from balancerd.native.records import Migration, Run
 from balancerd.ports import Clock
 
-_LOOKS_PER_BATCH = 8
-"""Pages looked at in search of one batch: asking is cheaper than moving, and a call with few pages is dear."""
-
-_MOST_LOOK_PAGES = 32768
-
-_IDLE_CALLS_PER_STEP = 3
-"""About 30 us each on an idle machine, and so few that their sum hardly counts where CPUs are busy."""
-
-STATUS_OF_ERRNO = {
-    errno.ENOENT: PageStatus.ABSENT,
-    errno.EACCES: PageStatus.SHARED,
-    errno.EPERM: PageStatus.LOCKED,
-    errno.EBUSY: PageStatus.BUSY,
-    errno.EFAULT: PageStatus.FAULT,
-    errno.ENOMEM: PageStatus.NO_MEMORY,
-    errno.EIO: PageStatus.IO_ERROR,
-    errno.EINVAL: PageStatus.INVALID,
-}
-"""The statuses of move_pages(2); any other errno is PageStatus.OTHER_ERROR."""
-
-REASON_OF_ERRNO = {
-    errno.ESRCH: Reason.EXITED,
-    errno.ENOMEM: Reason.NO_MEMORY,
-    errno.EPERM: Reason.NO_ACCESS,
-    errno.EACCES: Reason.CPUSET,
-}
-"""Why a call as a whole was refused, move_pages(2): EACCES is a node outside of the cpuset; others are CALL_FAILED."""
-
-
-class MigrateCore(Protocol):
-    """The native functions that move pages; balancerd.native has them."""
-
-    def idle_call(self) -> float:
-        """Return the seconds of a call that moves nothing. Raises OSError."""
-        ...
-
-    def migrate(
-        self,
-        pid: int,
-        ranges: native.RangeArray,
-        *,
-        node: int,
-        cursor: Cursor,
-        batch_pages: int,
-        look_pages: int,
-        step_pages: int,
-    ) -> Migration:
-        """Move batches from the cursor on until `step_pages` were submitted; errors of the call are in the result."""
-        ...
+_VERIFIED_PAGES = 256
+"""So many pages of a step are asked for again: of 2 % that are not where they should be, one is seen with 99 %."""
 
 
 class Mover:
-    """Carries out steps. What it remembers from one to the next is the size of a batch that suits `stall_target`."""
+    """Carries out steps. What it remembers from one to the next is the size of a batch that suits the stall target.
 
-    def __init__(self, core: MigrateCore, clock: Clock, stall_target_seconds: float, procfs: str = "/proc") -> None:
-        self._core = core
+    `phase` returns numbers in [0, 1): where the samples of a verification begin.
+    """
+
+    def __init__(
+        self,
+        core: MigrateCore,
+        clock: Clock,
+        pacer: Pacer,
+        claims: Claims,
+        *,
+        sysfs: str = "/sys",
+        phase: Callable[[], float] = random.random,
+    ) -> None:
         self._clock = clock
-        self._procfs = procfs
-        self._batch = BatchSize(stall_target_seconds)
+        self._pacer = pacer
+        self._claims = claims
+        self._room = Room(claims.procfs, sysfs)
+        self._verifier = Verifier(core, claims.procfs, sysfs, phase)
+        self._core = core
+        self._calls = Calls(core, self._room, claims.procfs, pacer.pace)
 
-    def set_stall_target(self, seconds: float) -> None:
-        """Learn the size of a batch anew, for another duration of calls."""
-        self._batch = BatchSize(seconds)
+    def relearn(self) -> None:
+        """Learn the size of a batch anew: the stall target is another one."""
+        self._calls = Calls(self._core, self._room, self._claims.procfs, self._pacer.pace)
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Carry out one step. It ends with the ranges, a budget, a refusal, or when `should_stop` says so.
 
         Raises AccountingError when the sums of the native core do not hold, which is a defect.
         """
-        account = _Account(step)
+        pace = self._pacer.step(budget_seconds=step.budget_seconds, should_stop=should_stop)
+        account = Account(step)
+        work = Work(step, pace, account, Way(step.ranges, step.resume_at, 0))
         try:
-            with HeldProcess(step.process, self._procfs) as held:
-                self._run(step, should_stop, held, account)
-        except ProcessGoneError as error:
-            account.stop(Reason.EXITED, str(error))
-        except ParseError as error:
-            account.stop(Reason.UNREADABLE, str(error))
-        except OSError as error:
-            account.stop(Reason.CALL_FAILED, str(error))
-        return account.outcome(self._batch.pages)
-
-    def _run(
-        self, step: MigrationStep, should_stop: Callable[[], bool], held: HeldProcess, account: "_Account"
-    ) -> None:
-        deadline = self._clock.now() + step.budget_seconds
-        for _ in range(_IDLE_CALLS_PER_STEP):
-            self._batch.idle_call_took(self._core.idle_call())
-        ranges = native.RangeArray((r.start, r.end, r.page_bytes) for r in step.ranges)
-        while not account.is_done and account.stopped_by is None:
-            left_pages = step.budget_bytes // PAGE_BYTES - account.submitted_pages
-            if left_pages <= 0 or self._clock.now() >= deadline:
-                return
-            if should_stop():
-                account.stop(Reason.STOPPING)
-            elif not held.alive():
-                account.stop(Reason.EXITED)
-            else:
-                batch_pages = min(self._batch.pages, left_pages)
-                step_pages = min(self._batch.batches * batch_pages, left_pages)
-                done = self._core.migrate(
-                    step.process.pid,
-                    ranges,
-                    node=step.target,
-                    cursor=account.cursor,
-                    batch_pages=batch_pages,
-                    look_pages=min(_LOOKS_PER_BATCH * step_pages, _MOST_LOOK_PAGES),
-                    step_pages=step_pages,
-                )
-                account.add(done)
-                if done.calls:
-                    self._batch.took(done.longest_call_seconds, done.largest_call_pages)
-
-
-class _Account:
-    """What became of the pages of one step, summed over its calls."""
-
-    def __init__(self, step: MigrationStep) -> None:
-        first = bisect_right([r.end for r in step.ranges], step.resume_at)
-        self.cursor = Cursor(range_index=first, address=step.resume_at)
-        self.is_done = first == len(step.ranges)
-        self.stopped_by: Reason | None = None
-        self.submitted_pages = 0
-        self._step = step
-        self._detail = ""
-        self._looked_pages = 0
-        self._on_target_pages = 0
-        self._passed_over: Counter[PageStatus] = Counter()
-        self._pages: Counter[PageStatus] = Counter()
-        self._moved_from: Counter[NodeId] = Counter()
-        self._call_seconds: list[float] = []
-        self._query_seconds = 0.0
-
-    def stop(self, reason: Reason, detail: str = "") -> None:
-        """Say why the step ends early."""
-        self.stopped_by, self._detail = reason, detail
-
-    def add(self, done: Migration) -> None:
-        """Add one call of the native core. Raises AccountingError when its sums do not hold."""
-        pages = Counter({PageStatus.MOVED: done.moved_pages})
-        for number, n in done.by_errno:
-            pages[STATUS_OF_ERRNO.get(number, PageStatus.OTHER_ERROR)] += n
-        pages[PageStatus.NOT_ATTEMPTED] += done.not_attempted_pages
-        pages[PageStatus.UNWRITTEN] += done.unwritten_pages
-        passed_over = done.absent_pages + done.other_before_pages
-        if pages.total() != done.submitted_pages:
-            raise AccountingError(f"{done.submitted_pages} pages were submitted and {pages.total()} came out: {done}")
-        if done.looked_pages != done.already_on_target_pages + passed_over + done.submitted_pages:
-            raise AccountingError(f"not every page that was looked at is accounted for: {done}")
-        if done.looked_pages == 0 and not done.is_done and done.error is None:
-            raise AccountingError(f"a call looked at no page: {done}")
-        self.cursor, self.is_done = done.cursor, done.is_done
-        self.submitted_pages += done.submitted_pages
-        self._looked_pages += done.looked_pages
-        self._on_target_pages += done.already_on_target_pages
-        self._passed_over[PageStatus.ABSENT] += done.absent_pages
-        self._passed_over[PageStatus.OTHER_ERROR] += done.other_before_pages
-        self._pages += pages
-        self._moved_from.update({NodeId(node): n for node, n in done.from_node})
-        self._call_seconds.extend(_call_seconds(done))
-        self._query_seconds += done.query_seconds
-        if done.error is not None:
-            name = errno.errorcode.get(done.error, str(done.error))
-            reason = REASON_OF_ERRNO.get(done.error, Reason.CALL_FAILED)
-            self.stop(reason, f"move_pages: {name} ({os.strerror(done.error)})")
-        elif pages[PageStatus.NO_MEMORY]:
-            self.stop(Reason.NO_MEMORY, f"{pages[PageStatus.NO_MEMORY]} pages found no room")
-
-    def outcome(self, batch_pages: int) -> MigrationOutcome:
-        """Return the account as a record; statuses that no page has are left out."""
-        return MigrationOutcome(
-            step=self._step,
-            looked_pages=self._looked_pages,
-            on_target_pages=self._on_target_pages,
-            passed_over=dict(+self._passed_over),
-            submitted_pages=self.submitted_pages,
-            pages=dict(+self._pages),
-            moved_from=dict(+self._moved_from),
-            call_seconds=tuple(self._call_seconds),
-            query_seconds=self._query_seconds,
-            batch_pages=batch_pages,
-            resume_at=None if self.is_done else self._resume_at(),
-            stopped_by=self.stopped_by,
-            detail=self._detail,
+            with self._claims.claim(step.process, step.ranges) as claim:
+                account.note(claim.detail)
+                work.way = Way(claim.ranges, step.resume_at, self._room.huge_bytes)
+                self._run(work, claim)
+                self._verify(account, claim)
+        except REFUSALS as error:
+            account.stop(*why_refused(error))
+        return account.outcome(
+            batch_pages=self._calls.batch.pages,
+            resume_at=work.way.resume_at,
+            throttled_seconds=pace.throttled_seconds,
+            stalls=len(pace.stalls),
         )
 
-    def _resume_at(self) -> int:
-        return max(self.cursor.address, self._step.ranges[self.cursor.range_index].start)
+    def _run(self, work: Work, claim: Claim) -> None:
+        """Alternate between going on and trying again until neither is left, or something speaks against it."""
+        if not work.has_pages() or not self._may_go_on(work, claim):
+            return
+        self._calls.learn_price()
+        while self._may_go_on(work, claim):
+            is_moving = work.has_pages() and not work.retries.needs_memory
+            retry_at = work.retries.next_at(idle=not is_moving)
+            if retry_at is not None and retry_at <= self._clock.now():
+                self._retry(work, claim)
+            elif is_moving:
+                self._go_on(work)
+            elif retry_at is not None:
+                work.pace.wait_until(retry_at, RETRY)
+            else:
+                return
+
+    def _go_on(self, work: Work) -> None:
+        """Move what comes next. After a failure the core goes back to the first page that it did not try."""
+        before, page_bytes = work.way.resume_at, work.way.leg.page_bytes
+        done = self._calls.call(work, work.way, work.left_pages)
+        waits = done.error == errno.ENOMEM and self._may_have_room_soon(work, done, page_bytes)
+        failed = work.account.add(replace(done, error=None) if waits else done)
+        self._let_wait(work, failed, done, tries=0)
+        at = work.way.resume_at
+        if done.not_attempted_pages and work.account.stopped_by is None and at is not None:
+            work.account.reopen_behind(at)
+            work.retries.forget_behind(at)
+            if waits:
+                work.pace.wait_until(self._clock.now() + BACK_OFF_SECONDS[work.refusals_for_memory], RETRY)
+            elif at == before:
+                work.account.stop(Reason.CALL_FAILED, f"too many pages failed around {at:#x}")
+        work.refusals_for_memory = work.refusals_for_memory + 1 if waits else 0
+
+    def _may_have_room_soon(self, work: Work, done: Migration, page_bytes: int) -> bool:
+        """Return whether a call that found no room may be made again: the target has room after all."""
+        if work.refusals_for_memory >= len(BACK_OFF_SECONDS) or done.not_attempted_pages == 0:
+            return False
+        targets = work.targets if done.error_target is None else (NodeId(done.error_target),)
+        n_bytes = done.not_attempted_pages * PAGE_BYTES
+        return all(self._room.is_there_for(node, n_bytes, page_bytes) for node in targets)
+
+    def _may_go_on(self, work: Work, claim: Claim) -> bool:
+        """Wait for the next call's turn; return whether there is one, and put down why not in the account."""
+        if work.account.stopped_by is not None:
+            return False
+        is_ready = work.pace.is_ready(claim.held.alive)
+        if work.pace.refusal is not None:
+            work.account.stop(*work.pace.refusal)
+        return is_ready
+
+    def _let_wait(self, work: Work, failed: Sequence[Run], done: Migration, *, tries: int) -> None:
+        """Let what failed wait for another try. Pages without room end the step when no try, or no record, is left."""
+        given_up = work.retries.add(failed, self._clock.now(), tries)
+        no_room_pages = page_statuses(done)[PageStatus.NO_MEMORY]
+        waiting_pages = _pages(run for run in failed if status_of(run) is PageStatus.NO_MEMORY and run not in given_up)
+        if waiting_pages < no_room_pages and work.account.stopped_by is None:
+            work.account.stop(Reason.NO_MEMORY, f"{no_room_pages} pages found no room")
+
+    def _retry(self, work: Work, claim: Claim) -> None:
+        """Try again what is due, one sort after the other."""
+        for tries, runs in work.retries.take(self._clock.now()):
+            if status_of(runs[0]) is PageStatus.NO_MEMORY and not self._has_room_for(runs):
+                work.account.stop(Reason.NO_MEMORY, f"{_pages(runs)} pages found no room")
+            if not self._may_go_on(work, claim):
+                return
+            self._retry_alike(work, claim, tries, runs)
+
+    def _retry_alike(self, work: Work, claim: Claim, tries: int, runs: Sequence[Run]) -> None:
+        """Try runs of one status and source again; what is not reached keeps its status."""
+        status, source = status_of(runs[0]), NodeId(runs[0].source)
+        ranges = tuple(Range(start=run.start, end=run.end, page_bytes=run.page_bytes) for run in runs)
+        way = Way(ranges, 0, self._room.huge_bytes)
+        if work.huge is not None:
+            way.tell_apart(work.huge)
+        work.account.reopen(runs)
+        done: Migration | None = None
+        try:
+            while not way.is_done and self._may_go_on(work, claim):
+                done = self._calls.call(work, way, _pages(runs))
+                self._let_wait(work, work.account.add_retry(status, source, done), done, tries=tries + 1)
+                if done.not_attempted_pages:
+                    break
+        finally:
+            rest = () if way.resume_at is None else _unreached(runs, way.resume_at, () if done is None else done.runs)
+            work.account.add_failed(rest)
+            work.retries.add(rest, self._clock.now(), tries + 1)
+
+    def _has_room_for(self, runs: Sequence[Run]) -> bool:
+        """Return whether every target has room again for all of what is to go there."""
+        n_bytes: dict[tuple[int, int], int] = {}
+        for run in runs:
+            key = (run.target, run.page_bytes)
+            n_bytes[key] = n_bytes.get(key, 0) + run.end - run.start
+        return all(self._room.is_there_for(NodeId(node), n, page_bytes) for (node, page_bytes), n in n_bytes.items())
+
+    def _verify(self, account: Account, claim: Claim) -> None:
+        """Ask again for some of the pages that are said to have moved; unknown when the process is gone."""
+        if account.moved_runs and claim.held.alive():
+            try:
+                found = self._verifier.ask(claim.held.process.pid, account.moved_runs, _VERIFIED_PAGES)
+            except ProcessLookupError:
+                return
+            account.verified = total(found)
 
 
-def _call_seconds(done: Migration) -> list[float]:
-    """Return the time of each call: of several, the longest and the sum are known, and the others get equal shares."""
-    if done.calls <= 1:
-        return [done.moving_seconds] * done.calls
-    others = done.calls - 1
-    return [done.longest_call_seconds, *[(done.moving_seconds - done.longest_call_seconds) / others] * others]
+def _pages(runs: Iterable[Run]) -> int:
+    return sum(run.end - run.start for run in runs) // PAGE_BYTES
+
+
+def _unreached(runs: Iterable[Run], address: int, reached: Iterable[Run]) -> tuple[Run, ...]:
+    """Return what of `runs` lies at `address` or behind and not in `reached`."""
+    holes = sorted((run.start, run.end) for run in reached)
+    return tuple(
+        replace(run, start=part.start, end=part.end)
+        for run in runs
+        if run.end > address
+        for part, is_hole in parts(Range(start=max(run.start, address), end=run.end, page_bytes=run.page_bytes), holes)
+        if not is_hole
+    )

@@ -1,9 +1,18 @@
 """The mode "observe": everything is looked at and decided as ever, and nothing is moved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from balancerd.model.decision import Reason
-from balancerd.model.migration import MigrationOutcome, MigrationStep
+from balancerd.model.decision import Reason, Skip
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.migration import (
+    EvictionOutcome,
+    EvictionStep,
+    MigrationOutcome,
+    MigrationStep,
+    RunsNow,
+    VerifyRequest,
+    WholeMove,
+)
 from balancerd.model.sample import SampleRequest, Sampling, Survey
 from balancerd.ports import Kernel, SurveyScope
 
@@ -42,5 +51,38 @@ class ObserveKernel:
             query_seconds=0.0,
             batch_pages=0,
             resume_at=step.resume_at,
+            stopped_by=Reason.OBSERVE_MODE,
+        )
+
+    def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
+        """Advise nothing; the outcome says that it is the mode's doing."""
+        del should_stop
+        return EvictionOutcome(
+            step=step,
+            looked_pages=0,
+            absent_pages=0,
+            other_pages=0,
+            advised_pages=0,
+            evicted_pages=0,
+            kept_pages=0,
+            call_seconds=(),
+            query_seconds=0.0,
+            resume_at=step.resume_at,
+            stopped_by=Reason.OBSERVE_MODE,
+        )
+
+    def verify(self, request: VerifyRequest) -> RunsNow | Skip:
+        """Ask as the other kernel does: asking moves nothing."""
+        return self._kernel.verify(request)
+
+    def migrate_whole(self, process: ProcessId, target_of: Mapping[NodeId, NodeId]) -> WholeMove:
+        """Move nothing; the outcome says that it is the mode's doing."""
+        return WholeMove(
+            process=process,
+            target_of=target_of,
+            not_moved_pages=None,
+            seconds=0.0,
+            before_bytes={},
+            after_bytes={},
             stopped_by=Reason.OBSERVE_MODE,
         )

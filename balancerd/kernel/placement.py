@@ -6,7 +6,7 @@ on request, for mempolicies and page sizes. Both files take the mmap lock of the
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Protocol
@@ -16,7 +16,7 @@ from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.identity import HeldProcess, read_start_ticks
-from balancerd.kernel.maps import parse_maps, parse_mountinfo
+from balancerd.kernel.mappings import Mappings
 from balancerd.kernel.numa_maps import VmaPolicy, parse_numa_maps
 from balancerd.kernel.sampling import Estimate, estimate_ranges
 from balancerd.kernel.status import parse_status
@@ -28,8 +28,6 @@ from balancerd.ports import Clock
 
 WANTED_SAMPLES = 2048
 """Present pages that give 1 % of error with 95 % confidence, whatever the size of the process."""
-
-_MOUNTS_SECONDS = 60.0
 
 
 class PlacementCore(Protocol):
@@ -54,7 +52,9 @@ class PlacementReader:
         clock: Clock,
         procfs: str = "/proc",
         phase: Callable[[], float] = random.random,
+        *,
         samples: int = WANTED_SAMPLES,
+        mappings: Mappings | None = None,
     ) -> None:
         self._core = core
         self._clock = clock
@@ -62,7 +62,7 @@ class PlacementReader:
         self._phase = phase
         self._samples = samples
         self._policies: dict[ProcessId, tuple[float, dict[int, VmaPolicy]]] = {}
-        self._device_kinds: tuple[float, Mapping[bytes, VmaKind]] | None = None
+        self._mappings = mappings or Mappings(clock, procfs)
 
     def read(
         self, process: ProcessId, *, n_nodes: int, rss_bytes: int, read_mempolicies: bool = False, exact: bool = False
@@ -89,8 +89,7 @@ class PlacementReader:
         self, process: ProcessId, n_nodes: int, rss_bytes: int, *, read_mempolicies: bool, exact: bool
     ) -> PlacementSample:
         began = self._clock.now()
-        path = f"{self._procfs}/{process.pid}/maps"
-        vmas = [v for v in parse_maps(read_bytes(path), path, self._kinds(began)) if v.kind is not VmaKind.SPECIAL]
+        vmas = [vma for vma in self._mappings.read(process.pid) if vma.kind is not VmaKind.SPECIAL]
         if read_mempolicies:
             path = f"{self._procfs}/{process.pid}/numa_maps"
             self._policies[process] = (began, parse_numa_maps(read_bytes(path), path))
@@ -118,13 +117,6 @@ class PlacementReader:
 
         pages = [(vma.end - vma.start) // PAGE_BYTES for vma in vmas]
         return estimate_ranges(pages, rss_bytes // PAGE_BYTES, self._samples, ask, exact=exact)
-
-    def _kinds(self, now: float) -> Mapping[bytes, VmaKind]:
-        """Return which devices are tmpfs or hugetlbfs, read again every minute."""
-        if self._device_kinds is None or now - self._device_kinds[0] >= _MOUNTS_SECONDS:
-            path = f"{self._procfs}/self/mountinfo"
-            self._device_kinds = (now, parse_mountinfo(read_bytes(path), path))
-        return self._device_kinds[1]
 
 
 def _with_policy(vma: Vma, policy: VmaPolicy | None) -> Vma:

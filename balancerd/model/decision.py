@@ -12,8 +12,16 @@ class Reason(enum.StrEnum):
     The text behind each value, for people, is REASON_TEXT.
     """
 
-    # done, or wanted
+    # done, or wanted: every migration carries one of MIGRATION_REASONS
+    RULE = "rule"
+    CPUSET = "cpuset"
     MISPLACED = "misplaced"
+    PACKING = "packing"
+    DEMOTION = "demotion"
+    PROMOTION = "promotion"
+    DRAIN = "drain"
+    EVICT = "evict"
+    COMMAND = "command"
     # selection
     KERNEL_THREAD = "kernel-thread"
     SELF = "self"
@@ -39,12 +47,19 @@ class Reason(enum.StrEnum):
     # plan
     COOLDOWN = "cooldown"
     QUARANTINE = "quarantine"
-    CPUSET = "cpuset"
+    PING_PONG = "ping-pong"
+    STALLED = "stalled"
+    OUTSIDE_CPUSET = "outside-cpuset"
     MEMPOLICY = "mempolicy"
     MEMPOLICY_UNREAD = "mempolicy-unread"
     TARGET_FULL = "target-full"
     MIGRATION_BUDGET = "migration-budget"
+    PROCESS_BUDGET = "process-budget"
+    NODE_PAIR_BUDGET = "node-pair-budget"
+    PRESSURE = "pressure"
     CLAIMED = "claimed"
+    CHANGED = "changed"
+    NO_SWAP = "no-swap"
     # migration
     OBSERVE_MODE = "observe-mode"
     EXITED = "exited"
@@ -53,8 +68,23 @@ class Reason(enum.StrEnum):
     CALL_FAILED = "call-failed"
 
 
+MIGRATION_REASONS = (
+    *(Reason.RULE, Reason.CPUSET, Reason.MISPLACED, Reason.PACKING, Reason.DEMOTION, Reason.PROMOTION),
+    *(Reason.DRAIN, Reason.EVICT, Reason.COMMAND),
+)
+"""Why memory is moved, as the kernel's own migrate_reason tells (include/linux/migrate_mode.h)."""
+
+
 REASON_TEXT: dict[Reason, str] = {
+    Reason.RULE: "a rule of the configuration says where its memory belongs",
+    Reason.CPUSET: "its cpuset has changed, and memory follows",
     Reason.MISPLACED: "its memory is away from the node where its threads run",
+    Reason.PACKING: "its node is short of memory and another one is not",
+    Reason.DEMOTION: "it is hardly used, and goes to slower memory",
+    Reason.PROMOTION: "it is used much, and goes to faster memory",
+    Reason.DRAIN: "its node is being emptied",
+    Reason.EVICT: "it is hardly used, and goes to swap",
+    Reason.COMMAND: "an operator asked for it",
     Reason.KERNEL_THREAD: "a kernel thread has no memory of its own",
     Reason.SELF: "the daemon does not move itself",
     Reason.BELOW_MIN_RSS: "it holds less memory than select.min_rss",
@@ -76,12 +106,19 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.GAIN_BELOW_COST: "the move would cost more than it can win back",
     Reason.COOLDOWN: "it was moved a moment ago",
     Reason.QUARANTINE: "the pages left over could not be moved last time",
-    Reason.CPUSET: "its cpuset does not allow memory on the target node",
+    Reason.PING_PONG: "memory moved before has come back from where it was moved",
+    Reason.STALLED: "calls that moved its memory took longer than migrate.stall_limit, twice",
+    Reason.OUTSIDE_CPUSET: "its cpuset does not allow memory on the target node",
     Reason.MEMPOLICY: "its memory has an explicit mempolicy, which is respected",
     Reason.MEMPOLICY_UNREAD: "its mempolicies could not be read, and without them nothing is moved",
     Reason.TARGET_FULL: "the target node has too little free memory",
     Reason.MIGRATION_BUDGET: "this tick's migration budget was used up before its turn",
-    Reason.CLAIMED: "another policy's decision for it came first",
+    Reason.PROCESS_BUDGET: "it has used up what migrate.process_rate_limit lets move for now",
+    Reason.NODE_PAIR_BUDGET: "these two nodes have used up what migrate.node_pair_rate_limit lets move for now",
+    Reason.PRESSURE: "the machine is under pressure, and moving memory would add to it",
+    Reason.CLAIMED: "somebody else is moving its memory: another policy, a command, or another balancerd",
+    Reason.CHANGED: "its mappings changed before the move",
+    Reason.NO_SWAP: "there is no swap space for it",
     Reason.OBSERVE_MODE: "it would be moved, but the mode is observe",
     Reason.EXITED: "it exited, or its pid was taken by another process, before the move",
     Reason.STOPPING: "the daemon is stopping",
@@ -118,4 +155,19 @@ class Skip:
     detail: str = ""
 
 
-Verdict = Decision | Skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """A policy wants up to `evict_bytes` of the least used memory of `process` out of memory.
+
+    It goes to swap or to its file at once; with `cold_only` it is only the first to go when memory becomes scarce.
+    """
+
+    policy: str
+    process: ProcessId
+    evict_bytes: int
+    cold_only: bool = False
+    reason: Reason = Reason.EVICT
+    detail: str = ""
+
+
+Verdict = Decision | Eviction | Skip

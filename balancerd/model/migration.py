@@ -2,17 +2,18 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 
 
 class PageStatus(enum.StrEnum):
-    """How a submitted page ended: the statuses of move_pages(2), one to one, and two of our own.
+    """How a submitted page ended: the statuses of move_pages(2), one to one, and some of our own.
 
     `NOT_ATTEMPTED` pages belong to a call that failed before the kernel reached them; `UNWRITTEN`
-    ones kept the sentinel through every query.
+    ones kept the sentinel through every query. `LEFT_ALONE` pages are on a node that is not to be emptied,
+    `NO_HUGE_PAGE` ones are part of a huge page for which the target has no free one.
     """
 
     MOVED = "moved"
@@ -27,6 +28,15 @@ class PageStatus(enum.StrEnum):
     OTHER_ERROR = "other"
     NOT_ATTEMPTED = "not-attempted"
     UNWRITTEN = "unwritten"
+    # never submitted, so only in `passed_over`
+    LEFT_ALONE = "left-alone"
+    NO_HUGE_PAGE = "no-huge-page"
+
+
+TRANSIENT = frozenset({PageStatus.BUSY, PageStatus.NO_MEMORY, PageStatus.IO_ERROR, PageStatus.UNWRITTEN})
+"""Statuses that may be others a moment later: such pages are tried again, others are not; see move_pages(2)."""
+
+NEVER_SUBMITTED = frozenset({PageStatus.LEFT_ALONE, PageStatus.NO_HUGE_PAGE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +49,48 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MovedRun:
+    """Neighbouring pages, [start, end) in pages of `page_bytes`, that came from node `source` to node `target`."""
+
+    start: int
+    end: int
+    page_bytes: int
+    source: NodeId
+    target: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRun:
+    """Neighbouring pages, [start, end) in pages of `page_bytes`, that were submitted and ended with `status`."""
+
+    start: int
+    end: int
+    page_bytes: int
+    status: PageStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What is true of pages said to have moved: `asked_pages` of them, systematically spread, asked for again.
+
+    asked_pages == on_target_pages + elsewhere_pages + absent_pages + unknown_pages.
+    """
+
+    asked_pages: int
+    on_target_pages: int
+    elsewhere_pages: int
+    absent_pages: int
+    unknown_pages: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationStep:
     """Move what is misplaced in `ranges` (ascending) to `target`, starting at address `resume_at`.
 
-    Ends after `budget_bytes` submitted or `budget_seconds` spent, whichever comes first.
+    With `target_of`, pages on its keys move to the node it gives, each to its own, and pages on other nodes are left
+    alone; without, pages of every other node move to `target`. `move_all` moves pages that other processes map, too.
+    `reason` is one of MIGRATION_REASONS. Ends after `budget_bytes` submitted or `budget_seconds` spent, whichever
+    comes first.
     """
 
     policy: str
@@ -53,6 +101,28 @@ class MigrationStep:
     budget_bytes: int
     budget_seconds: float
     reason: Reason
+    target_of: Mapping[NodeId, NodeId] | None = None
+    move_all: bool = False
+    move_id: int = 0
+    """The move that this step is part of, for `undo`; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionStep:
+    """Give memory of `ranges` (ascending) back, from address `resume_at` on, by process_madvise(2).
+
+    MADV_PAGEOUT writes it to swap or to its file at once; with `cold_only`, MADV_COLD only makes it the first to go
+    when memory becomes scarce. Ends after `budget_bytes` advised or `budget_seconds` spent.
+    """
+
+    policy: str
+    process: ProcessId
+    ranges: tuple[Range, ...]
+    resume_at: int
+    budget_bytes: int
+    budget_seconds: float
+    cold_only: bool = False
+    reason: Reason = Reason.EVICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +131,7 @@ class MigrationPlan:
 
     steps: tuple[MigrationStep, ...]
     rejected: tuple[Skip, ...]
+    evictions: tuple[EvictionStep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +141,11 @@ class MigrationOutcome:
     `looked_pages` were examined: those already on the target, absent or in error before the move were
     not submitted and are counted in `passed_over`. `resume_at` is the address to go on from, None when the
     ranges are done. `stopped_by` says why it ended early; None for the end of ranges or budget.
+
+    A page that was tried again counts once, with its last status; `retried_pages` counts the further tries.
+    `moved_runs` and `failed_runs` tell where, up to a bound: `unrecorded_pages` are in none of them.
+    `throttled_seconds` is the time spent waiting, by cause; `stalls` counts calls above the stall limit; `verified` is
+    None when nothing moved or the process was gone.
     """
 
     step: MigrationStep
@@ -85,6 +161,14 @@ class MigrationOutcome:
     resume_at: int | None
     stopped_by: Reason | None = None
     detail: str = ""
+    retried_pages: int = 0
+    moved_runs: tuple[MovedRun, ...] = ()
+    failed_runs: tuple[FailedRun, ...] = ()
+    unrecorded_pages: int = 0
+    whole_folios: int = 0
+    throttled_seconds: Mapping[str, float] = field(default_factory=dict)
+    stalls: int = 0
+    verified: Verified | None = None
 
     @property
     def moved_pages(self) -> int:
@@ -95,3 +179,61 @@ class MigrationOutcome:
     def seconds(self) -> float:
         """Time inside move_pages(2), moving and asking."""
         return sum(self.call_seconds) + self.query_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyRequest:
+    """Ask where the pages of earlier moves are now: up to `asked_pages` of them, spread over all runs."""
+
+    process: ProcessId
+    runs: tuple[MovedRun, ...]
+    asked_pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsNow:
+    """Where the pages of some runs are now: one Verified for each run asked for, in its order, and their sum."""
+
+    process: ProcessId
+    runs: tuple[Verified, ...]
+    total: Verified
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionOutcome:
+    """What one step of eviction did, in base pages.
+
+    looked_pages == absent_pages + other_pages + advised_pages, and advised_pages == evicted_pages + kept_pages: present
+    before and after. With `cold_only` nothing is expected to leave, and `kept_pages` are those marked.
+    """
+
+    step: EvictionStep
+    looked_pages: int
+    absent_pages: int
+    other_pages: int
+    advised_pages: int
+    evicted_pages: int
+    kept_pages: int
+    call_seconds: tuple[float, ...]
+    query_seconds: float
+    resume_at: int | None
+    stopped_by: Reason | None = None
+    detail: str = ""
+    throttled_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeMove:
+    """One migrate_pages(2) over a whole process: what it returned, and where the pages were before and after.
+
+    `not_moved_pages` is the call's return value, which is reliable from 6.7 on only; None when it failed.
+    """
+
+    process: ProcessId
+    target_of: Mapping[NodeId, NodeId]
+    not_moved_pages: int | None
+    seconds: float
+    before_bytes: Mapping[NodeId, int]
+    after_bytes: Mapping[NodeId, int]
+    stopped_by: Reason | None = None
+    detail: str = ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from balancerd.model.decision import Reason, Verdict
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import MigrationOutcome, MigrationPlan
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, RunsNow
 from balancerd.model.sample import PlacementSample, ProcessSample, Survey
 
 
@@ -40,6 +40,9 @@ class TickReport:
     verdicts: tuple[Verdict, ...]
     plan: MigrationPlan
     outcomes: tuple[MigrationOutcome, ...]
+    evictions: tuple[EvictionOutcome, ...] = ()
+    returns: tuple[RunsNow, ...] = ()
+    """Where pages moved earlier were found in this tick, of the moves that were due for a check."""
     processes: tuple[ProcessReport, ...]
     phase_seconds: Mapping[str, float]
     policy_errors: Mapping[str, str]

@@ -46,6 +46,17 @@ class ProcessSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    """Share of the last ten seconds in which some task waited for CPU or for memory: "some avg10" of proc(5) pressure.
+
+    None where the kernel does not tell.
+    """
+
+    cpu_ratio: float | None
+    memory_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """All processes in one cheap pass. `processes` holds those of at least the surveyed size.
 
@@ -61,6 +72,7 @@ class Survey:
     small_processes: int = 0
     kernel_threads: int = 0
     vanished_processes: int = 0
+    pressure: Pressure = Pressure(cpu_ratio=None, memory_ratio=None)
 
 
 class VmaKind(enum.StrEnum):

@@ -29,9 +29,12 @@ from pathlib import Path
 
 from balancerd import native
 from balancerd.kernel.batch import BatchSize
+from balancerd.kernel.claims import Claims
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.identity import read_start_ticks
+from balancerd.kernel.mappings import Mappings
 from balancerd.kernel.migrate import Mover
+from balancerd.kernel.pacing import Pace, Pacer
 from balancerd.kernel.placement import estimate
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
@@ -42,6 +45,14 @@ MIB, GIB, PAGE = 1 << 20, 1 << 30, 4096
 MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_POPULATE_WRITE = 14, 15, 23  # include/uapi/asm-generic/mman-common.h
 SET_MEMPOLICY, MPOL_BIND = 238, 2
 NODES = (2, 0, 1)  # every pair of turns uses other source and target nodes, so neither side has the better ones
+
+UNPACED = Pace(
+    stall_target_seconds=1.0,
+    stall_limit_seconds=1e9,
+    duty_ratio=1.0,
+    max_memory_pressure_ratio=None,
+    max_cpu_pressure_ratio=None,
+)
 
 Row = dict[str, float | int | str]
 
@@ -69,6 +80,7 @@ def memory_of_a_child(
         address = ctypes.addressof(ctypes.c_char.from_buffer(area))
         os.write(write, b"%d %d\n" % (address, address + len(area)))
         signal.pause()
+    os.close(write)  # or a child that dies would be waited for without an end
     try:
         start, end = map(int, os.read(read, 64).split())
         yield pid, start, end
@@ -139,8 +151,9 @@ class FixedBatch(BatchSize):
 
 def move_as_the_daemon_does(pid: int, start: int, end: int, node: int, batch_pages: int) -> MigrationOutcome:
     """One whole step of the real Mover: identity, idle calls, a check before each call, the account of every page."""
-    mover = Mover(native, MonotonicClock(), 1.0)
-    mover._batch = FixedBatch(batch_pages)
+    clock = MonotonicClock()
+    mover = Mover(native, clock, Pacer(clock, UNPACED), Claims(Mappings(clock)))
+    mover._calls.batch = FixedBatch(batch_pages)
     step = MigrationStep(
         policy="bench",
         process=ProcessId(pid, read_start_ticks(pid)),

@@ -4,13 +4,27 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from balancerd.engine.budgets import Rates
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import CpuId, NodeId, ProcessId
-from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatus
+from balancerd.model.migration import (
+    EvictionOutcome,
+    EvictionStep,
+    FailedRun,
+    MigrationOutcome,
+    MigrationStep,
+    MovedRun,
+    PageStatus,
+    RunsNow,
+    Verified,
+    VerifyRequest,
+    WholeMove,
+)
 from balancerd.model.sample import (
     PAGE_BYTES,
     Mempolicy,
     PlacementSample,
+    Pressure,
     ProcessSample,
     SampleRequest,
     Sampling,
@@ -123,6 +137,7 @@ def make_survey(
     interval: float | None = 2.0,
     topology: Topology | None = None,
     free_bytes: Mapping[int, int] | None = None,
+    pressure: Pressure | None = None,
 ) -> Survey:
     topology = topology or make_topology()
     return Survey(
@@ -131,6 +146,7 @@ def make_survey(
         topology=topology,
         memory=make_memory(topology, free_bytes),
         processes=processes,
+        pressure=pressure or Pressure(cpu_ratio=None, memory_ratio=None),
     )
 
 
@@ -141,6 +157,44 @@ def make_snapshot(survey: Survey, *placements: PlacementSample) -> Snapshot:
         placements={p.process: p for p in placements},
         eligible=survey.processes,
     )
+
+
+def make_rates(
+    *,
+    machine_mib: float = 1024,
+    process_mib: float = 1024,
+    pair_mib: float = 1024,
+    evict_mib: float = 64,
+    interval: float = 2.0,
+) -> Rates:
+    """MiB a second."""
+    return Rates(
+        machine_bytes_per_second=machine_mib * MIB,
+        process_bytes_per_second=process_mib * MIB,
+        node_pair_bytes_per_second=pair_mib * MIB,
+        evict_bytes_per_second=evict_mib * MIB,
+        interval_seconds=interval,
+    )
+
+
+def make_run(start: int, mib: float, *, source: int = 2, target: int = 0, page_bytes: int = PAGE_BYTES) -> MovedRun:
+    return MovedRun(
+        start=start, end=start + round(mib * MIB), page_bytes=page_bytes, source=NodeId(source), target=NodeId(target)
+    )
+
+
+def make_verified(asked: int, elsewhere: int = 0, absent: int = 0) -> Verified:
+    return Verified(
+        asked_pages=asked,
+        on_target_pages=asked - elsewhere - absent,
+        elsewhere_pages=elsewhere,
+        absent_pages=absent,
+    )
+
+
+def _pages(run: MovedRun) -> int:
+    """Base pages."""
+    return (run.end - run.start) // PAGE_BYTES
 
 
 class FakeClock:
@@ -157,7 +211,11 @@ class FakeClock:
 
 
 class FakeKernel:
-    """Processes in memory: their pages go where migrate() says, `stuck_pages` of each stay. Decisions only."""
+    """Processes in memory: their pages go where migrate() says, `stuck_mib` of each stay. Decisions only.
+
+    All memory of a process is one mapping from VMA_START on; what moves, moves in ascending order, and what is stuck is
+    its end. `returned_ratio` of the pages asked for by verify() are found elsewhere, `absent_ratio` are gone.
+    """
 
     mode = "enforce"
 
@@ -167,11 +225,19 @@ class FakeKernel:
         self.processes: dict[ProcessId, ProcessSample] = {}
         self.mib: dict[ProcessId, dict[NodeId, float]] = {}
         self.stuck_mib: dict[ProcessId, float] = {}
+        self.stuck_status = PageStatus.SHARED
         self.mempolicy = Mempolicy(mode="default")
         self.missed: dict[ProcessId, Reason] = {}
         self.migrate_bytes_per_step = GIB
+        self.stopped_by: Reason | None = None
         self.read_mempolicies: list[ProcessId] = []
         self.steps: list[MigrationStep] = []
+        self.evictions: list[EvictionStep] = []
+        self.verified: list[VerifyRequest] = []
+        self.whole_moves: list[tuple[ProcessId, dict[NodeId, NodeId]]] = []
+        self.returned_ratio: dict[ProcessId, float] = {}
+        self.absent_ratio: dict[ProcessId, float] = {}
+        self.pressure = Pressure(cpu_ratio=None, memory_ratio=None)
         self._last: float | None = None
         self.free_bytes: dict[int, int] = {}
 
@@ -183,7 +249,14 @@ class FakeKernel:
         now = self.clock.now()
         interval, self._last = (None if self._last is None else now - self._last), now
         big = tuple(p for p in self.processes.values() if p.rss_bytes >= scope.min_rss_bytes)
-        return make_survey(*big, at=now, interval=interval, topology=self.topology, free_bytes=self.free_bytes)
+        return make_survey(
+            *big,
+            at=now,
+            interval=interval,
+            topology=self.topology,
+            free_bytes=self.free_bytes,
+            pressure=self.pressure,
+        )
 
     def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
         placements, missed = [], []
@@ -212,16 +285,28 @@ class FakeKernel:
         away = sum(mib for node, mib in held.items() if node != step.target)
         stuck = min(away, self.stuck_mib.get(step.process, 0.0))
         moved = min(away - stuck, min(step.budget_bytes, self.migrate_bytes_per_step) / MIB)
-        left = moved
+        start = max(step.resume_at, VMA_START)
+        moved_runs: list[MovedRun] = []
+        left, at = moved, start
         for node in [n for n in held if n != step.target]:
             part = min(left, held[node])
             held[node] -= part
             left -= part
+            if part:
+                moved_runs.append(make_run(at, part, source=node, target=step.target))
+                at = moved_runs[-1].end
         held[step.target] = held.get(step.target, 0.0) + moved
         done = moved >= away - stuck
-        pages = {PageStatus.MOVED: round(moved * MIB / PAGE_BYTES)}
+        pages = {PageStatus.MOVED: sum(_pages(run) for run in moved_runs)}
+        failed_runs: tuple[FailedRun, ...] = ()
         if done and stuck:
-            pages[PageStatus.SHARED] = round(stuck * MIB / PAGE_BYTES)
+            end = VMA_START + round(sum(held.values()) * MIB)
+            failed = FailedRun(start=end - round(stuck * MIB), end=end, page_bytes=PAGE_BYTES, status=self.stuck_status)
+            failed_runs = (failed,)
+            pages[self.stuck_status] = round(stuck * MIB / PAGE_BYTES)
+        moved_from: dict[NodeId, int] = {}
+        for run in moved_runs:
+            moved_from[run.source] = moved_from.get(run.source, 0) + _pages(run)
         return MigrationOutcome(
             step=step,
             looked_pages=sum(pages.values()),
@@ -229,9 +314,76 @@ class FakeKernel:
             passed_over={},
             submitted_pages=sum(pages.values()),
             pages=pages,
-            moved_from={},
+            moved_from=moved_from,
             call_seconds=(0.001,),
             query_seconds=0.0,
             batch_pages=512,
-            resume_at=None if done else max(step.resume_at, VMA_START) + round(moved * MIB),
+            resume_at=None if done else at,
+            stopped_by=self.stopped_by,
+            moved_runs=tuple(moved_runs),
+            failed_runs=failed_runs,
+        )
+
+    def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
+        """Take memory from the lowest node on, up to the budget; `stuck_mib` stay."""
+        assert not should_stop()
+        self.evictions.append(step)
+        held = self.mib[step.process]
+        total = sum(held.values())
+        advised = min(total, step.budget_bytes / MIB)
+        gone = 0.0 if step.cold_only else min(advised, max(0.0, total - self.stuck_mib.get(step.process, 0.0)))
+        left = gone
+        for node in sorted(held):
+            part = min(left, held[node])
+            held[node] -= part
+            left -= part
+        advised_pages, gone_pages = round(advised * MIB / PAGE_BYTES), round(gone * MIB / PAGE_BYTES)
+        return EvictionOutcome(
+            step=step,
+            looked_pages=advised_pages,
+            absent_pages=0,
+            other_pages=0,
+            advised_pages=advised_pages,
+            evicted_pages=gone_pages,
+            kept_pages=advised_pages - gone_pages,
+            call_seconds=(0.001,),
+            query_seconds=0.0,
+            resume_at=None if advised >= total else max(step.resume_at, VMA_START) + round(advised * MIB),
+            stopped_by=self.stopped_by,
+        )
+
+    def migrate_whole(self, process: ProcessId, target_of: Mapping[NodeId, NodeId]) -> WholeMove:
+        self.whole_moves.append((process, dict(target_of)))
+        held = self.mib[process]
+        before = {node: round(mib * MIB) for node, mib in held.items()}
+        after: dict[NodeId, float] = {}
+        for node, mib in held.items():
+            target = target_of.get(node, node)
+            after[target] = after.get(target, 0.0) + mib
+        self.mib[process] = after
+        return WholeMove(
+            process=process,
+            target_of=dict(target_of),
+            not_moved_pages=0,
+            seconds=0.01,
+            before_bytes=before,
+            after_bytes={node: round(mib * MIB) for node, mib in after.items()},
+        )
+
+    def verify(self, request: VerifyRequest) -> RunsNow | Skip:
+        """Answer for each run with its share of the pages asked for, at least one."""
+        self.verified.append(request)
+        if request.process not in self.processes:
+            return Skip(by="kernel", process=request.process, reason=Reason.EXITED)
+        total = sum(_pages(run) for run in request.runs)
+        asked = [max(1, request.asked_pages * _pages(run) // total) for run in request.runs]
+        returned = self.returned_ratio.get(request.process, 0.0)
+        absent = self.absent_ratio.get(request.process, 0.0)
+        runs = tuple(make_verified(pages, round(pages * returned), round(pages * absent)) for pages in asked)
+        return RunsNow(
+            process=request.process,
+            runs=runs,
+            total=make_verified(
+                sum(asked), sum(run.elsewhere_pages for run in runs), sum(run.absent_pages for run in runs)
+            ),
         )

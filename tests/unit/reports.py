@@ -2,14 +2,24 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.decision import Decision, Eviction, Reason, Skip, Verdict
 from balancerd.model.ids import CpuId, NodeId, ProcessId
-from balancerd.model.migration import MigrationOutcome, MigrationPlan, MigrationStep, PageStatus, Range
+from balancerd.model.migration import (
+    EvictionOutcome,
+    EvictionStep,
+    MigrationOutcome,
+    MigrationPlan,
+    MigrationStep,
+    PageStatus,
+    Range,
+    RunsNow,
+)
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import (
     PAGE_BYTES,
     Mempolicy,
     PlacementSample,
+    Pressure,
     ProcessSample,
     Survey,
     ThreadSample,
@@ -110,6 +120,46 @@ def a_decision(
     )
 
 
+def an_eviction(process: ProcessId, *, policy: str = "home", mib: int = 256) -> Eviction:
+    """Policy `home` wants so much of it out of memory."""
+    return Eviction(policy=policy, process=process, evict_bytes=mib * MIB, detail="hardly used")
+
+
+def an_eviction_outcome(
+    process: ProcessId,
+    *,
+    policy: str = "home",
+    evicted_pages: int = 900,
+    kept_pages: int = 100,
+    cold_only: bool = False,
+    stopped_by: Reason | None = None,
+    resume_at: int | None = None,
+) -> EvictionOutcome:
+    """A step that advised the pages evicted and kept."""
+    advised = evicted_pages + kept_pages
+    return EvictionOutcome(
+        step=EvictionStep(
+            policy=policy,
+            process=process,
+            ranges=(Range(start=0x7F00_0000_0000, end=0x7F00_1000_0000, page_bytes=PAGE_BYTES),),
+            resume_at=0,
+            budget_bytes=2 * GIB,
+            budget_seconds=1.0,
+            cold_only=cold_only,
+        ),
+        looked_pages=advised,
+        absent_pages=0,
+        other_pages=0,
+        advised_pages=advised,
+        evicted_pages=evicted_pages,
+        kept_pages=kept_pages,
+        call_seconds=(0.002,),
+        query_seconds=0.001,
+        resume_at=resume_at,
+        stopped_by=stopped_by,
+    )
+
+
 def an_outcome(
     process: ProcessId,
     *,
@@ -180,6 +230,9 @@ def a_report(
     mode: str = "enforce",
     processes: Sequence[ProcessReport] = (),
     outcomes: Sequence[MigrationOutcome] = (),
+    evictions: Sequence[EvictionOutcome] = (),
+    returns: Sequence[RunsNow] = (),
+    pressure: Pressure | None = None,
     rejected: Sequence[Skip] = (),
     steps: Sequence[MigrationStep] | None = None,
     policy_errors: Mapping[str, str] | None = None,
@@ -210,6 +263,7 @@ def a_report(
             small_processes=90,
             kernel_threads=120,
             vanished_processes=3,
+            pressure=Pressure(cpu_ratio=None, memory_ratio=None) if pressure is None else pressure,
         ),
         sampled=tuple(p.placement for p in processes if p.placement is not None),
         verdicts=tuple(v for p in processes for v in p.verdicts),
@@ -217,6 +271,8 @@ def a_report(
             steps=tuple(o.step for o in outcomes) if steps is None else tuple(steps), rejected=tuple(rejected)
         ),
         outcomes=tuple(outcomes),
+        evictions=tuple(evictions),
+        returns=tuple(returns),
         processes=tuple(processes),
         phase_seconds={"survey": 0.004, "sample": 0.002, "migrate": 0.006} if phase_seconds is None else phase_seconds,
         policy_errors={} if policy_errors is None else policy_errors,

@@ -9,12 +9,19 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from balancerd import daemon as daemon_module
 from balancerd.control.client import ControlClient, ControlFailure
+from balancerd.model.ids import ProcessId
+from balancerd.model.report import TickReport
+from tests.unit.fakes import FakeClock
+from tests.unit.reports import a_report, an_outcome
 
 BIN = Path(sys.executable).parent
 PATIENCE_SECONDS = 20.0
@@ -160,6 +167,118 @@ def test_the_service_manager_hears_ready_status_watchdog_and_stopping(tmp_path: 
             daemon.process.terminate()
             while "STOPPING=1" not in heard:
                 heard.update(manager.recv(4096).decode().splitlines())
+
+
+def test_a_job_is_taken_up_at_once_however_long_the_tick_interval_is(tmp_path: Path) -> None:
+    with running(tmp_path, "--set", "tick_interval=5m") as daemon:
+        before = daemon.client.get("/v1/status")["tick"]["number"]
+        daemon.client.post("/v1/jobs", {"kind": "evict", "pid": os.getpid(), "cold_only": True})
+        ended = daemon.wait_for("job ended")
+        assert (ended["kind"], ended["pid"], ended["state"]) == ("evict", os.getpid(), "failed")
+        assert (ended["reason"], ended["evicted_pages"]) == ("observe-mode", 0)
+        assert daemon.client.get("/v1/jobs/1")["job"]["reason"] == "observe-mode"
+        assert daemon.client.get("/v1/status")["tick"]["number"] == before
+        assert daemon.stop() == 0
+
+
+class SlicedJobs:
+    """Jobs that want to be called again at the given times; `seconds` is how long a slice takes."""
+
+    def __init__(self, clock: FakeClock, next_at: list[float | None], seconds: float = 1.0) -> None:
+        self.clock, self.next_at, self.seconds = clock, next_at, seconds
+        self.called_at: list[tuple[float, float]] = []
+        self.stopped = False
+
+    def work(self, until: float) -> float | None:
+        self.called_at.append((self.clock.now(), until))
+        self.clock.time += self.seconds
+        return self.next_at.pop(0) if self.next_at else None
+
+    def add_to(self, report: TickReport) -> TickReport:
+        return replace(report, outcomes=(an_outcome(ProcessId(7, 7)),))
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+class Heard:
+    """A notifier, a log, a sink and an engine that remember; after `ticks` ticks the flags say stop."""
+
+    def __init__(self, clock: FakeClock, ticks: int) -> None:
+        self.clock, self.ticks = clock, ticks
+        self.flags = daemon_module.Flags(lambda: None)
+        self.fed_at: list[float] = []
+        self.ticked_at: list[float] = []
+        self.reports: list[TickReport] = []
+
+    def tick(self) -> TickReport:
+        self.ticked_at.append(self.clock.now())
+        self.flags.stop = len(self.ticked_at) >= self.ticks
+        return a_report()
+
+    def emit(self, report: TickReport) -> None:
+        self.reports.append(report)
+
+    def watchdog(self) -> None:
+        self.fed_at.append(self.clock.now())
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_told, **_more: None
+
+
+def loop(clock: FakeClock, jobs: SlicedJobs, *, ticks: int = 2, watchdog_seconds: float | None = None) -> Heard:
+    heard = Heard(clock, ticks)
+    running_now: Any = daemon_module.Running(
+        engine=heard,  # type: ignore[arg-type]  # an engine that only counts
+        tick_interval_seconds=10.0,
+        summary="",
+        log=heard,  # type: ignore[arg-type]  # and says nothing
+        tick_log=heard,
+    )
+    daemon = daemon_module.Daemon(
+        running=running_now,
+        reload=lambda: running_now,
+        clock=clock,
+        flags=heard.flags,
+        jobs=jobs,  # type: ignore[arg-type]  # all that the loop asks of them
+        sinks=(),
+        on_tick_failed=pytest.fail,
+        on_reloaded=lambda _error: None,
+        notifier=heard,  # type: ignore[arg-type]  # as above
+        watchdog_seconds=watchdog_seconds,
+    )
+    assert daemon.run() == 0
+    return heard
+
+
+def test_between_ticks_the_loop_works_when_the_jobs_want_it_and_feeds_the_watchdog_after_each_slice() -> None:
+    clock = FakeClock(1000.0)
+    jobs = SlicedJobs(clock, [1001.0, 1005.0, None])
+    heard = loop(clock, jobs)
+    assert heard.ticked_at == [1000.0, 1010.0]
+    assert jobs.called_at == [(1000.0, 1010.0), (1001.0, 1010.0), (1005.0, 1010.0)]
+    assert {1000.0, 1001.0, 1002.0, 1006.0, 1010.0} == set(heard.fed_at) - {1005.0}
+    assert jobs.stopped
+
+
+def test_jobs_that_never_rest_delay_a_tick_by_one_slice_at_most() -> None:
+    clock = FakeClock(1000.0)
+    jobs = SlicedJobs(clock, [0.0] * 99, seconds=0.75)
+    heard = loop(clock, jobs, ticks=3)
+    assert heard.ticked_at == [1000.0, 1010.5, 1021.0]
+
+
+def test_without_jobs_the_loop_naps_no_longer_than_the_watchdog_has_patience() -> None:
+    clock = FakeClock(1000.0)
+    heard = loop(clock, SlicedJobs(clock, [], seconds=0.0), watchdog_seconds=4.0)
+    assert sorted(set(heard.fed_at)) == [1000.0, 1004.0, 1008.0, 1010.0]
+
+
+def test_what_jobs_did_is_in_the_next_report() -> None:
+    clock = FakeClock(1000.0)
+    heard = loop(clock, SlicedJobs(clock, []), ticks=1)
+    (report,) = heard.reports
+    assert [outcome.step.process.pid for outcome in report.outcomes] == [7]
 
 
 def test_metrics_tell_of_the_daemon_that_serves_them(tmp_path: Path) -> None:

@@ -3,14 +3,17 @@
 import re
 import subprocess
 import threading
+from dataclasses import replace
 
 import prometheus_client
 import pytest
 
 from balancerd.metrics import STATES, Metrics
 from balancerd.model.decision import Reason, Skip
-from balancerd.model.ids import ProcessId
-from balancerd.model.migration import PageStatus
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.migration import NEVER_SUBMITTED, PageStatus, RunsNow
+from balancerd.model.sample import Pressure
+from tests.unit.fakes import make_verified
 from tests.unit.reports import (
     MIB,
     a_decision,
@@ -19,6 +22,8 @@ from tests.unit.reports import (
     a_process_report,
     a_report,
     a_topology,
+    an_eviction,
+    an_eviction_outcome,
     an_outcome,
 )
 
@@ -43,8 +48,10 @@ def full_metrics() -> Metrics:
     metrics.emit(a_moving_report(1))
     skip = Skip(by="plan", process=process.id, reason=Reason.COOLDOWN)
     seen = a_process_report(process, verdicts=(a_decision(process.id), skip))
-    metrics.emit(a_report(number=2, processes=(seen,), rejected=(skip,)))
-    metrics.emit(a_moving_report(3))
+    pressed = Pressure(cpu_ratio=0.2, memory_ratio=0.0)
+    busy = Skip(by="plan", process=process.id, reason=Reason.PRESSURE)
+    metrics.emit(a_report(number=2, processes=(seen,), rejected=(skip, busy), pressure=pressed))
+    metrics.emit(replace(a_moving_report(3), survey=replace(a_report().survey, pressure=pressed)))
     metrics.tick_failed("survey", "OSError")
     metrics.control_request("GET", 200)
     metrics.reload(succeeded=True, at=900_000.0)
@@ -57,7 +64,7 @@ def test_bytes_and_pages_add_up_over_ticks() -> None:
     for number in (1, 2, 3):
         metrics.emit(a_moving_report(number, moved_pages=1000, shared_pages=24))
     samples = scrape(metrics)
-    assert samples['balancerd_migrated_bytes_total{from_node="1",to_node="0"}'] == 3 * 1000 * 4096
+    assert samples['balancerd_migrated_bytes_total{from_node="1",reason="misplaced",to_node="0"}'] == 3 * 1000 * 4096
     assert samples['balancerd_migration_pages_total{status="moved"}'] == 3000
     assert samples['balancerd_migration_pages_total{status="eacces"}'] == 72
     assert samples['balancerd_migration_failed_pages_total{status="eacces"}'] == 72
@@ -67,14 +74,14 @@ def test_bytes_and_pages_add_up_over_ticks() -> None:
 
 
 def test_every_page_is_counted_under_its_status_and_the_sum_is_what_was_submitted() -> None:
-    pages = {status: index + 1 for index, status in enumerate(PageStatus)}
+    pages = {status: index + 1 for index, status in enumerate(set(PageStatus) - NEVER_SUBMITTED)}
     outcome = an_outcome(ProcessId(1, 1), pages=pages, moved_from={1: pages[PageStatus.MOVED]})
     metrics = new_metrics()
     metrics.emit(a_report(outcomes=(outcome,)))
     samples = scrape(metrics)
     counted = {k: v for k, v in samples.items() if k.startswith("balancerd_migration_pages_total")}
     failed = {k: v for k, v in samples.items() if k.startswith("balancerd_migration_failed_pages_total")}
-    assert len(counted) == len(PageStatus)
+    assert len(counted) == len(pages)
     assert sum(counted.values()) == outcome.submitted_pages
     assert sum(failed.values()) == outcome.submitted_pages - outcome.moved_pages
 
@@ -226,7 +233,7 @@ def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     samples = text.decode()
     for family in families:
         assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
-    assert len(families) == 21
+    assert len(families) == 30
 
 
 def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:
@@ -273,3 +280,105 @@ def test_scraping_while_the_loop_writes_never_shows_half_a_tick() -> None:
     finally:
         stop.set()
         writer.join()
+
+
+def test_bytes_are_told_with_their_target_and_why_they_moved() -> None:
+    process = ProcessId(1, 1)
+    apart = an_outcome(process, pages={PageStatus.MOVED: 30}, moved_from={2: 10, 3: 20})
+    targets = {NodeId(2): NodeId(0), NodeId(3): NodeId(1)}
+    command = replace(apart, step=replace(apart.step, reason=Reason.COMMAND, target_of=targets))
+    metrics = new_metrics()
+    metrics.emit(a_report(outcomes=(command, an_outcome(process, pages={PageStatus.MOVED: 1}))))
+    assert {k: v / 4096 for k, v in scrape(metrics).items() if "migrated_bytes" in k} == {
+        'balancerd_migrated_bytes_total{from_node="2",reason="command",to_node="0"}': 10,
+        'balancerd_migrated_bytes_total{from_node="3",reason="command",to_node="1"}': 20,
+        'balancerd_migrated_bytes_total{from_node="1",reason="misplaced",to_node="0"}': 1,
+    }
+
+
+def test_pages_that_were_never_submitted_are_counted_apart_from_those_that_were() -> None:
+    outcome = replace(an_outcome(ProcessId(1, 1)), passed_over=dict.fromkeys((*NEVER_SUBMITTED, PageStatus.ABSENT), 5))
+    metrics = new_metrics()
+    metrics.emit(a_report(outcomes=(outcome,)))
+    samples = scrape(metrics)
+    for status in NEVER_SUBMITTED:
+        assert samples[f'balancerd_migration_passed_over_pages_total{{status="{status}"}}'] == 5
+        assert f'balancerd_migration_pages_total{{status="{status}"}}' not in samples
+        assert f'balancerd_migration_failed_pages_total{{status="{status}"}}' not in samples
+    assert samples['balancerd_migration_passed_over_pages_total{status="enoent"}'] == 5
+    assert samples['balancerd_migration_pages_total{status="enoent"}'] == 0
+
+
+def test_retries_stalls_and_what_verification_found_add_up() -> None:
+    found = replace(make_verified(100, elsewhere=3, absent=2), on_target_pages=91, unknown_pages=4)
+    outcome = replace(an_outcome(ProcessId(1, 1)), retried_pages=7, stalls=2, verified=found)
+    back = RunsNow(process=ProcessId(1, 1), runs=(), total=make_verified(256, elsewhere=40))
+    metrics = new_metrics()
+    for _ in range(2):
+        metrics.emit(a_report(outcomes=(outcome, an_outcome(ProcessId(2, 1))), returns=(back,)))
+    samples = scrape(metrics)
+    name = "balancerd_migration_verified_pages_total"
+    results = {"on-target": 182, "elsewhere": 6, "absent": 4, "unknown": 8}
+    assert {r: samples[f'{name}{{result="{r}"}}'] for r in results} == results
+    assert samples["balancerd_migration_returned_pages_total"] == 80
+    assert samples["balancerd_migration_retried_pages_total"] == 14
+    assert samples["balancerd_migration_stalls_total"] == 4
+
+
+def throttled(metrics: Metrics) -> dict[str, float]:
+    name = 'balancerd_migration_throttled_seconds_total{cause="'
+    return {k.removeprefix(name)[:-2]: v for k, v in scrape(metrics).items() if k.startswith(name)}
+
+
+def test_time_spent_waiting_is_told_by_cause_and_a_held_tick_counts_once() -> None:
+    first, second = a_process(1), a_process(2)
+    outcome = replace(an_outcome(first.id), throttled_seconds={"duty-cycle": 0.5, "retry": 0.1})
+    evicted = replace(an_eviction_outcome(second.id), throttled_seconds={"duty-cycle": 0.25})
+    metrics = new_metrics()
+    metrics.emit(a_report(outcomes=(outcome,), evictions=(evicted,)))
+    assert throttled(metrics) == {"duty-cycle": 0.75, "retry": 0.1}
+    held = [Skip(by="plan", process=p.id, reason=Reason.PRESSURE) for p in (first, second)]
+    metrics.emit(a_report(rejected=held))  # a tick of two seconds
+    metrics.emit(a_report(rejected=[*held, replace(held[0], reason=Reason.COOLDOWN)]))
+    assert throttled(metrics) == {"duty-cycle": 0.75, "retry": 0.1, "pressure": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (Reason.MIGRATION_BUDGET, "machine-budget"),
+        (Reason.PROCESS_BUDGET, "process-budget"),
+        (Reason.NODE_PAIR_BUDGET, "node-pair-budget"),
+    ],
+)
+def test_an_empty_budget_is_time_that_a_decision_waits(reason: Reason, cause: str) -> None:
+    process = a_process()
+    skip = Skip(by="plan", process=process.id, reason=reason)
+    metrics = new_metrics()
+    metrics.emit(
+        a_report(processes=(a_process_report(process, verdicts=(a_decision(process.id), skip)),), rejected=[skip])
+    )
+    assert throttled(metrics) == {cause: 2.0}
+
+
+def test_evictions_are_counted_with_what_stayed() -> None:
+    process = a_process()
+    seen = a_process_report(process, verdicts=(an_eviction(process.id),))
+    outcomes = (an_eviction_outcome(process.id), an_eviction_outcome(process.id, cold_only=True))
+    skip = Skip(by="plan", process=process.id, reason=Reason.MIGRATION_BUDGET)
+    metrics = new_metrics()
+    metrics.emit(a_report(processes=(seen,), evictions=outcomes))
+    metrics.emit(a_report(processes=(seen,), rejected=[skip]))
+    samples = scrape(metrics)
+    assert samples["balancerd_evicted_bytes_total"] == 900 * 4096
+    assert samples["balancerd_eviction_kept_bytes_total"] == 100 * 4096
+    assert samples['balancerd_decisions_total{action="evict",policy="home"}'] == 2
+    assert samples['balancerd_decisions_suppressed_total{policy="home",reason="migration-budget"}'] == 1
+    assert throttled(metrics) == {"evict-budget": 2.0}
+
+
+def test_pressure_is_told_where_the_kernel_tells_it() -> None:
+    metrics = new_metrics()
+    metrics.emit(a_report(pressure=Pressure(cpu_ratio=None, memory_ratio=0.125)))
+    gauges = {k: v for k, v in scrape(metrics).items() if "pressure_ratio" in k}
+    assert gauges == {'balancerd_pressure_ratio{resource="memory"}': 0.125}

@@ -33,6 +33,10 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.do_GET()
+
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name in the base class
                 """Say nothing."""
 

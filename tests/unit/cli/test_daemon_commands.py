@@ -291,7 +291,13 @@ def test_the_socket_is_taken_from_the_option_nearest_to_the_command_or_the_envir
     assert runner.invoke(group, ["--socket", "/none", "status"], env={"BALANCERD_SOCKET": socket}).exit_code == 3
 
 
-@pytest.mark.parametrize("command", [[], ["status"], ["ps"], ["explain"], ["doctor"], ["config", "check"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([], ["status"], ["ps"], ["explain"], ["doctor"], ["config", "check"]),
+        *(["move"], ["evict"], ["undo"], ["moves"]),
+    ],
+)
 def test_every_help_has_examples(run: Run, command: list[str]) -> None:
     done = run(*command, "--help")
     assert done.exit_code == 0

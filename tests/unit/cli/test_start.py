@@ -32,7 +32,9 @@ def loaded_by(*arguments: str) -> tuple[int, set[str]]:
     return done.returncode, set(told[0].split()[1:])
 
 
-@pytest.mark.parametrize("command", [["status"], ["ps"], ["explain", "4242"], ["ps", "--json"], ["--version"]])
+@pytest.mark.parametrize(
+    "command", [["status"], ["ps"], ["explain", "4242"], ["ps", "--json"], ["moves"], ["--version"]]
+)
 def test_asking_the_daemon_imports_nothing_heavy(serve: Serve, command: list[str]) -> None:
     assert loaded_by("--socket", serve(answers()), *command) == (0, set())
 

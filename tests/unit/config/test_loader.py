@@ -15,7 +15,7 @@ def list_errors(text: str, *overrides: str) -> list[str]:
     return [str(finding).removeprefix("balancerd.yaml:") for finding in caught.value.findings]
 
 
-TOP = "mode, tick_interval, select, migrate, metrics, control, log, policies"
+TOP = "mode, tick_interval, select, migrate, evict, metrics, control, log, policies"
 BOOLEANS = ": YAML 1.2 reads it as a text, only true and false are booleans"
 
 
@@ -67,6 +67,22 @@ BOOLEANS = ": YAML 1.2 reads it as a text, only true and false are booleans"
         ("migrate: {rate_limit: 1GiB}", "1:23: error: a byte rate is per second: write 1GiB/s"),
         ("migrate: {rate_limit: 1B/s}", "1:23: error: must lie between 1MiB/s and 1TiB/s, got 1B/s"),
         ("migrate: {stall_target: 2s}", "1:25: error: must lie between 100us and 1s, got 2s"),
+        ("migrate: {process_rate_limit: 1B/s}", "1:31: error: must lie between 1MiB/s and 1TiB/s, got 1B/s"),
+        ("migrate: {stall_limit: 5}", "1:24: error: a duration needs a unit: write 5s"),
+        (
+            "migrate: {stall_target: 10ms, stall_limit: 5ms}",
+            "1:44: error: must not be below stall_target (10ms), got 5ms: write null for 40ms",
+        ),
+        ("migrate: {duty_cycle: 0%}", "1:23: error: must lie between 1% and 100%, got 0%"),
+        ("migrate: {max_cpu_pressure: off}", "1:29: error: expected a share such as 5% or 0.05, got 'off'"),
+        (
+            "migrate: {move_all: on}",
+            (
+                "1:21: error: expected true or false, got 'on': "
+                "YAML 1.2 reads it as a text, only true and false are booleans"
+            ),
+        ),
+        ("evict: {max_swap_used: null}", "1:24: error: expected a share such as 5% or 0.05, got nothing"),
         ("migrate: {watermark: 95%}", "1:22: error: must lie between 0% and 90%, got 95%"),
         # texts with a form
         (
@@ -184,6 +200,25 @@ def test_a_thousand_mistakes_are_summed_up() -> None:
         (
             "migrate: {stall_target: 200ms}",
             "1:25: warning: one call may hold a process up for 200ms: 5ms to 20ms is usual",
+        ),
+        (
+            "migrate: {duty_cycle: 90%}",
+            "1:23: warning: a process being moved may wait for 90% of the time: 25% to 50% is usual",
+        ),
+        (
+            "migrate: {max_memory_pressure: null}",
+            "1:32: warning: memory moves even while the machine runs out of it, which makes that worse: 10% is usual",
+        ),
+        (
+            "migrate: {move_all: true}",
+            (
+                "1:21: warning: shared pages follow one of their processes and become remote for the others: "
+                "false leaves them"
+            ),
+        ),
+        (
+            "migrate: {node_pair_rate_limit: 2GiB/s}",
+            "1:33: warning: 2GiB/s is never reached: rate_limit is 1GiB/s for the whole machine",
         ),
         ("select: {scan_budget: 50%}", "1:23: warning: looking may take 50% of a core: 0.5% to 2% is usual"),
         (

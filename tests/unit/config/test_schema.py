@@ -7,7 +7,15 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from balancerd.config.fields import FROM_TEXT, Section, yaml_key
-from balancerd.config.schema import Config, LogConfig, MetricsConfig, MigrateConfig, PolicyConfig, SelectConfig
+from balancerd.config.schema import (
+    Config,
+    EvictConfig,
+    LogConfig,
+    MetricsConfig,
+    MigrateConfig,
+    PolicyConfig,
+    SelectConfig,
+)
 from balancerd.config.units import ListenAddress
 
 MIB = 1024**2
@@ -20,10 +28,18 @@ def test_the_defaults_are_the_ones_promised() -> None:
         select=SelectConfig(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=30.0, scan_budget_ratio=0.005),
         migrate=MigrateConfig(
             rate_limit_bytes_per_second=1024 * MIB,
+            process_rate_limit_bytes_per_second=512 * MIB,
+            node_pair_rate_limit_bytes_per_second=1024 * MIB,
             stall_target_seconds=0.005,
+            stall_limit_seconds=None,
+            duty_cycle_ratio=0.33,
             cooldown_seconds=60.0,
             watermark_ratio=0.02,
+            max_memory_pressure_ratio=0.1,
+            max_cpu_pressure_ratio=0.4,
+            move_all=False,
         ),
+        evict=EvictConfig(rate_limit_bytes_per_second=64 * MIB, max_swap_used_ratio=0.8),
         metrics=MetricsConfig(listen=ListenAddress("127.0.0.1", 9923)),
         log=LogConfig(level="info", format="auto"),
         policies=(PolicyConfig(name="home", kind="follow-cpu"),),
@@ -67,11 +83,27 @@ def test_typed_values_are_checked_in_python_too() -> None:
         SelectConfig(min_age_seconds=True)
 
 
+@pytest.mark.parametrize(
+    ("target", "limit", "effective"), [(0.005, None, 0.02), (0.2, None, 0.8), (0.005, 0.005, 0.005), (0.005, 1.0, 1.0)]
+)
+def test_the_stall_limit_is_four_times_the_target_unless_it_is_set(
+    target: float, limit: float | None, effective: float
+) -> None:
+    config = MigrateConfig(stall_target_seconds=target, stall_limit_seconds=limit)
+    assert config.effective_stall_limit_seconds == pytest.approx(effective)
+
+
+def test_a_stall_limit_below_the_target_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"must not be below stall_target \(5ms\), got 4ms: write null for 20ms"):
+        MigrateConfig(stall_limit_seconds=0.004)
+
+
 def test_the_configuration_survives_being_written_out() -> None:
     config = Config(
         mode="observe",
         tick_interval_seconds=0.25,
         select=SelectConfig(min_rss_bytes=100_000_001, scan_budget_ratio=0.0123),
+        migrate=MigrateConfig(stall_limit_seconds=0.5, max_cpu_pressure_ratio=None, move_all=True),
         metrics=MetricsConfig(listen=ListenAddress("::1", 1)),
         policies=(PolicyConfig.model_validate({"name": "a", "kind": "k", "mode": "observe", "deep": {"x": [1]}}),),
     )

@@ -59,6 +59,9 @@ def test_the_schema_says_which_draft_it_is_and_refuses_unknown_keys() -> None:
         (("select", "min_cpu"), 0.05),
         (("select", "scan_budget"), "0.5%"),
         (("migrate", "rate_limit"), "1GiB/s"),
+        (("migrate", "stall_limit"), None),
+        (("migrate", "max_memory_pressure"), "10%"),
+        (("evict", "max_swap_used"), "80%"),
         (("metrics", "listen"), "127.0.0.1:9923"),
     ],
 )

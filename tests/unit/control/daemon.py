@@ -14,6 +14,7 @@ from balancerd.control.server import ControlServer, MetricsServer
 from balancerd.control.state import ControlState
 from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport
+from tests.unit.jobs.machine import World
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Room:
     def __post_init__(self) -> None:
         self.state = ControlState(lambda: self.now)
         self.metrics = Metrics(version="1.2.3")
+        self.world = World()
 
     @property
     def client(self) -> ControlClient:
@@ -37,6 +39,7 @@ class Room:
     def app(self, reader_gid: int | None = None) -> ControlApp:
         return ControlApp(
             state=self.state,
+            jobs=self.world.jobs,
             access=Access(own_uid=os.geteuid(), reader_gid=reader_gid),
             version="1.2.3",
             pid=4711,

@@ -169,6 +169,7 @@ def test_explain_holds_every_verdict_in_order_and_the_last_outcome_by_status() -
         "age_seconds": 2.0,
         "policy": "home",
         "target": 0,
+        "move": None,
         "submitted_pages": 1024,
         "pages": {"moved": 1000, "eacces": 24},
         "moved_from": {"1": 1000},

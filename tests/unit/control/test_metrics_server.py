@@ -47,7 +47,7 @@ def test_metrics_are_what_the_sink_renders(room: Room, server: MetricsServer) ->
     room.metrics.emit(a_moving_report())
     code, content_type, body = ask(server, "/metrics")
     assert (code, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
-    assert b'balancerd_migrated_bytes_total{from_node="1",to_node="0"} 4.096e+06' in body
+    assert b'balancerd_migrated_bytes_total{from_node="1",reason="misplaced",to_node="0"} 4.096e+06' in body
     assert ask(server, "/metrics", Accept="application/openmetrics-text;version=1.0.0")[2].endswith(b"# EOF\n")
 
 
@@ -122,7 +122,10 @@ def test_scraping_over_http_while_the_loop_writes(room: Room, server: MetricsSer
             samples = dict(line.rsplit(" ", 1) for line in body.decode().splitlines() if not line.startswith("#"))
             assert code == 200
             ticks = float(samples['balancerd_ticks_total{outcome="success"}'])
-            assert float(samples.get('balancerd_migrated_bytes_total{from_node="1",to_node="0"}', 0)) == 4096 * ticks
+            assert (
+                float(samples.get('balancerd_migrated_bytes_total{from_node="1",reason="misplaced",to_node="0"}', 0))
+                == 4096 * ticks
+            )
     finally:
         stop.set()
         writer.join()

@@ -2,20 +2,25 @@
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from balancerd.engine.budgets import Rates
+from balancerd.engine.memory import new_memory
 from balancerd.engine.plan import PlanLimits
 from balancerd.engine.select import Criteria
 from balancerd.engine.tick import Engine, Settings
-from balancerd.model.decision import Reason, Verdict
+from balancerd.model.decision import Decision, Eviction, Reason, Verdict
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import PageStatus
 from balancerd.model.report import ProcessReport, TickReport
-from balancerd.model.sample import Mempolicy, Window
+from balancerd.model.sample import Mempolicy, Pressure, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import Policy, PolicyContext
-from tests.unit.fakes import GIB, MIB, N0, N2, FakeClock, FakeKernel, make_process
+from tests.unit.fakes import GIB, MIB, N0, N2, VMA_START, FakeClock, FakeKernel, make_process, make_rates, make_run
+from tests.unit.reports import an_outcome
 
 PID = ProcessId(100, 1)
 
@@ -23,23 +28,41 @@ PID = ProcessId(100, 1)
 class Run:
     """An engine over a FakeKernel, ticking every two seconds."""
 
-    def __init__(self, *, policies: list[Policy] | None = None, observing: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        policies: list[Policy] | None = None,
+        observing: Iterable[str] = (),
+        rates: Rates | None = None,
+        cooldown: float = 60.0,
+        scan_budget: float = 0.01,
+    ) -> None:
         self.clock = FakeClock()
         self.kernel = FakeKernel(self.clock)
-        home = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
         self.stopping = False
-        self.engine = Engine(
+        self.claimed: frozenset[ProcessId] = frozenset()
+        self.settings = Settings(
+            criteria=Criteria(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=30.0, own_pid=1),
+            scan_budget_seconds=scan_budget,
+            limits=PlanLimits(budget_seconds=1.0, watermark_ratio=0.02, max_memory_pressure_ratio=0.1),
+            rates=rates or make_rates(),
+            cooldown_seconds=cooldown,
+            observing=frozenset(observing),
+        )
+        self.memory = new_memory(cooldown_seconds=cooldown, rates=self.settings.rates)
+        self.engine = self.load(policies)
+
+    def load(self, policies: list[Policy] | None = None) -> Engine:
+        """Return another engine with the same memory, as a reload does."""
+        home = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+        return Engine(
             kernel=self.kernel,
             clock=self.clock,
             policies=[home] if policies is None else policies,
-            settings=Settings(
-                criteria=Criteria(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=30.0, own_pid=1),
-                scan_budget_seconds=0.01,
-                limits=PlanLimits(budget_bytes=2 * GIB, budget_seconds=1.0, watermark_ratio=0.02),
-                cooldown_seconds=60.0,
-                observing=frozenset(observing),
-            ),
+            settings=self.settings,
             should_stop=lambda: self.stopping,
+            memory=self.memory,
+            claimed=lambda: self.claimed,
         )
 
     def ticks(self, number: int) -> list[TickReport]:
@@ -95,10 +118,10 @@ def test_a_pass_that_nobody_wants_any_more_is_not_looked_at_again_and_again() ->
     run = misplaced()
     run.kernel.migrate_bytes_per_step = 100 * MIB
     run.ticks(5)
-    assert run.engine._ledger.moving() == {PID}
+    assert run.memory.ledger.moving() == {PID}
     run.kernel.mib[PID] = {N0: 256.0}
     run.ticks(1)
-    assert run.engine._ledger.moving() == frozenset()
+    assert run.memory.ledger.moving() == frozenset()
 
 
 def test_pages_that_cannot_move_put_the_process_in_quarantine_with_their_status() -> None:
@@ -207,4 +230,242 @@ def test_a_process_that_ends_is_forgotten() -> None:
     del run.kernel.processes[PID]
     report = run.ticks(1)[0]
     assert report.processes == ()
-    assert run.engine._ledger.moving() == frozenset()
+    assert run.memory.ledger.moving() == frozenset()
+
+
+class Wanting:
+    """A policy that wants the same of each process at every tick until it is told otherwise."""
+
+    name = "test"
+
+    def __init__(self, verdict: Verdict | None) -> None:
+        self.verdict = verdict
+
+    def decide(self, window: Window) -> Iterable[Verdict]:
+        if self.verdict is None:
+            return ()
+        return tuple(replace(self.verdict, process=process.id) for process in window.now.eligible)
+
+
+MOVE = Decision(policy="test", process=PID, target=N0, misplaced_bytes=256 * MIB, gain_cores=0.1, cost_seconds=0.5)
+EVICT = Eviction(policy="test", process=PID, evict_bytes=512 * MIB)
+
+
+def wanting(verdict: Verdict, *, mib: float = 256, **settings: Any) -> Run:
+    run = Run(policies=[Wanting(verdict)], **settings)
+    run.kernel.add(make_process(), {2: mib})
+    return run
+
+
+def reasons(reports: list[TickReport]) -> list[Reason]:
+    return [report.processes[0].reason for report in reports]
+
+
+@pytest.mark.parametrize(
+    ("rates", "reason"),
+    [
+        ("process_mib", Reason.PROCESS_BUDGET),
+        ("pair_mib", Reason.NODE_PAIR_BUDGET),
+        ("machine_mib", Reason.MIGRATION_BUDGET),
+    ],
+)
+def test_over_many_ticks_a_process_moves_no_faster_than_each_rate(rates: str, reason: Reason) -> None:
+    run = wanting(MOVE, mib=256, rates=make_rates(**{rates: 10}))
+    reports = run.ticks(8)  # full at first: 20 MiB, and 10 MiB/s come in
+    moved = [sum(o.moved_pages for o in r.outcomes) * 4096 // MIB for r in reports]
+    assert moved == [20] * 8
+    assert {step.move_id for step in run.kernel.steps} == {1}
+    run.memory.budgets.spend_bytes(PID, 100 * MIB, {(N2, N0): 100 * MIB}, run.clock.now())
+    assert reasons(run.ticks(4)) == [reason] * 4
+
+
+def test_under_pressure_nothing_moves_and_afterwards_the_pass_goes_on() -> None:
+    run = wanting(MOVE)
+    run.kernel.migrate_bytes_per_step = 100 * MIB
+    run.ticks(1)
+    run.kernel.pressure = Pressure(cpu_ratio=0.0, memory_ratio=0.2)
+    assert reasons(run.ticks(2)) == [Reason.PRESSURE] * 2
+    run.kernel.pressure = Pressure(cpu_ratio=0.0, memory_ratio=0.0)
+    run.ticks(2)
+    assert [step.resume_at != 0 for step in run.kernel.steps] == [False, True, True]
+    assert len({step.move_id for step in run.kernel.steps}) == 1
+
+
+def test_a_process_claimed_by_a_command_is_left_to_it() -> None:
+    run = wanting(MOVE)
+    run.claimed = frozenset({PID})
+    told = run.last(1)
+    assert (told.reason, told.detail) == (Reason.CLAIMED, "by a command")
+    run.claimed = frozenset()
+    assert run.last(1).reason is Reason.MISPLACED
+
+
+def test_the_full_target_costs_no_reading_of_mempolicies() -> None:
+    run = wanting(MOVE)
+    run.kernel.free_bytes = {0: 0}
+    assert reasons(run.ticks(40)) == [Reason.TARGET_FULL] * 40
+    assert run.kernel.read_mempolicies == []
+
+
+def test_a_reload_keeps_cooldowns_budgets_and_what_can_be_undone() -> None:
+    run = wanting(MOVE)
+    run.kernel.stuck_mib[PID] = 100.0
+    run.ticks(1)
+    run.engine = run.load([Wanting(MOVE)])
+    assert run.last(1).reason is Reason.COOLDOWN
+    (move,) = run.memory.moves.recent()
+    assert (move.id, move.process, move.policy, move.reason) == (1, PID, "test", Reason.MISPLACED)
+    assert (move.started_at, move.ended_at) == (1000.0, 1000.0)
+    assert move.moved_bytes == 156 * MIB
+    assert move.lost_pages == 0
+
+
+def test_a_pass_that_nobody_wants_any_more_is_a_move_that_ended() -> None:
+    policy = Wanting(MOVE)
+    run = Run(policies=[policy])
+    run.kernel.add(make_process(), {2: 256})
+    run.kernel.migrate_bytes_per_step = 100 * MIB
+    run.ticks(1)
+    assert run.memory.moves.recent()[0].ended_at is None
+    policy.verdict = None
+    run.ticks(1)
+    assert run.memory.moves.recent()[0].ended_at == 1002.0
+
+
+@pytest.mark.parametrize(("stopped_by", "gaps"), [(Reason.STALLED, (30, 60, 120)), (Reason.NO_MEMORY, (30, 60, 120))])
+def test_a_step_that_was_stopped_backs_off_and_doubles(stopped_by: Reason, gaps: tuple[int, ...]) -> None:
+    run = wanting(MOVE)
+    run.kernel.stopped_by = stopped_by
+    run.kernel.migrate_bytes_per_step = MIB
+    reports = run.ticks(230)
+    tried = [i for i, report in enumerate(reports) if report.outcomes]
+    assert [b - a for a, b in itertools.pairwise(tried)] == list(gaps)
+    assert reasons(reports)[1] is stopped_by
+
+
+def test_a_step_stopped_by_pressure_is_no_failure() -> None:
+    run = wanting(MOVE)
+    run.kernel.stopped_by = Reason.PRESSURE
+    run.kernel.migrate_bytes_per_step = 100 * MIB
+    run.ticks(2)
+    assert [step.resume_at != 0 for step in run.kernel.steps] == [False, True]
+
+
+def test_ranges_that_failed_are_left_out_when_the_process_moves_again() -> None:
+    run = wanting(MOVE, cooldown=10.0)
+    run.kernel.stuck_status = PageStatus.BUSY
+    run.kernel.stuck_mib[PID] = 100.0
+    run.ticks(1)
+    run.clock.time += 10.0
+    run.kernel.mib[PID] = {N2: 256.0}  # as if all of it had come back: 100 MiB are stuck still
+    run.ticks(1)
+    first, second = run.kernel.steps
+    assert [(r.end - r.start) // MIB for r in first.ranges] == [256]
+    assert [(r.end - r.start) // MIB for r in second.ranges] == [156]
+
+
+def test_when_all_that_is_left_is_stuck_nobody_walks_there_again_until_its_time() -> None:
+    run = wanting(MOVE, cooldown=0.0)
+    run.kernel.stuck_mib[PID] = 100.0
+    reports = run.ticks(100)
+    assert [i for i, report in enumerate(reports) if report.outcomes] == [0, 30, 90]
+    assert (reports[1].processes[0].reason, reports[1].processes[0].detail) == (
+        Reason.QUARANTINE,
+        "100 MiB eacces in 1 ranges; again in 58 s",
+    )
+
+
+def test_moved_pages_are_looked_at_three_times_and_then_no_more() -> None:
+    run = wanting(MOVE)
+    reports = run.ticks(200)
+    looked = [(1000 + 2 * i, r.returns[0].total.asked_pages) for i, r in enumerate(reports) if r.returns]
+    moved_at = 1000 + 2 * next(i for i, r in enumerate(reports) if r.outcomes)
+    assert [at - moved_at for at, _ in looked] == [10, 60, 300]
+    assert {pages for _, pages in looked} == {256}
+
+
+def test_pages_that_come_back_hold_the_process_and_lock_their_ranges() -> None:
+    run = wanting(MOVE)
+    run.kernel.returned_ratio[PID] = 0.1
+    told = run.last(7)
+    assert told.reason is Reason.PING_PONG
+    assert told.detail == "10% of what was moved to node 0 is elsewhere again; again in 58 s"
+    assert [span.cause for span in run.memory.ledger.held_ranges(PID, run.clock.now())] == ["came back"]
+    run.ticks(30)
+    assert len(run.kernel.verified) == 1  # what came back counts once
+
+
+@pytest.mark.parametrize(("returned", "absent"), [(0.0, 1.0), (0.04, 0.0)])
+def test_few_pages_elsewhere_or_pages_gone_are_no_ping_pong(returned: float, absent: float) -> None:
+    run = wanting(MOVE)
+    run.kernel.returned_ratio[PID] = returned
+    run.kernel.absent_ratio[PID] = absent
+    run.ticks(32)
+    assert len(run.kernel.verified) == 2
+    assert run.memory.ledger.held_ranges(PID, run.clock.now()) == ()
+    hold = run.memory.ledger.hold(PID, run.clock.now())
+    assert hold is None or hold.reason is not Reason.PING_PONG
+
+
+@pytest.mark.parametrize(("scan_budget", "looks"), [(0.1, [4, 3, 0]), (0.0, [1, 1, 1])])
+def test_at_most_four_processes_are_looked_at_in_one_tick_within_the_scan_budget_but_one_always(
+    scan_budget: float, looks: list[int]
+) -> None:
+    run = wanting(MOVE, scan_budget=scan_budget)
+    for pid in range(100, 107):
+        run.memory.returns.note(
+            replace(an_outcome(ProcessId(pid, 1)), moved_runs=(make_run(VMA_START, 1),)), run.clock.now() - 20.0
+        )
+        run.kernel.add(make_process(pid), {0: 16})
+    reports = run.ticks(3)
+    assert [len(report.returns) for report in reports] == looks
+    assert run.kernel.verified[0].process == PID
+
+
+def test_an_eviction_is_carried_out_and_told() -> None:
+    run = wanting(replace(EVICT, evict_bytes=100 * MIB))
+    run.kernel.stuck_mib[PID] = 200.0
+    (report,) = run.ticks(1)
+    assert [(o.evicted_pages * 4096 // MIB, o.kept_pages * 4096 // MIB) for o in report.evictions] == [(56, 44)]
+    told = report.processes[0]
+    assert (told.reason, told.detail) == (Reason.EVICT, "evicted 56 MiB; 11264 pages stayed")
+    assert report.outcomes == ()
+
+
+def test_an_eviction_goes_on_at_its_rate_and_rests_when_it_is_done() -> None:
+    run = wanting(EVICT)
+    reports = run.ticks(4)
+    assert [step.budget_bytes // MIB for step in run.kernel.evictions] == [128, 128]
+    assert [step.resume_at != 0 for step in run.kernel.evictions] == [False, True]
+    assert reasons(reports)[2:] == [Reason.COOLDOWN] * 2
+    assert reports[2].processes[0].detail == "256 MiB evicted; again in 58 s"
+
+
+def test_an_eviction_that_takes_nothing_away_backs_off() -> None:
+    run = wanting(EVICT, mib=100)
+    run.kernel.stuck_mib[PID] = 100.0
+    told = run.last(2)
+    assert (told.reason, told.detail) == (Reason.QUARANTINE, "0 of 25600 pages could be evicted; again in 58 s")
+
+
+def test_an_eviction_of_a_policy_that_observes_is_told_only() -> None:
+    run = wanting(EVICT, observing=["test"])
+    assert run.last(1).reason is Reason.OBSERVE_MODE
+    assert run.kernel.evictions == []
+
+
+def test_a_policy_must_give_a_reason_for_which_memory_moves() -> None:
+    run = wanting(replace(MOVE, reason=Reason.COOLDOWN))
+    (report,) = run.ticks(1)
+    assert report.policy_errors == {"test": "ValueError: cooldown is no reason to move memory"}
+    assert run.kernel.steps == []
+
+
+def test_observing_leaves_no_move_behind() -> None:
+    run = wanting(MOVE)
+    run.kernel.stopped_by = Reason.OBSERVE_MODE
+    run.kernel.migrate_bytes_per_step = 0
+    run.ticks(3)
+    assert len(run.kernel.steps) == 3
+    assert run.memory.moves.recent() == ()
+    assert run.memory.moves.find(1) is None

@@ -1,6 +1,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ from balancerd import native
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
 from balancerd.kernel.placement import estimate
+from balancerd.kernel.verify import NOTHING
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
-from balancerd.model.sample import SampleRequest
-from balancerd.native.records import Migration, Placement, ProcessSurvey, ThreadSurvey
+from balancerd.model.migration import Range, RunsNow, VerifyRequest
+from balancerd.model.sample import Pressure, SampleRequest
+from balancerd.native.records import Eviction, Migration, Placement, ProcessSurvey, ThreadSurvey
 from balancerd.ports import Kernel, SurveyScope
 from tests.unit.fakes import FakeClock
 from tests.unit.kernel.children import child
 from tests.unit.kernel.trees import MACHINES, sys_tree, write_tree
+from tests.unit.kernel.worlds import NO_LIMITS, make_eviction, make_step, never
 
 SCOPE = SurveyScope(min_rss_bytes=1 << 20, min_cpu_cores=0.05)
 
@@ -30,6 +34,8 @@ class SpoiltCore:
         self.threads: Callable[..., ThreadSurvey] = native.threads
         self.migrate: Callable[..., Migration] = native.migrate
         self.idle_call: Callable[[], float] = native.idle_call
+        self.evict: Callable[..., Eviction] = native.evict
+        self.migrate_process: Callable[..., int] = native.migrate_process
 
     def placement(
         self, pid: int, ranges: native.RangeArray, *, n_nodes: int, samples: int = 0, phase: float = 0.0
@@ -41,7 +47,7 @@ class SpoiltCore:
 
 @pytest.fixture
 def kernel() -> Iterator[LiveKernel]:
-    live = LiveKernel(MonotonicClock(), stall_target_seconds=0.005)
+    live = LiveKernel(MonotonicClock(), pace=NO_LIMITS)
     yield live
     live.close()
 
@@ -67,7 +73,7 @@ def test_a_survey_of_this_machine_knows_its_nodes_and_this_process(kernel: LiveK
 
 def test_one_process_that_cannot_be_read_does_not_stop_the_others() -> None:
     core = SpoiltCore()
-    live = LiveKernel(FakeClock(), stall_target_seconds=0.005, core=core)
+    live = LiveKernel(FakeClock(), pace=NO_LIMITS, core=core)
     with child() as (_, refused), child() as (_, broken), child() as (dead, gone):
         dead.kill()
         dead.wait()
@@ -96,7 +102,7 @@ def test_a_process_without_pages_and_one_that_is_not_understood_are_skipped(
     with child() as (_, id_):
         stat = Path(f"/proc/{id_.pid}/stat").read_text()
         procfs = write_tree(tmp_path, {f"{id_.pid}/maps": maps, f"{id_.pid}/stat": stat, "self/mountinfo": ""})
-        live = LiveKernel(FakeClock(), stall_target_seconds=0.005, procfs=procfs)
+        live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs)
         sampling = live.sample((SampleRequest(process=id_, rss_bytes=1 << 20),))
         live.close()
     assert [skip.reason for skip in sampling.missed] == [reason]
@@ -111,7 +117,7 @@ def test_the_topology_is_read_again_when_a_cpu_goes_offline(tmp_path: Path) -> N
         online_cpus="0-2",
         has_memory="0-1",
     )
-    live = LiveKernel(FakeClock(), stall_target_seconds=0.005, procfs=procfs, sysfs=sysfs)
+    live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs, sysfs=sysfs)
     first = live.survey(SCOPE)
     assert first.topology.node_of_cpu == {0: 0, 1: 0, 2: 1}
     assert live.survey(SCOPE).topology is first.topology
@@ -124,7 +130,7 @@ def test_watermarks_are_read_again_after_a_minute(tmp_path: Path) -> None:
     procfs = write_tree(tmp_path / "proc", {"zoneinfo": "Node 0, zone DMA\n        high 1\n"})
     sysfs = sys_tree(tmp_path / "sys", nodes={0: ("0", 64)}, distances={0: "10"}, online_cpus="0", has_memory="0")
     clock = FakeClock()
-    live = LiveKernel(clock, stall_target_seconds=0.005, procfs=procfs, sysfs=sysfs)
+    live = LiveKernel(clock, pace=NO_LIMITS, procfs=procfs, sysfs=sysfs)
     seen = []
     for _ in range(3):
         (memory,) = live.survey(SCOPE).memory.values()
@@ -144,3 +150,45 @@ def test_a_look_finds_a_kernel_thread_and_nobody(kernel: LiveKernel) -> None:
     assert own is not None
     assert own.threads is not None
     assert os.getpid() in {thread.tid for thread in own.threads}
+
+
+def test_a_survey_tells_the_pressure_of_the_machine(tmp_path: Path) -> None:
+    files = {"pressure/memory": "some avg10=1.50 avg60=0.00 avg300=0.00 total=0\n", "zoneinfo": "Node 0, zone DMA\n"}
+    procfs = write_tree(tmp_path / "proc", files)
+    sysfs = sys_tree(tmp_path / "sys", nodes={0: ("0", 64)}, distances={0: "10"}, online_cpus="0", has_memory="0")
+    live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs, sysfs=sysfs)
+    assert live.survey(SCOPE).pressure == Pressure(cpu_ratio=None, memory_ratio=pytest.approx(0.015))  # type: ignore[arg-type]
+    live.close()
+
+
+def test_the_parts_of_a_live_kernel_share_their_claims_and_their_pace(kernel: LiveKernel) -> None:
+    with child("m = mmap.mmap(-1, 4 << 20); m.write(b'x' * (4 << 20))") as (_, id_):
+        ranges = tuple(
+            Range(start=p.vma.start, end=p.vma.end, page_bytes=4096) for p in estimate(id_.pid).vmas if p.pages_by_node
+        )
+        step = replace(make_step(1, ranges=ranges), process=id_, target=max(kernel.topology().memory_nodes))
+        eviction = replace(make_eviction(ranges, cold_only=True), process=id_)
+        whole = {step.target: step.target}
+        assert kernel.migrate(step, never).stopped_by is None
+        assert kernel.evict(eviction, never).stopped_by is None
+        assert kernel.migrate_whole(id_, whole).stopped_by is None
+        request = VerifyRequest(process=id_, runs=(), asked_pages=8)
+        assert kernel.verify(request) == RunsNow(process=id_, runs=(), total=NOTHING)
+
+        def stop() -> bool:  # asked while the step holds its claim
+            reasons.append(kernel.evict(eviction, never).stopped_by)
+            reasons.append(kernel.migrate_whole(id_, whole).stopped_by)
+            return True
+
+        reasons: list[Reason | None] = []
+        assert kernel.migrate(step, stop).stopped_by is Reason.STOPPING
+        assert set(reasons) == {Reason.CLAIMED}
+
+
+def test_only_another_stall_target_makes_batches_be_learnt_anew(kernel: LiveKernel) -> None:
+    before = kernel._mover._calls
+    kernel.set_pace(replace(NO_LIMITS, duty_ratio=0.1))
+    assert kernel._mover._calls is before
+    assert kernel._pacer.pace.duty_ratio == 0.1
+    kernel.set_pace(replace(NO_LIMITS, stall_target_seconds=0.05))
+    assert kernel._mover._calls is not before

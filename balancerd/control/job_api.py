@@ -1,0 +1,137 @@
+"""The answers about jobs and moves: pure functions from records to plain dicts; api.py documents them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+
+from balancerd.control.api import SCHEMA, Json
+from balancerd.engine.moves import Move
+from balancerd.jobs.record import Account, EvictRequest, Job, JobRequest, MoveRequest
+from balancerd.model.decision import REASON_TEXT
+from balancerd.model.ids import NodeId, format_id_list
+from balancerd.model.migration import WholeMove
+from balancerd.model.sample import PAGE_BYTES
+
+
+def job(told: Job, *, now: float) -> Json:
+    """Answer GET /v1/jobs/ID, POST /v1/jobs and POST /v1/jobs/ID/cancel."""
+    return {"schema": SCHEMA, "job": _job(told, now)}
+
+
+def jobs(told: Iterable[Job], *, now: float) -> Json:
+    """Answer GET /v1/jobs."""
+    return {"schema": SCHEMA, "jobs": [_job(each, now) for each in told]}
+
+
+def moves(told: Iterable[Move], *, now: float) -> Json:
+    """Answer GET /v1/moves."""
+    newest_first = sorted(told, key=lambda move: -move.id)
+    return {"schema": SCHEMA, "moves": [_move(each, now) for each in newest_first]}
+
+
+def _job(told: Job, now: float) -> Json:
+    seconds, rate, eta = told.seconds(now), told.rate_bytes_per_second(now), told.eta_seconds(now)
+    return {
+        "id": told.id,
+        **_request(told.request),
+        "pid": told.process.pid,
+        "start_ticks": told.process.start_ticks,
+        "comm": told.comm,
+        "target_of": {str(source): target for source, target in sorted(told.target_of.items())},
+        "state": told.state.value,
+        "cancel_requested": told.cancel_requested,
+        "reason": None if told.reason is None else told.reason.value,
+        "reason_text": None if told.reason is None else REASON_TEXT[told.reason],
+        "detail": told.detail,
+        "waiting_for": None if told.waiting_for is None else told.waiting_for.value,
+        "move": told.move_id,
+        "age_seconds": _rounded(now - told.submitted_at),
+        "seconds": None if seconds is None else _rounded(seconds),
+        "total_bytes": told.total_bytes,
+        "done_bytes": told.done_bytes,
+        "rate_bytes_per_second": None if rate is None else round(rate),
+        "eta_seconds": None if eta is None else _rounded(eta),
+        **_account(told.account),
+        "eviction": _eviction(told.account) if isinstance(told.request, EvictRequest) else None,
+        "whole_move": None if told.whole is None else _whole(told.whole),
+    }
+
+
+def _request(request: JobRequest) -> Json:
+    if isinstance(request, MoveRequest):
+        return {
+            "kind": request.kind,
+            "to": format_id_list(request.targets),
+            "from": None if request.sources is None else format_id_list(request.sources),
+            "move_all": request.move_all,
+            "ignore_mempolicy": request.ignore_mempolicy,
+            "whole": request.whole,
+        }
+    if isinstance(request, EvictRequest):
+        return {"kind": request.kind, "cold_only": request.cold_only}
+    return {"kind": request.kind, "undone_move": request.move_id}
+
+
+def _account(account: Account) -> Json:
+    return {
+        "looked_pages": account.looked_pages,
+        "on_target_pages": account.on_target_pages,
+        "passed_over": {status.value: pages for status, pages in account.passed_over.items()},
+        "submitted_pages": account.submitted_pages,
+        "pages": {status.value: pages for status, pages in account.pages.items()},
+        "moved_from": _by_node(account.moved_from),
+        "moved_bytes": account.moved_bytes,
+        "retried_pages": account.retried_pages,
+        "verified": None if account.verified is None else asdict(account.verified),
+        "held_back_bytes": account.held_back_bytes,
+        "calls": account.calls,
+        "longest_call_seconds": account.longest_call_seconds,
+        "call_seconds": _rounded(account.call_seconds),
+        "stalls": account.stalls,
+        "throttled_seconds": {cause: _rounded(seconds) for cause, seconds in account.throttled_seconds.items()},
+    }
+
+
+def _eviction(account: Account) -> Json:
+    return {
+        "absent_pages": account.absent_pages,
+        "other_pages": account.other_pages,
+        "advised_pages": account.advised_pages,
+        "evicted_pages": account.evicted_pages,
+        "kept_pages": account.kept_pages,
+    }
+
+
+def _whole(whole: WholeMove) -> Json:
+    return {
+        "not_moved_pages": whole.not_moved_pages,
+        "seconds": _rounded(whole.seconds),
+        "before_bytes": _by_node(whole.before_bytes),
+        "after_bytes": _by_node(whole.after_bytes),
+    }
+
+
+def _by_node(values: Mapping[NodeId, int]) -> dict[str, int]:
+    return {str(node): value for node, value in sorted(values.items())}
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 6)
+
+
+def _move(move: Move, now: float) -> Json:
+    targets = {run.target for run in move.runs} or {move.target}
+    return {
+        "id": move.id,
+        "pid": move.process.pid,
+        "start_ticks": move.process.start_ticks,
+        "policy": move.policy,
+        "reason": move.reason.value,
+        "reason_text": REASON_TEXT[move.reason],
+        "to": format_id_list(targets),
+        "from": {str(node): pages * PAGE_BYTES for node, pages in sorted(move.moved_from.items())},
+        "moved_bytes": move.moved_bytes,
+        "undoable_bytes": sum(run.end - run.start for run in move.runs),
+        "pages": {status.value: pages for status, pages in move.pages.items()},
+        "going_on": move.ended_at is None,
+        "age_seconds": _rounded(now - move.started_at),
+    }

@@ -1,0 +1,57 @@
+"""What the engine remembers from tick to tick and through a reload: holds, quarantine, budgets, moves, returns."""
+
+from dataclasses import dataclass
+
+from balancerd.engine.budgets import Budgets, Rates
+from balancerd.engine.ledger import Ledger
+from balancerd.engine.moves import MoveLog
+from balancerd.engine.returns import Returns
+from balancerd.model.ids import ProcessId
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineMemory:
+    """One for the life of the daemon; each configuration's engine goes on with it."""
+
+    ledger: Ledger
+    budgets: Budgets
+    moves: MoveLog
+    returns: Returns
+
+    def obey(self, *, cooldown_seconds: float, rates: Rates, move_all: bool) -> None:
+        """Go on under another configuration; what has happened is kept."""
+        self.ledger.set_cooldown(cooldown_seconds)
+        self.budgets.set_rates(rates)
+        if move_all:
+            self.ledger.release_shared()
+
+    def record(self, outcome: MigrationOutcome, now: float) -> None:
+        """Take note of one step of a policy's move."""
+        self.ledger.record(outcome, now)
+        self.budgets.spend(outcome, now)
+        self.moves.record(outcome.step.move_id, outcome, now)
+        self.returns.note(outcome, now)
+
+    def record_eviction(self, outcome: EvictionOutcome, now: float) -> None:
+        """Take note of one step of a policy's eviction."""
+        self.ledger.record_eviction(outcome, now)
+        self.budgets.spend_eviction(outcome, now)
+
+    def record_command(self, outcome: MigrationOutcome, now: float) -> None:
+        """Take note of one step of an operator's move: it spends and can be undone, but no hold or check follows."""
+        self.budgets.spend(outcome, now)
+        self.moves.record(outcome.step.move_id, outcome, now)
+        self.returns.forget(outcome.step.process)
+
+    def forget_all_but(self, alive: frozenset[ProcessId], now: float) -> None:
+        """Drop what is known of processes that are gone; moves stay, and buckets until they are full."""
+        for move_id in self.ledger.forget_all_but(alive):
+            self.moves.end(move_id, now)
+        self.returns.forget_all_but(alive)
+        self.budgets.forget_full(now)
+
+
+def new_memory(*, cooldown_seconds: float, rates: Rates) -> EngineMemory:
+    """Return a memory in which nothing has happened yet."""
+    return EngineMemory(ledger=Ledger(cooldown_seconds), budgets=Budgets(rates), moves=MoveLog(), returns=Returns())

@@ -1,0 +1,92 @@
+"""Which parts of a process a step may be about: movable, off the target, without a mempolicy, not in quarantine."""
+
+from collections.abc import Iterable
+
+from balancerd.engine.movable import movable
+from balancerd.engine.quarantine import Span, cut
+from balancerd.model.ids import NodeId, format_id_list
+from balancerd.model.migration import Range
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, Vma, VmaKind, VmaPlacement
+
+NEGLIGIBLE_BYTES = 2 << 20
+NEGLIGIBLE_RATIO = 0.02
+"""What a sample shows beside a mapping's pages in quarantine, below this size and this share of it, is its error."""
+
+
+def candidates(placement: PlacementSample, target: NodeId) -> tuple[VmaPlacement, ...]:
+    """Return the mappings, ascending, that may hold pages to move: sampled off the target, or too small to be sampled.
+
+    Left out are those that are not movable at all. Mempolicies are not asked for.
+    """
+    placed = (p for p in movable(placement) if _is_candidate(p, target))
+    return tuple(sorted(placed, key=lambda p: p.vma.start))
+
+
+def outside_quarantine(
+    placed: Iterable[VmaPlacement], target: NodeId, held: tuple[Span, ...]
+) -> tuple[VmaPlacement, ...]:
+    """Return the mappings that hold more off the target than what is stuck there already."""
+    return tuple(p for p in placed if not _is_all_held(p, target, held))
+
+
+def without_mempolicy(placed: Iterable[VmaPlacement]) -> tuple[VmaPlacement, ...]:
+    """Return the mappings of which it was read that nobody chose a mempolicy for them."""
+    return tuple(p for p in placed if p.vma.mempolicy is not None and not p.vma.mempolicy.explicit)
+
+
+def to_ranges(placed: Iterable[VmaPlacement], held: tuple[Span, ...]) -> tuple[Range, ...]:
+    """Return the ranges of ascending mappings whose page size is known, without what is in quarantine."""
+    return cut(
+        (
+            Range(start=p.vma.start, end=p.vma.end, page_bytes=p.vma.page_bytes)
+            for p in placed
+            if p.vma.page_bytes is not None
+        ),
+        held,
+    )
+
+
+def evictable_ranges(placement: PlacementSample) -> tuple[Range, ...]:
+    """Return the ranges, ascending, that process_madvise(2) may take out of memory: private, and no hugetlb pages."""
+    kinds = {VmaKind.ANON, VmaKind.HEAP, VmaKind.STACK, VmaKind.FILE}
+    return tuple(
+        Range(start=p.vma.start, end=p.vma.end, page_bytes=p.vma.page_bytes or PAGE_BYTES)
+        for p in sorted(movable(placement), key=lambda p: p.vma.start)
+        if p.vma.kind in kinds and not p.vma.shared and any(p.pages_by_node.values())
+    )
+
+
+def explain_mempolicies(placed: Iterable[VmaPlacement]) -> str:
+    """Return the mempolicies that someone chose for some mappings."""
+    modes = sorted({_mempolicy_text(p.vma) for p in placed if p.vma.mempolicy is None or p.vma.mempolicy.explicit})
+    return ", ".join(modes) or "no mapping that may be moved holds any of it"
+
+
+def _is_candidate(placed: VmaPlacement, target: NodeId) -> bool:
+    if any(pages > 0 for node, pages in placed.pages_by_node.items() if node != target):
+        return True
+    return _is_unsampled(placed) and placed.vma.kind is not VmaKind.FILE
+
+
+def _is_unsampled(placed: VmaPlacement) -> bool:
+    return not placed.absent_pages and not any(placed.pages_by_node.values())
+
+
+def _is_all_held(placed: VmaPlacement, target: NodeId, held: tuple[Span, ...]) -> bool:
+    vma = placed.vma
+    inside = [span for span in held if span.start < vma.end and vma.start < span.end]
+    if not inside:
+        return False
+    if _is_unsampled(placed):
+        return not cut((Range(start=vma.start, end=vma.end, page_bytes=PAGE_BYTES),), tuple(inside))
+    off_bytes = PAGE_BYTES * sum(pages for node, pages in placed.pages_by_node.items() if node != target)
+    size_bytes = PAGE_BYTES * sum(placed.pages_by_node.values())
+    left_bytes = off_bytes - sum(span.stuck_bytes for span in inside)
+    return left_bytes <= max(NEGLIGIBLE_BYTES, NEGLIGIBLE_RATIO * size_bytes)
+
+
+def _mempolicy_text(vma: Vma) -> str:
+    if vma.mempolicy is None:
+        return "unread"
+    nodes = format_id_list(vma.mempolicy.nodes)
+    return f"{vma.mempolicy.mode}:{nodes}" if nodes else vma.mempolicy.mode

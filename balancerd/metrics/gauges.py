@@ -1,0 +1,107 @@
+"""What a scrape shows of the last report alone: it is gone when the next report does not have it."""
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client.core import Metric
+
+from balancerd.metrics.instruments import Values, gauge
+from balancerd.model.decision import MIGRATION_REASONS, Decision, Reason
+from balancerd.model.ids import format_id_list
+from balancerd.model.report import TickReport
+from balancerd.model.sample import PAGE_BYTES
+from balancerd.model.topology import Topology
+
+MODES = ("enforce", "observe")
+"""Kernel.mode, see ports."""
+
+STATES: Mapping[Reason, str] = {
+    Reason.KERNEL_THREAD: "kernel-thread",
+    **dict.fromkeys((Reason.SELF, Reason.BELOW_MIN_AGE, Reason.BELOW_MIN_CPU, Reason.FIRST_SIGHT), "unselected"),
+    Reason.BELOW_MIN_RSS: "small",
+    **dict.fromkeys((Reason.SCAN_BUDGET, Reason.NOT_SAMPLED), "unsampled"),
+    **dict.fromkeys((Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE, Reason.NOTHING_PRESENT), "unreadable"),
+    Reason.WELL_PLACED: "well-placed",
+    **dict.fromkeys(
+        (Reason.NO_HOME, Reason.SEVERAL_HOMES, Reason.HOME_WITHOUT_MEMORY, Reason.HOME_TOO_YOUNG), "no-home"
+    ),
+    **dict.fromkeys((Reason.LOSS_BELOW_COST, Reason.GAIN_BELOW_COST), "not-worth"),
+    **dict.fromkeys(MIGRATION_REASONS, "moving"),
+    **dict.fromkeys(
+        (
+            *(Reason.COOLDOWN, Reason.QUARANTINE, Reason.PING_PONG, Reason.STALLED, Reason.OUTSIDE_CPUSET),
+            *(Reason.MEMPOLICY, Reason.MEMPOLICY_UNREAD, Reason.TARGET_FULL, Reason.MIGRATION_BUDGET),
+            *(Reason.PROCESS_BUDGET, Reason.NODE_PAIR_BUDGET, Reason.PRESSURE, Reason.CLAIMED, Reason.CHANGED),
+            *(Reason.NO_SWAP, Reason.OBSERVE_MODE, Reason.EXITED, Reason.STOPPING, Reason.NO_MEMORY),
+            Reason.CALL_FAILED,
+        ),
+        "held",
+    ),
+}
+"""The state in which a process is counted, by the reason of its last verdict: each process has exactly one."""
+
+
+def of_report(report: TickReport, policies: Iterable[str]) -> list[Metric]:
+    """Return the gauges of one report; `policies` are those known, whether or not they want anything now."""
+    return [
+        gauge("mode", "1 for the mode at work.", {(m,): float(m == report.mode) for m in MODES}, "mode"),
+        gauge("processes", "Processes by state; each is counted once.", _by_state(report), "state"),
+        gauge(
+            "plan_pending_bytes",
+            "Bytes that a policy wants moved and that the last tick did not move.",
+            {(policy,): pending for policy, pending in _pending_bytes(report, policies).items()},
+            "policy",
+        ),
+        gauge(
+            "pressure_ratio",
+            "Share of the last ten seconds in which some task waited (PSI, some avg10).",
+            {(name,): ratio for name, ratio in _pressure(report).items() if ratio is not None},
+            "resource",
+        ),
+        *_of_topology(report.survey.topology),
+    ]
+
+
+def _pressure(report: TickReport) -> dict[str, float | None]:
+    return {"cpu": report.survey.pressure.cpu_ratio, "memory": report.survey.pressure.memory_ratio}
+
+
+def _by_state(report: TickReport) -> Values:
+    counts: Values = {(state,): 0.0 for state in STATES.values()}
+    counts["small",] += report.survey.small_processes
+    counts["kernel-thread",] += report.survey.kernel_threads
+    for process in report.processes:
+        counts[STATES[process.reason],] += 1
+    return counts
+
+
+def _pending_bytes(report: TickReport, policies: Iterable[str]) -> dict[str, float]:
+    moved = {(o.step.policy, o.step.process): o.moved_pages * PAGE_BYTES for o in report.outcomes}
+    pending = dict.fromkeys(policies, 0.0)
+    for verdict in report.verdicts:
+        if isinstance(verdict, Decision):
+            done = moved.get((verdict.policy, verdict.process), 0)
+            pending[verdict.policy] = pending.get(verdict.policy, 0.0) + max(0, verdict.misplaced_bytes - done)
+    return pending
+
+
+def _of_topology(topology: Topology) -> list[Metric]:
+    distances: Values = {
+        (str(node.id), str(other)): float(distance)
+        for node in topology.nodes
+        for other, distance in node.distances.items()
+    }
+    nodes: Values = {
+        (str(node.id), format_id_list(node.cpus), "true" if node.total_bytes else "false"): 1.0
+        for node in topology.nodes
+    }
+    return [
+        gauge("numa_distance", "SLIT distance between two nodes; 10 is local.", distances, "from_node", "to_node"),
+        gauge(
+            "numa_node_info",
+            "Online nodes: their CPUs, whether they have memory.",
+            nodes,
+            "numa_node",
+            "cpus",
+            "memory",
+        ),
+    ]

@@ -1,0 +1,82 @@
+"""One memory for all books: what a step of a policy, a command and a reload each leave in them."""
+
+from dataclasses import replace
+
+import pytest
+
+from balancerd.engine.memory import EngineMemory, new_memory
+from balancerd.model.decision import Reason
+from balancerd.model.ids import ProcessId
+from balancerd.model.migration import FailedRun, MigrationOutcome, PageStatus
+from tests.unit.fakes import MIB, N0, N2, make_rates, make_run
+from tests.unit.reports import an_eviction_outcome, an_outcome
+
+PID = ProcessId(100, 1)
+RATES = make_rates(machine_mib=100, evict_mib=100)
+
+
+def new() -> tuple[EngineMemory, MigrationOutcome]:
+    """Return a memory, and an outcome of a move of it: 4 MiB, and one page that other processes map."""
+    memory = new_memory(cooldown_seconds=60.0, rates=RATES)
+    move_id = memory.moves.open(PID, "home", N0, Reason.MISPLACED, 0.0)
+    shared = FailedRun(start=64 * MIB, end=64 * MIB + 4096, page_bytes=4096, status=PageStatus.SHARED)
+    made = an_outcome(PID, pages={PageStatus.MOVED: 1024, PageStatus.SHARED: 1})
+    done = replace(made, moved_runs=(make_run(0, 4),), failed_runs=(shared,), step=replace(made.step, move_id=move_id))
+    return memory, done
+
+
+def allowed_bytes(memory: EngineMemory) -> int:
+    return memory.budgets.allowed_bytes(PID, {(N2, N0): 0}, 0.0)
+
+
+def test_a_step_of_a_policy_is_in_every_book() -> None:
+    memory, done = new()
+    memory.record(done, 0.0)
+    hold = memory.ledger.hold(PID, 1.0)
+    assert hold is not None
+    assert hold.reason is Reason.COOLDOWN
+    assert len(memory.ledger.held_ranges(PID, 1.0)) == 1
+    assert allowed_bytes(memory) == 200 * MIB - 1025 * 4096
+    assert [move.moved_pages for move in memory.moves.recent()] == [1024]
+    assert [request.process for request in memory.returns.due(10.0)] == [PID]
+
+
+def test_a_command_spends_and_can_be_undone_but_is_neither_held_nor_checked() -> None:
+    memory, done = new()
+    memory.returns.note(done, 0.0)
+    memory.record_command(done, 1.0)
+    assert memory.ledger.hold(PID, 2.0) is None
+    assert memory.ledger.held_ranges(PID, 2.0) == ()
+    assert allowed_bytes(memory) == 200 * MIB - 1025 * 4096
+    assert [move.moved_pages for move in memory.moves.recent()] == [1024]
+    assert memory.returns.due(1000.0) == ()
+
+
+def test_an_eviction_holds_and_spends_its_own_budget() -> None:
+    memory, _ = new()
+    memory.record_eviction(an_eviction_outcome(PID), 0.0)
+    assert memory.ledger.hold(PID, 1.0) is not None
+    assert memory.budgets.allowed_eviction_bytes(0.0) == 200 * MIB - 1000 * 4096
+    assert allowed_bytes(memory) == 200 * MIB
+
+
+@pytest.mark.parametrize("move_all", [False, True])
+def test_a_reload_keeps_all_of_it_but_what_the_new_settings_allow(move_all: bool) -> None:
+    memory, done = new()
+    memory.record(done, 0.0)
+    memory.obey(cooldown_seconds=5.0, rates=make_rates(machine_mib=50), move_all=move_all)
+    assert memory.ledger.hold(PID, 59.0) is not None
+    assert len(memory.ledger.held_ranges(PID, 1.0)) == (0 if move_all else 1)
+    assert allowed_bytes(memory) == 100 * MIB
+    assert len(memory.moves.recent()) == 1
+    assert len(memory.returns.due(10.0)) == 1
+
+
+def test_who_is_gone_leaves_his_moves_alone_which_end() -> None:
+    memory, done = new()
+    memory.record(replace(done, resume_at=MIB), 0.0)
+    assert memory.moves.recent()[0].ended_at is None
+    memory.forget_all_but(frozenset({ProcessId(7, 1)}), 4.0)
+    assert memory.moves.recent()[0].ended_at == 4.0
+    assert memory.ledger.moving() == frozenset()
+    assert memory.returns.due(1000.0) == ()
