@@ -3,6 +3,10 @@
 placement   sampling a process's placement against reading its numa_maps and asking for every page (here, 16 GiB free)
 observe     the daemon in observe mode beside numad, on 300 idle and 20 busy processes (in the virtual machine)
 move        our migration steps against a bare C loop over move_pages(2) (in the virtual machine with four nodes)
+batch       throughput and the longest call by batch size, and the adaptive batch beside the best fixed one (likewise)
+threads     moving with two threads at once against one after the other (likewise, each virtual CPU on its own thread)
+gaps        the longest gaps of threads whose memory moves: by us, migratepages, numad, the kernel's balancer, by nobody
+gaps-6.1    the same on a kernel whose migrate_pages(2) holds mmap_lock for the whole copy
 
 Each prints a table and a line of JSON. The machine should have nothing else to do.
 """
@@ -15,10 +19,16 @@ from tests.lab.packages import ensure_installed, ensure_tools
 from tests.lab.state import lab_directory
 
 LAB = ("tests.lab", "run", "--topology", "four-nodes", "--", sys.executable, "-m")
+LAB_OF_THREADS = (*LAB[:4], "--threads", "multi", *LAB[4:])
+LAB_OF_GAPS = (*LAB[:3], "asymmetric-eight", "--threads", "counted", "--kernel-arguments", "skew_tick=1", "--kernel")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "placement": ("tests.bench.bench_native", "placement"),
     "observe": (*LAB, "tests.bench.bench_daemon"),
     "move": (*LAB, "tests.bench.bench_native", "move"),
+    "batch": (*LAB, "tests.bench.bench_batch"),
+    "threads": (*LAB_OF_THREADS, "tests.bench.bench_threads"),
+    "gaps": (*LAB_OF_GAPS, "6.12", *LAB[4:], "tests.bench.bench_gaps"),
+    "gaps-6.1": (*LAB_OF_GAPS, "6.1", *LAB[4:], "tests.bench.bench_gaps"),
 }
 
 
