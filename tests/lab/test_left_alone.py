@@ -56,7 +56,7 @@ def test_a_cpuset_that_excludes_the_home_node_is_respected(tmp_path: Path, cpuse
         Balancerd(tmp_path, overrides=YOUNG) as daemon,
         Hog("base", MIB, touch_cpu=2, spin_cpu=0, prefix=join) as hog,
     ):
-        assert explained(daemon, hog.pid, "cpuset") == "node 0 is not in its Mems_allowed 1-3"
+        assert explained(daemon, hog.pid, "outside-cpuset") == "node 0 is not in its Mems_allowed 1-3"
         assert daemon.status()["totals"]["submitted_pages"] == 0
         assert hog.end() == VERIFIED
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from balancerd.native import Cursor, Eviction, RangeArray, evict, migrate_process
-from tests.lab import kernel
 from tests.lab.native_targets import (
     HUGE,
     MADV_DONTNEED,
@@ -35,8 +34,6 @@ from tests.lab.native_targets import (
     nodes_of,
     sum_in_smaps,
 )
-
-pytestmark = pytest.mark.kernel(*kernel.SERIES)
 
 ZRAM = Path("/sys/block/zram0")
 

@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 
 from balancerd.native import Cursor, RangeArray, migrate, placement
-from tests.lab import kernel
 from tests.lab.native_targets import (
     HUGE,
-    MADV_DONTNEED,
     MADV_NOHUGEPAGE,
     MAP_HUGETLB,
     MIB,
@@ -327,7 +325,6 @@ def test_a_cpuset_that_excludes_the_node_ends_with_eacces_and_nothing_moved() ->
             group.rmdir()
 
 
-@pytest.mark.kernel(*kernel.SERIES)
 @pytest.mark.parametrize("make", [base_pages, huge_pages])
 def test_a_full_target_node_ends_with_enomem_and_counts_what_did_move(make: Callable[[int], int]) -> None:
     node = 3
@@ -344,36 +341,6 @@ def test_a_full_target_node_ends_with_enomem_and_counts_what_did_move(make: Call
             # the kernel splits a huge page that finds no room, and may move some of its pages before it gives up
             assert total(steps, "moved_pages") == nodes.get(node, 0)
             assert target.checksum() == target.sum_before
-        finally:
-            pool.write_text("0")
-
-
-@pytest.mark.kernel(*kernel.SERIES)
-@pytest.mark.parametrize("batch_pages", [512, 4096])
-def test_what_moved_of_a_huge_page_that_was_split_for_want_of_room_is_counted(batch_pages: int) -> None:
-    node, pool, free_pages = 3, huge_page_pool(3), 400
-
-    def scattered(length: int) -> int:
-        address = map_aligned(length)
-        libc.madvise(address, length, MADV_NOHUGEPAGE)
-        fill(address, length, node)
-        for number in range(free_pages):
-            libc.madvise(address + 3 * number * PAGE, PAGE, MADV_DONTNEED)
-        return address
-
-    with child(16 * MIB, huge_pages) as target:
-        try:
-            pool.write_text("600")
-            pool.write_text(str(int(pool.read_text()) - 4))
-            with child(8 * MIB, scattered):  # now single pages are free, and none of 2 MiB
-                splits = vmstat("thp_migration_split")
-                steps = move(target, node=node, batch_pages=batch_pages)
-                moved = nodes_of(target).get(node, 0)
-                assert vmstat("thp_migration_split") > splits
-                assert moved % (HUGE // PAGE) > 0
-                assert total(steps, "moved_pages") == moved
-                assert steps[-1].error == errno.ENOMEM
-                assert target.checksum() == target.sum_before
         finally:
             pool.write_text("0")
 

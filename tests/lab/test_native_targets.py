@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from balancerd.native import Cursor, Migration, RangeArray, migrate
-from tests.lab import kernel
 from tests.lab.native_targets import (
     HUGE,
     MADV_HUGEPAGE,
@@ -40,8 +39,6 @@ from tests.lab.native_targets import (
     total,
     vmstat,
 )
-
-pytestmark = pytest.mark.kernel(*kernel.SERIES)
 
 MADV_DONTDUMP, MADV_DODUMP = 16, 17  # include/uapi/asm-generic/mman-common.h
 BLOCK = HUGE // PAGE
