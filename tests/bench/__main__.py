@@ -20,15 +20,15 @@ from tests.lab.state import lab_directory
 
 LAB = ("tests.lab", "run", "--topology", "four-nodes", "--", sys.executable, "-m")
 LAB_OF_THREADS = (*LAB[:4], "--threads", "multi", *LAB[4:])
-LAB_OF_GAPS = (*LAB[:3], "asymmetric-eight", "--threads", "counted", "--kernel-arguments", "skew_tick=1", "--kernel")
+LAB_OF_GAPS = (*LAB[:3], "asymmetric-eight", "--kernel-arguments", "skew_tick=1")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "placement": ("tests.bench.bench_native", "placement"),
     "observe": (*LAB, "tests.bench.bench_daemon"),
     "move": (*LAB, "tests.bench.bench_native", "move"),
     "batch": (*LAB, "tests.bench.bench_batch"),
     "threads": (*LAB_OF_THREADS, "tests.bench.bench_threads"),
-    "gaps": (*LAB_OF_GAPS, "6.12", *LAB[4:], "tests.bench.bench_gaps"),
-    "gaps-6.1": (*LAB_OF_GAPS, "6.1", *LAB[4:], "tests.bench.bench_gaps"),
+    "gaps": (*LAB_OF_GAPS, "--threads", "counted", *LAB[4:], "tests.bench.bench_gaps"),
+    "gaps-6.1": (*LAB_OF_GAPS, "--kernel", "6.1", *LAB[4:], "tests.bench.bench_gaps"),
 }
 
 

@@ -22,12 +22,13 @@ had moved yet, so that their waiting does not make long gaps rarer.
 
 Needs a first node with enough memory and a later one with two CPUs: the lab's asymmetric-eight, started with
 `--threads counted --kernel-arguments skew_tick=1`. There time is the number of instructions executed, and what else
-the host does is in no gap. With "single" and "multi" time is the host's: on a host with two CPUs the longest gap with
-nobody moving was 1 to 14 ms and 8 to 16 ms; with "counted" it is 0.5 to 1 ms, 1 to 2 ms with somebody computing. The
+the host does is in no gap. The longest gap of "touch" with nobody moving, on a host with two CPUs: 1 to 14 ms with
+"single", 8 to 16 ms with "multi", 0.5 to 3.6 ms with "counted", there 1.3 to 4.3 ms with somebody computing. The
 virtual CPUs take turns, at each expiring timer at the latest: the beat of victim.c makes one expire every
 BEAT_MICROSECONDS, and skew_tick=1 keeps the ticks of the CPUs apart. Without them a gap would be what a mover computes
 between two ticks, 4 ms or a multiple: up to 88 ms were seen with somebody computing. Since the CPUs share the time, a
-mover seems some 3 times slower than it would be on a CPU of its own: compare ratios.
+mover seems some 3 times slower than it would be on a CPU of its own: compare ratios. 6.1 did not boot with "counted"
+within the lab's patience: it needs "single", and a host with nothing else to do.
 
 Prints a line of JSON for each run, and after each round tables of all rounds so far and a line of JSON.
 """
