@@ -139,7 +139,8 @@ class Calls:
         """Return how many pages huge ones may take now; None where there are none.
 
         Where room is short of what lies ahead, base pages are told from huge ones, so that they at least go on moving:
-        once a step, since reading smaps takes time in proportion to the memory that it describes.
+        once a step, since reading smaps takes time in proportion to the memory that it describes, and not at all where
+        no node holds any huge page.
         """
         leg = way.leg
         if leg.page_bytes != PAGE_BYTES:
@@ -148,7 +149,8 @@ class Calls:
             return None
         room_pages = self._room.huge_pages(work.targets)
         if work.huge is None and room_pages < min(most_pages, way.left_pages):
-            work.huge = self._read_huge_mappings(work.step.process.pid)
+            may_hold = self._room.may_hold_huge_pages()
+            work.huge = self._read_huge_mappings(work.step.process.pid) if may_hold else ()
             way.tell_apart(work.huge)
             if way is not work.way:
                 work.way.tell_apart(work.huge)

@@ -10,11 +10,14 @@ from pathlib import Path
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.memory import read_high_watermarks, read_memory
+from balancerd.kernel.topology import parse_node_meminfo
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import PAGE_BYTES
 
 _ZONES = (b"DMA32", b"Normal", b"Movable")
 """Zones that memory of processes lies in; DMA is kept for devices, Device is not for allocation."""
+
+_HUGE_COUNTS = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
 
 _SPARE_BLOCKS = 8
 """Blocks left free: the reading is old when it is used, and others allocate too."""
@@ -45,6 +48,15 @@ class Room:
         free = parse_buddyinfo(read_bytes(path), path)
         blocks = min((_blocks(free.get(node, ()), order) for node in targets), default=0)
         return max(0, blocks - _SPARE_BLOCKS) << order
+
+    def may_hold_huge_pages(self) -> bool:
+        """Return whether any node holds a transparent huge page of any process; True where nobody can tell.
+
+        A few small files, while smaps of a process holds its mmap_lock for as long as a mapping is walked.
+        """
+        paths = list(Path(self._sysfs).glob("devices/system/node/node[0-9]*/meminfo"))
+        held = [parse_node_meminfo(read_bytes(str(path)), str(path)) for path in paths]
+        return not held or any(found.get(name, 0) for found in held for name in _HUGE_COUNTS)
 
     def hugetlb_pages(self, targets: Collection[NodeId], page_bytes: int) -> int:
         """Return how many base pages hugetlb pages of `page_bytes` may take of each of `targets`: free in its pool."""

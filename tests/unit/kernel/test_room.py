@@ -186,6 +186,27 @@ def test_room_that_suffices_for_the_budget_needs_no_smaps(tmp_path: Path) -> Non
     assert outcome.stopped_by is None
 
 
+@pytest.mark.parametrize(
+    ("kib", "moved", "read"), [((0, 0, 0), 4096, False), ((2048, 0, 0), 0, True), ((0, 0, 2048), 0, True)]
+)
+def test_where_no_node_holds_a_huge_page_no_smaps_is_read(
+    tmp_path: Path, kib: tuple[int, int, int], moved: int, read: bool
+) -> None:
+    world = make_world(tmp_path, 4096)
+    if read:
+        make_huge(world, *range(8))
+    held = "".join(
+        f"Node 2 {name}: {n} kB\n"
+        for name, n in zip(("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"), kib, strict=True)
+    )
+    meminfo = "sys/devices/system/node/node{}/meminfo"
+    world.write({"proc/buddyinfo": buddyinfo(8), meminfo.format(2): "Node 2 MemTotal: 8192 kB\n" + held})
+    world.write({meminfo.format(3): "Node 3 MemTotal: 8192 kB\n", f"proc/{OWN.pid}/smaps": smaps((0, 4096, 8192))})
+    outcome = world.move(make_step(4096))
+    assert outcome.moved_pages == moved
+    assert outcome.passed_over == ({PageStatus.NO_HUGE_PAGE: 4096} if read else {})
+
+
 def test_a_process_that_is_gone_when_its_smaps_is_read_has_exited(tmp_path: Path) -> None:
     world = make_world(tmp_path, 4096)
     world.write({"proc/buddyinfo": buddyinfo(0)})
