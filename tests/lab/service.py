@@ -15,8 +15,9 @@ from balancerd.control.client import ControlClient, ControlFailure
 
 BIN = Path(sys.executable).parent
 POLL_SECONDS = 0.4
-STALL_TARGET = "50ms"
-"""Emulated, 512 pages take 20 to 30 ms: with the default of 5 ms each call would be a stall, and nothing would move."""
+EMULATED = {"migrate.stall_target": "50ms", "migrate.stall_limit": "5s"}
+"""Emulated, 512 pages take 20 to 30 ms, and a busy host can make that 20 times as much: with the default of 5 ms, and
+20 ms for a stall, every call would be one, and nothing would move."""
 
 
 class Balancerd:
@@ -39,7 +40,7 @@ class Balancerd:
         settings = {
             "control.socket": str(self.socket),
             "metrics.listen": "null",
-            "migrate.stall_target": STALL_TARGET,
+            **EMULATED,
             **(overrides or {}),
         }
         sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(240)]
 
 HUGE = Path("/sys/devices/system/node")
 YOUNG = {"select.min_age": "1s"}
-BRISK = {**YOUNG, "tick_interval": "1s"}
+BRISK = {**YOUNG, "tick_interval": "1s", "migrate.duty_cycle": "100%"}
 MIB = 96
 
 
