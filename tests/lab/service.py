@@ -73,8 +73,17 @@ class Balancerd:
         raise AssertionError(f"no {what} within {seconds} s; log: {self.log_text()[-4000:]}")
 
     def wait_for_reason(self, pid: int, reason: str, seconds: float = 45.0) -> dict[str, Any]:
-        """Wait until `explain` gives that reason; return the process."""
-        self.wait_for(lambda: self.explain(pid)["reason"] == reason, seconds, f"reason {reason} for {pid}")
+        """Wait until `explain` gives that reason; return the process. AssertionError with what it gave instead."""
+        told: dict[str, Any] = {}
+
+        def has_reason() -> bool:
+            told.update(self.explain(pid))
+            return bool(told["reason"] == reason)
+
+        try:
+            self.wait_for(has_reason, seconds, f"reason {reason} for {pid}")
+        except AssertionError as error:
+            raise AssertionError(f"{told.get('reason')}: {told.get('detail')}; {error}") from error
         return self.explain(pid)
 
     def wait_ticks(self, number: int) -> None:
