@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -183,6 +184,14 @@ def nodes_of(target: Target) -> dict[int, int]:
         if target.address <= int(line.split()[0], 16) < target.end:
             for node, pages in re.findall(r" N(\d+)=(\d+)", line):
                 nodes[int(node)] = nodes.get(int(node), 0) + int(pages)
+    return nodes
+
+
+def nodes_at_rest(target: Target, n_pages: int) -> dict[int, int]:
+    """What nodes_of() says once it knows n_pages, or after 10 s: those that the kernel is compacting are on no node."""
+    end = time.monotonic() + 10.0
+    while sum((nodes := nodes_of(target)).values()) != n_pages and time.monotonic() < end:
+        time.sleep(0.05)
     return nodes
 
 
