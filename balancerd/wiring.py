@@ -32,8 +32,8 @@ from balancerd.jobs.means import Means
 from balancerd.jobs.record import Job
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
+from balancerd.kernel.moving.pacing import Pace
 from balancerd.kernel.observe import ObserveKernel
-from balancerd.kernel.pacing import Pace
 from balancerd.log import TickLog, setup
 from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport

@@ -1,6 +1,6 @@
 """`balancerctl doctor`: what this machine and this user allow, tried out. Needs no daemon, privilege or second node.
 
-Owns the picture of the checks, and the one about the control socket; the others are in `balancerd.kernel.doctor`.
+Owns the picture of the checks, and the one about the control socket; the others are in `kernel.doctor.probes`.
 """
 
 from collections import Counter
@@ -12,8 +12,8 @@ import click
 from balancerd.cli.exits import CommandError, ExitCode, NotPermittedError, NotRunningError
 from balancerd.cli.options import Settings, ask, json_option, socket_option
 from balancerd.cli.screen import can_print, escape, paint, write, write_json
-from balancerd.kernel.doctor import examine
-from balancerd.kernel.doctor_files import Check, CheckStatus
+from balancerd.kernel.doctor.files import Check, CheckStatus
+from balancerd.kernel.doctor.probes import examine
 
 _SYMBOLS = {
     CheckStatus.OK: ("✓", "+", "green"),

@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Protocol
 
 from balancerd import native
-from balancerd.kernel.calls import MigrateCore
-from balancerd.kernel.claims import Claims
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import ParseError, ProcessGoneError
-from balancerd.kernel.evict import EvictCore, Evictor
-from balancerd.kernel.mappings import Mappings
-from balancerd.kernel.memory import read_high_watermarks, read_hugetlb_in_use, read_memory
-from balancerd.kernel.migrate import Mover
-from balancerd.kernel.pacing import Pace, Pacer
-from balancerd.kernel.placement import PlacementReader
-from balancerd.kernel.pressure import read_pressure
-from balancerd.kernel.process_files import ProcessFiles
-from balancerd.kernel.survey import SurveyCore, Surveyor
-from balancerd.kernel.topology import OnlineSets, read_online_sets, read_topology
-from balancerd.kernel.verify import Verifier
-from balancerd.kernel.whole import WHOLE_SAMPLES, WholeCore, WholeMover
+from balancerd.kernel.machine.memory import read_high_watermarks, read_hugetlb_in_use, read_memory
+from balancerd.kernel.machine.pressure import read_pressure
+from balancerd.kernel.machine.topology import OnlineSets, read_online_sets, read_topology
+from balancerd.kernel.moving.calls import MigrateCore
+from balancerd.kernel.moving.claims import Claims
+from balancerd.kernel.moving.evict import EvictCore, Evictor
+from balancerd.kernel.moving.migrate import Mover
+from balancerd.kernel.moving.pacing import Pace, Pacer
+from balancerd.kernel.moving.verify import Verifier
+from balancerd.kernel.moving.whole import WHOLE_SAMPLES, WholeCore, WholeMover
+from balancerd.kernel.placement.mappings import Mappings
+from balancerd.kernel.placement.reader import PlacementReader
+from balancerd.kernel.processes.process_files import ProcessFiles
+from balancerd.kernel.processes.survey import SurveyCore, Surveyor
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import (

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from balancerd import native
-from balancerd.kernel.batch import START_PAGES, BatchSize
+from balancerd.kernel.moving.batch import START_PAGES, BatchSize
 from balancerd.native.records import Cursor, Migration
 from tests.bench.bench_native import FixedBatch, Row, memory_of_a_child, print_table
 from tests.lab import workloads

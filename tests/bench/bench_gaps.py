@@ -52,8 +52,8 @@ from pathlib import Path
 
 from balancerd.config.schema import Config
 from balancerd.kernel.clock import MonotonicClock
-from balancerd.kernel.identity import read_start_ticks
 from balancerd.kernel.live import LiveKernel
+from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome, MigrationStep, Range

@@ -28,14 +28,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from balancerd import native
-from balancerd.kernel.batch import BatchSize
-from balancerd.kernel.claims import Claims
 from balancerd.kernel.clock import MonotonicClock
-from balancerd.kernel.identity import read_start_ticks
-from balancerd.kernel.mappings import Mappings
-from balancerd.kernel.migrate import Mover
-from balancerd.kernel.pacing import Pace, Pacer
-from balancerd.kernel.placement import estimate
+from balancerd.kernel.moving.batch import BatchSize
+from balancerd.kernel.moving.claims import Claims
+from balancerd.kernel.moving.migrate import Mover
+from balancerd.kernel.moving.pacing import Pace, Pacer
+from balancerd.kernel.placement.mappings import Mappings
+from balancerd.kernel.placement.reader import estimate
+from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome, MigrationStep, Range

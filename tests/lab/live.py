@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from balancerd import native
 from balancerd.kernel.clock import MonotonicClock
-from balancerd.kernel.identity import read_start_ticks
 from balancerd.kernel.live import Core, LiveKernel
-from balancerd.kernel.pacing import Pace
+from balancerd.kernel.moving.pacing import Pace
+from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import NEVER_SUBMITTED, MigrationOutcome, MigrationStep, PageStatus, Range

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from balancerd.kernel.topology import read_topology
+from balancerd.kernel.machine.topology import read_topology
 from tests.lab import topology
 from tests.lab.conftest import INSIDE
 from tests.lab.service import Balancerd

@@ -60,7 +60,7 @@ def test_the_installed_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Pa
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True)
     code = (
         f"import sys; sys.path.insert(0, {str(target)!r})\n"
-        "import os, balancerd, balancerd.kernel.placement as p\n"
+        "import os, balancerd, balancerd.kernel.placement.reader as p\n"
         f"assert balancerd.__file__.startswith({str(target)!r}), balancerd.__file__\n"
         "sample = p.estimate(os.getpid())\n"
         "print(sum(sample.bytes_by_node.values()) > 1 << 20)\n"

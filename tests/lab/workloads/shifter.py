@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from balancerd.kernel.identity import read_start_ticks
+from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.ids import ProcessId
 from tests.lab.workloads import binary
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from balancerd.cli import doctor as doctor_command
-from balancerd.kernel.doctor_files import Check, CheckStatus
+from balancerd.kernel.doctor.files import Check, CheckStatus
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import answers
 

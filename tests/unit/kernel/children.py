@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from balancerd.kernel.identity import read_start_ticks
+from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.ids import ProcessId
 
 

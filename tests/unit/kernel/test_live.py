@@ -9,8 +9,8 @@ import pytest
 from balancerd import native
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
-from balancerd.kernel.placement import estimate
-from balancerd.kernel.verify import NOTHING
+from balancerd.kernel.moving.verify import NOTHING
+from balancerd.kernel.placement.reader import estimate
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import Range, RunsNow, VerifyRequest

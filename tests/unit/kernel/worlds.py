@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from balancerd import native
-from balancerd.kernel.claims import Claims
-from balancerd.kernel.evict import Evictor
-from balancerd.kernel.identity import read_start_ticks
-from balancerd.kernel.mappings import Mappings
-from balancerd.kernel.migrate import Mover
-from balancerd.kernel.pacing import Pace, Pacer
+from balancerd.kernel.moving.claims import Claims
+from balancerd.kernel.moving.evict import Evictor
+from balancerd.kernel.moving.migrate import Mover
+from balancerd.kernel.moving.pacing import Pace, Pacer
+from balancerd.kernel.placement.mappings import Mappings
+from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import EvictionStep, MigrationOutcome, MigrationStep, Range

@@ -1,0 +1,1 @@
+"""Whether this machine and this user can do what balancerd needs."""

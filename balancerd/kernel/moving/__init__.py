@@ -1,0 +1,1 @@
+"""Moving and evicting memory: claims, calls at a pace, an account of every page."""

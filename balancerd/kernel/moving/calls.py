@@ -1,0 +1,164 @@
+"""One call of the native core: how many pages it may take, how much room huge pages have, and what it cost.
+
+Owns the size of batches. Must not know why pages move or what is done about those that do not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from balancerd import native
+from balancerd.kernel.errors import ProcessGoneError
+from balancerd.kernel.files import read_bytes
+from balancerd.kernel.moving.account import MOST_RUNS, Account, seconds_of_calls
+from balancerd.kernel.moving.batch import BatchSize
+from balancerd.kernel.moving.legs import Way
+from balancerd.kernel.moving.pacing import Pace, StepPace
+from balancerd.kernel.moving.retry import Retries
+from balancerd.kernel.moving.room import Room, parse_huge_mappings
+from balancerd.kernel.placement.reader import PlacementCore
+from balancerd.model.ids import NodeId
+from balancerd.model.migration import MigrationStep
+from balancerd.model.sample import PAGE_BYTES
+from balancerd.native.records import Cursor, Migration
+
+_LOOKS_PER_BATCH = 8
+"""Pages looked at in search of one batch: asking is cheaper than moving, and a call with few pages is dear."""
+
+_ENOUGH_LOOK_PAGES = 32768
+"""A few milliseconds of asking."""
+
+_IDLE_CALLS_PER_STEP = 3
+"""About 30 us each on an idle machine, and so few that their sum hardly counts where CPUs are busy."""
+
+_FEW_RUNS = 256
+"""Runs asked of a call when those that moved are no longer recorded: some of what failed still is."""
+
+
+class MigrateCore(PlacementCore, Protocol):
+    """The native functions that move pages and ask for them; balancerd.native has them."""
+
+    def idle_call(self) -> float:
+        """Return the seconds of a call that moves nothing. Raises OSError."""
+        ...
+
+    def migrate(
+        self,
+        pid: int,
+        ranges: native.RangeArray,
+        *,
+        node: int | None,
+        target_of: Mapping[int, int] | None,
+        cursor: Cursor,
+        batch_pages: int,
+        look_pages: int,
+        step_pages: int,
+        move_all: bool,
+        huge_bytes: int,
+        large_room_pages: int | None,
+        run_capacity: int,
+    ) -> Migration:
+        """Move batches from the cursor on until `step_pages` were submitted; errors of the call are in the result."""
+        ...
+
+
+@dataclass(slots=True)
+class Work:
+    """One step on its way. `huge` are the mappings that hold transparent huge pages, None while nobody asked.
+
+    `refusals_for_memory` counts the latest calls in a row that found no room on a target that has some.
+    """
+
+    step: MigrationStep
+    pace: StepPace
+    account: Account
+    way: Way
+    retries: Retries = field(default_factory=Retries)
+    huge: tuple[tuple[int, int], ...] | None = None
+    refusals_for_memory: int = 0
+
+    @property
+    def left_pages(self) -> int:
+        """How many more pages the step may submit."""
+        return self.step.budget_bytes // PAGE_BYTES - self.account.submitted_pages
+
+    def has_pages(self) -> bool:
+        """Whether pages lie ahead that the step may submit."""
+        return not self.way.is_done and self.left_pages > 0
+
+    @property
+    def targets(self) -> frozenset[NodeId]:
+        """The nodes that pages go to."""
+        target_of = self.step.target_of
+        if target_of is None:
+            return frozenset({self.step.target})
+        return frozenset(target for source, target in target_of.items() if source != target)
+
+
+class Calls:
+    """Calls the core. It remembers from one call to the next the size of a batch that suits the stall target."""
+
+    def __init__(self, core: MigrateCore, room: Room, procfs: str, pace: Pace) -> None:
+        self.batch = BatchSize(pace.stall_target_seconds, pace.first_batch_pages)
+        self._core = core
+        self._room = room
+        self._procfs = procfs
+
+    def learn_price(self) -> None:
+        """Learn what a call costs that moves nothing. Raises OSError."""
+        for _ in range(_IDLE_CALLS_PER_STEP):
+            self.batch.idle_call_took(self._core.idle_call())
+
+    def call(self, work: Work, way: Way, most_pages: int) -> Migration:
+        """Move what comes next on `way`: a few batches, and at most `most_pages`. Raises OSError, ProcessGoneError."""
+        step = work.step
+        room_pages = self._room_pages(work, way, most_pages)
+        batch_pages = min(self.batch.pages, most_pages)
+        step_pages = min(self.batch.batches * batch_pages, most_pages)
+        done = self._core.migrate(
+            step.process.pid,
+            way.array,
+            node=step.target if step.target_of is None else None,
+            target_of=None if step.target_of is None else {int(a): int(b) for a, b in step.target_of.items()},
+            cursor=way.cursor,
+            batch_pages=batch_pages,
+            look_pages=max(step_pages, min(_LOOKS_PER_BATCH * step_pages, _ENOUGH_LOOK_PAGES)),
+            step_pages=step_pages,
+            move_all=step.move_all,
+            huge_bytes=way.leg.huge_bytes,
+            large_room_pages=room_pages,
+            run_capacity=MOST_RUNS if len(work.account.moved_runs) < MOST_RUNS else _FEW_RUNS,
+        )
+        way.went(done.cursor, is_done=done.is_done)
+        if done.calls:
+            work.pace.called(seconds_of_calls(done), self.batch.idle_price_seconds, done.largest_call_pages)
+            self.batch.took(done.longest_call_seconds, done.largest_call_pages)
+        return done
+
+    def _room_pages(self, work: Work, way: Way, most_pages: int) -> int | None:
+        """Return how many pages huge ones may take now; None where there are none.
+
+        Where room is short of what lies ahead, base pages are told from huge ones, so that they at least go on moving:
+        once a step, since reading smaps takes time in proportion to the memory that it describes, and not at all where
+        no node holds any huge page.
+        """
+        leg = way.leg
+        if leg.page_bytes != PAGE_BYTES:
+            return self._room.hugetlb_pages(work.targets, leg.page_bytes)
+        if leg.huge_bytes == 0:
+            return None
+        room_pages = self._room.huge_pages(work.targets)
+        if work.huge is None and room_pages < min(most_pages, way.left_pages):
+            may_hold = self._room.may_hold_huge_pages()
+            work.huge = self._read_huge_mappings(work.step.process.pid) if may_hold else ()
+            way.tell_apart(work.huge)
+            if way is not work.way:
+                work.way.tell_apart(work.huge)
+        return room_pages if way.leg.huge_bytes else None
+
+    def _read_huge_mappings(self, pid: int) -> tuple[tuple[int, int], ...]:
+        path = f"{self._procfs}/{pid}/smaps"
+        try:
+            return parse_huge_mappings(read_bytes(path), path)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise ProcessGoneError(f"process {pid} exited while it was read") from error

@@ -1,0 +1,1 @@
+"""Which node holds the pages of a process."""

@@ -1,0 +1,1 @@
+"""Who runs where: the survey of all processes, and the small files of one."""

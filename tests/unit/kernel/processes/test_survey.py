@@ -1,0 +1,317 @@
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from balancerd import native
+from balancerd.kernel.processes.process_files import ProcessFiles
+from balancerd.kernel.processes.survey import Surveyor
+from balancerd.model.ids import CpuId, NodeId, ProcessId
+from balancerd.model.sample import ProcessSample, Survey
+from balancerd.native.records import ProcessSurvey, ThreadSurvey
+from balancerd.ports import SurveyScope
+from tests.unit.fakes import FakeClock, make_memory, make_topology
+from tests.unit.kernel.children import child
+from tests.unit.kernel.trees import proc_tree, stat_line
+
+SCOPE = SurveyScope(min_rss_bytes=40 * 4096, min_cpu_cores=0.5)
+BOOTTIME = 1_000_000.0
+HZ = 100
+STATUS = "Name:\tx\nUid:\t7\t8\t7\t7\nCpus_allowed_list:\t0-1\nMems_allowed_list:\t1\n"
+TOPOLOGY = make_topology()
+
+
+class Machine:
+    """A fake /proc below `root`, surveyed by the real native core on a fake clock."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.clock = FakeClock()
+        self.files = ProcessFiles(str(root))
+        self.core = Core()
+        self.surveyor = Surveyor(
+            self.core, self.files, self.clock, lambda: BOOTTIME + self.clock.now(), ticks_per_second=HZ
+        )
+
+    def ticks(self, seconds_ago: float = 0.0) -> int:
+        return round((BOOTTIME + self.clock.now() - seconds_ago) * HZ)
+
+    def write(
+        self,
+        pid: int,
+        *,
+        run: Mapping[int, int],
+        start_ticks: int = 5000,
+        rss_pages: int = 100,
+        flags: int = 0,
+        thread_starts: Mapping[int, int] | None = None,
+    ) -> None:
+        """Write a process whose threads have run so many ticks each, thread n on CPU n modulo 4."""
+        starts = thread_starts or {}
+        total = sum(run.values())
+        files = {
+            "stat": stat_line(
+                pid,
+                "work er",
+                start_ticks=start_ticks,
+                cpu_ticks=(total, 0),
+                rss_pages=rss_pages,
+                n_threads=len(run),
+                cpu=pid % 4,
+                flags=flags,
+            ),
+            "status": STATUS,
+            "cgroup": "0::/a.slice\n",
+        }
+        for tid, ticks in run.items():
+            start = starts.get(tid, start_ticks)
+            files[f"task/{tid}/stat"] = stat_line(tid, "t", start_ticks=start, cpu_ticks=(0, ticks), cpu=tid % 4)
+        proc_tree(self.root, {pid: files})
+
+    def survey(self, scope: SurveyScope = SCOPE) -> Survey:
+        return self.surveyor.survey(scope, TOPOLOGY, make_memory(TOPOLOGY))
+
+
+class Core:
+    """The native core, with processes that vanish as soon as their threads are asked for."""
+
+    def __init__(self) -> None:
+        self.vanishing: set[int] = set()
+
+    def survey(self, proc_fd: int, *, min_rss_pages: int) -> ProcessSurvey:
+        return native.survey(proc_fd, min_rss_pages=min_rss_pages)
+
+    def threads(self, proc_fd: int, pid: int) -> ThreadSurvey:
+        if pid in self.vanishing:
+            raise ProcessLookupError
+        return native.threads(proc_fd, pid)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    made.files.close()
+
+
+def only(survey: Survey) -> ProcessSample:
+    (process,) = survey.processes
+    return process
+
+
+def run_seconds(process: ProcessSample) -> dict[int, float | None]:
+    assert process.threads is not None
+    return {thread.tid: thread.run_seconds for thread in process.threads}
+
+
+def test_at_first_sight_nothing_is_known_of_cpu_time(machine: Machine) -> None:
+    machine.write(7, run={7: 1234}, start_ticks=machine.ticks(seconds_ago=90))
+    survey = machine.survey()
+    assert survey.interval_seconds is None
+    assert survey.taken_at == machine.clock.now()
+    process = only(survey)
+    assert process.id == ProcessId(7, machine.ticks(seconds_ago=90))
+    assert (process.comm, process.rss_bytes, process.age_seconds) == ("work er", 100 * 4096, 90.0)
+    assert (process.cpu_cores, process.threads, process.uid, process.cgroup) == (None, None, None, None)
+
+
+def test_two_surveys_give_busy_cores_and_the_details_of_a_busy_process(machine: Machine) -> None:
+    machine.write(7, run={7: 0, 8: 0})
+    machine.survey()
+    machine.clock.time += 2
+    machine.write(7, run={7: 100, 8: 200})
+    survey = machine.survey()
+    assert survey.interval_seconds == 2
+    process = only(survey)
+    assert process.cpu_cores == pytest.approx(1.5)
+    assert process.uid == 8
+    assert process.cgroup == "/a.slice"
+    assert process.cpus_allowed == frozenset({CpuId(0), CpuId(1)})
+    assert process.mems_allowed == frozenset({NodeId(1)})
+    assert process.threads is not None
+    assert {thread.tid: thread.cpu for thread in process.threads} == {7: 3, 8: 0}
+    assert run_seconds(process) == {7: None, 8: None}, "the threads are seen for the first time"
+
+
+def test_an_idle_process_is_listed_without_details(machine: Machine) -> None:
+    machine.write(7, run={7: 0})
+    machine.survey()
+    machine.clock.time += 2
+    machine.write(7, run={7: 99})
+    process = only(machine.survey())
+    assert process.cpu_cores == pytest.approx(0.495)
+    assert (process.threads, process.uid, process.cgroup, process.mems_allowed) == (None, None, None, None)
+
+
+def test_a_thread_counts_what_it_ran_since_the_survey_before_and_a_new_one_counts_whole(machine: Machine) -> None:
+    surveys = []
+    for at, run in ((0, {7: 0}), (2, {7: 200}), (4, {7: 390, 8: 30})):
+        machine.clock.time = 1000.0 + at
+        machine.write(7, run=run, thread_starts={8: machine.ticks(seconds_ago=0.5)})
+        surveys.append(machine.survey())
+    assert run_seconds(only(surveys[-1])) == {7: pytest.approx(1.9), 8: pytest.approx(0.3)}
+
+
+def test_a_tid_that_another_thread_had_before_starts_from_nothing(machine: Machine) -> None:
+    surveys = []
+    for at, run, start in ((0, {7: 0, 8: 0}, 6000), (2, {7: 200, 8: 50}, 6000), (4, {7: 400, 8: 20}, 7000)):
+        machine.clock.time = 1000.0 + at
+        machine.write(7, run=run, thread_starts={8: start})
+        surveys.append(machine.survey())
+    assert run_seconds(only(surveys[-1])) == {7: pytest.approx(2.0), 8: pytest.approx(0.2)}
+
+
+def test_threads_that_were_not_read_a_survey_ago_are_known_only_when_they_are_new(machine: Machine) -> None:
+    machine.write(7, run={7: 0})
+    machine.survey()
+    machine.clock.time += 2
+    machine.write(7, run={7: 1})
+    assert only(machine.survey()).threads is None
+    machine.clock.time += 2
+    machine.write(7, run={7: 100, 8: 100}, thread_starts={8: machine.ticks(seconds_ago=1)})
+    assert run_seconds(only(machine.survey())) == {7: None, 8: pytest.approx(1.0)}
+
+
+def test_another_process_with_the_same_pid_is_seen_for_the_first_time(machine: Machine) -> None:
+    machine.write(7, run={7: 0}, start_ticks=5000)
+    machine.survey()
+    machine.clock.time += 2
+    machine.write(7, run={7: 200}, start_ticks=6000)
+    assert only(machine.survey()).cpu_cores is None
+
+
+def test_small_processes_and_kernel_threads_are_counted_not_listed(machine: Machine) -> None:
+    machine.write(2, run={2: 0}, rss_pages=0, flags=0x200000)
+    machine.write(7, run={7: 0}, rss_pages=39)
+    machine.write(8, run={8: 0}, rss_pages=40)
+    survey = machine.survey()
+    assert [process.id.pid for process in survey.processes] == [8]
+    assert (survey.small_processes, survey.kernel_threads, survey.vanished_processes) == (1, 1, 0)
+
+
+def test_a_process_that_vanishes_while_it_is_read_is_counted_and_the_others_are_not_harmed(machine: Machine) -> None:
+    for pid in (7, 8):
+        machine.write(pid, run={pid: 0, pid + 10: 0})
+    machine.survey()
+    machine.clock.time += 1
+    for pid in (7, 8):
+        machine.write(pid, run={pid: 100, pid + 10: 0})
+    machine.core.vanishing.add(7)
+    survey = machine.survey()
+    assert [process.id.pid for process in survey.processes] == [8]
+    assert survey.vanished_processes == 1
+
+
+@pytest.mark.parametrize("content", [None, "nonsense"])
+def test_a_status_that_cannot_be_understood_leaves_its_fields_unknown(machine: Machine, content: str | None) -> None:
+    machine.write(7, run={7: 0})
+    machine.survey()
+    machine.clock.time += 1
+    machine.write(7, run={7: 100})
+    (machine.root / "7/status").unlink()
+    if content is not None:
+        (machine.root / "7/status").write_text(content)
+    process = only(machine.survey())
+    assert process.threads is not None
+    assert (process.uid, process.cpus_allowed, process.mems_allowed) == (None, None, None)
+
+
+def test_a_cgroup_is_read_again_after_half_a_minute(machine: Machine) -> None:
+    machine.write(7, run={7: 0})
+    machine.survey()
+    cgroups = []
+    for second in range(1, 40):
+        machine.clock.time += 1
+        machine.write(7, run={7: 100 * second})
+        (machine.root / "7/cgroup").write_text(f"0::/{'old' if second == 1 else 'new'}\n")
+        cgroups.append(only(machine.survey()).cgroup)
+    assert cgroups == ["/old"] * 30 + ["/new"] * 9
+
+
+def test_the_dead_are_forgotten(machine: Machine) -> None:
+    machine.write(7, run={7: 0})
+    machine.survey()
+    machine.clock.time += 1
+    for name in ("stat", "status", "cgroup", "task/7/stat"):
+        (machine.root / "7" / name).unlink()
+    survey = machine.survey()
+    assert survey.processes == ()
+    assert survey.vanished_processes == 1
+    machine.clock.time += 1
+    machine.write(7, run={7: 100})
+    assert only(machine.survey()).cpu_cores is None
+
+
+def test_a_look_reads_a_small_process_and_a_kernel_thread_in_full(machine: Machine) -> None:
+    machine.write(2, run={2: 5}, rss_pages=0, flags=0x200000)
+    kernel_thread = machine.surveyor.look(2)
+    assert kernel_thread is not None
+    assert kernel_thread.kernel_thread
+    assert (kernel_thread.rss_bytes, kernel_thread.cpu_cores, kernel_thread.uid) == (0, None, 8)
+    assert kernel_thread.cgroup == "/a.slice"
+    assert run_seconds(kernel_thread) == {2: None}
+    assert machine.surveyor.look(3) is None
+
+
+def test_a_look_between_surveys_disturbs_neither_and_tells_the_last_busy_cores(machine: Machine) -> None:
+    process = None
+    for second in range(3):
+        machine.clock.time += 1
+        machine.write(7, run={7: 100 * second})
+        process = only(machine.survey())
+        looked = machine.surveyor.look(7)
+        assert looked is not None
+        assert looked.cpu_cores == process.cpu_cores
+    assert process is not None
+    assert run_seconds(process) == {7: pytest.approx(1.0)}
+
+
+def test_a_real_child_that_spins_is_seen_with_the_cpu_it_runs_on() -> None:
+    clock = FakeClock()
+    files = ProcessFiles()
+    surveyor = Surveyor(native, files, clock, lambda: 1e9)
+    scope = SurveyScope(min_rss_bytes=1 << 20, min_cpu_cores=0.0)
+    survey = Survey(taken_at=0, interval_seconds=None, topology=TOPOLOGY, memory={}, processes=())
+    with child(
+        "end = __import__('time').process_time() + 0.05\nwhile __import__('time').process_time() < end: pass"
+    ) as (
+        _,
+        id_,
+    ):
+        for _ in range(3):
+            survey = surveyor.survey(scope, TOPOLOGY, {})
+            clock.time += 1
+    found = {process.id: process for process in survey.processes}[id_]
+    assert found.comm.startswith("python")
+    assert found.cpu_cores == pytest.approx(0, abs=0.05), "it waits now"
+    assert found.uid == os.geteuid()
+    assert found.cpus_allowed == frozenset(map(CpuId, os.sched_getaffinity(0)))
+    assert found.threads is not None
+    assert [thread.tid for thread in found.threads] == [id_.pid]
+    assert found.threads[0].run_seconds == pytest.approx(0, abs=0.05)
+    assert found.threads[0].cpu in os.sched_getaffinity(0)
+    assert {process.id.pid for process in survey.processes} >= {os.getpid()}
+    files.close()
+
+
+def test_hugetlb_pages_count_for_busy_processes_that_look_small(machine: Machine) -> None:
+    scope = SurveyScope(min_rss_bytes=64 << 20, min_cpu_cores=0.05)
+    surveys: list[Survey] = []
+    for ticks in (0, 200):
+        for pid in (7, 8):
+            machine.write(pid, run={pid: ticks if pid == 7 else 0}, rss_pages=10)
+            (machine.root / str(pid) / "status").write_text(STATUS + "HugetlbPages:\t  131072 kB\n")
+        surveys.append(machine.surveyor.survey(scope, TOPOLOGY, make_memory(TOPOLOGY), hugetlb=True))
+        machine.clock.time += 2.0
+    process = only(surveys[-1])
+    assert (process.id.pid, process.rss_bytes) == (7, (128 << 20) + 10 * 4096)
+    assert surveys[-1].small_processes == 1
+
+
+def test_a_thread_that_is_alone_had_all_that_its_process_had(machine: Machine) -> None:
+    machine.write(7, run={7: 1000})
+    machine.survey()
+    machine.clock.time += 2.0
+    machine.write(7, run={7: 1000 + 3 * HZ // 2})
+    assert run_seconds(only(machine.survey())) == {7: 1.5}
