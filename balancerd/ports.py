@@ -23,10 +23,15 @@ from balancerd.model.sample import SampleRequest, Sampling, Survey, Window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SurveyScope:
-    """Which processes a survey lists (by resident bytes) and of which it reads the threads (by busy cores)."""
+    """Which processes a survey lists (by resident bytes) and of which it reads the threads (by busy cores).
+
+    The path of the program and the command line are read only on request.
+    """
 
     min_rss_bytes: int
     min_cpu_cores: float
+    read_exe: bool = False
+    read_cmdline: bool = False
 
 
 class Kernel(Protocol):
@@ -67,6 +72,10 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return monotonic seconds."""
+        ...
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that this process has used, all threads together."""
         ...
 
     def wait_until(self, deadline: float) -> None:

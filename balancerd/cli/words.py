@@ -23,6 +23,11 @@ SKIPPED: Final = frozenset(
         Reason.VANISHED,
         Reason.NOTHING_PRESENT,
         Reason.UNREADABLE,
+        Reason.BLOCKED,
+        Reason.EXCLUDED,
+        Reason.NOT_INCLUDED,
+        Reason.OPTED_OUT,
+        Reason.MANAGED,
     }
 )
 """Reasons why a process is not looked at closely, or could not be; with any other it is a candidate."""
@@ -44,6 +49,11 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.BELOW_MIN_CPU: "Nothing, until it uses as much CPU as select.min_cpu.",
     Reason.FIRST_SIGHT: "The next tick knows how much CPU it uses and judges it.",
     Reason.SCAN_BUDGET: "It is sampled at one of the next ticks, before those that had their turn.",
+    Reason.EXCLUDED: "Nothing, while select.exclude in the configuration matches it.",
+    Reason.NOT_INCLUDED: "Nothing, until a rule of select.include in the configuration matches it.",
+    Reason.OPTED_OUT: "Nothing, until its owner takes that back.",
+    Reason.MANAGED: "Nothing, while that stands: see yield_to in the configuration.",
+    Reason.BLOCKED: "It is looked at again after a while.",
     Reason.NO_ACCESS: "Nothing, until the daemon gets CAP_SYS_PTRACE over it: see balancerctl doctor.",
     Reason.VANISHED: "Nothing: it is gone.",
     Reason.NOTHING_PRESENT: "It is sampled again; with no page in memory there is nothing to move.",
@@ -68,6 +78,7 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.PROCESS_BUDGET: "It comes again at one of the next ticks; migrate.process_rate_limit says how much.",
     Reason.NODE_PAIR_BUDGET: "It comes again at one of the next ticks; migrate.node_pair_rate_limit says how much.",
     Reason.PRESSURE: "It moves once the machine has room to breathe: see /proc/pressure.",
+    Reason.OTHER_MANAGER: "It moves once the other manager is gone: see balancerctl doctor, and yield_to.",
     Reason.CLAIMED: "Nothing by this policy, while another one's decision stands.",
     Reason.CHANGED: "It is looked at again at the next tick, and moves if that is still right.",
     Reason.NO_SWAP: "Nothing, until there is swap space, or less of it is used than evict.max_swap_used.",

@@ -61,11 +61,7 @@ def report(
 
 def run_ratio(process: ProcessSample, topology: Topology) -> Mapping[NodeId, float] | None:
     """Return the share of the process's latest run time on each node, None when it is not known to have run."""
-    seconds: dict[NodeId, float] = {}
-    for thread in process.threads or ():
-        node = topology.node_of_cpu.get(thread.cpu)
-        if node is not None and thread.run_seconds:
-            seconds[node] = seconds.get(node, 0.0) + thread.run_seconds
+    seconds = {node: s for node, s in (process.run_seconds or {}).items() if node in topology.node_ids}
     total = sum(seconds.values())
     return {node: s / total for node, s in sorted(seconds.items())} if total > 0 else None
 

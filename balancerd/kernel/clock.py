@@ -32,6 +32,10 @@ class MonotonicClock:
         """Return monotonic seconds."""
         return time.monotonic()
 
+    def cpu_seconds(self) -> float:
+        """See Clock."""
+        return time.process_time()
+
     def wait_until(self, deadline: float) -> None:
         """Return at monotonic time `deadline`, or as soon as somebody called `wake()`."""
         remaining_seconds = max(0.0, deadline - time.monotonic())

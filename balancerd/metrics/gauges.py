@@ -17,9 +17,12 @@ MODES = ("enforce", "observe")
 STATES: Mapping[Reason, str] = {
     Reason.KERNEL_THREAD: "kernel-thread",
     **dict.fromkeys((Reason.SELF, Reason.BELOW_MIN_AGE, Reason.BELOW_MIN_CPU, Reason.FIRST_SIGHT), "unselected"),
+    **dict.fromkeys((Reason.EXCLUDED, Reason.NOT_INCLUDED, Reason.OPTED_OUT, Reason.MANAGED), "excluded"),
     Reason.BELOW_MIN_RSS: "small",
     **dict.fromkeys((Reason.SCAN_BUDGET, Reason.NOT_SAMPLED), "unsampled"),
-    **dict.fromkeys((Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE, Reason.NOTHING_PRESENT), "unreadable"),
+    **dict.fromkeys(
+        (Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE, Reason.NOTHING_PRESENT, Reason.BLOCKED), "unreadable"
+    ),
     Reason.WELL_PLACED: "well-placed",
     **dict.fromkeys(
         (Reason.NO_HOME, Reason.SEVERAL_HOMES, Reason.HOME_WITHOUT_MEMORY, Reason.HOME_TOO_YOUNG), "no-home"
@@ -33,6 +36,7 @@ STATES: Mapping[Reason, str] = {
             *(Reason.PROCESS_BUDGET, Reason.NODE_PAIR_BUDGET, Reason.PRESSURE, Reason.CLAIMED, Reason.CHANGED),
             *(Reason.NO_SWAP, Reason.OBSERVE_MODE, Reason.EXITED, Reason.STOPPING, Reason.NO_MEMORY),
             Reason.CALL_FAILED,
+            Reason.OTHER_MANAGER,
         ),
         "held",
     ),

@@ -30,11 +30,16 @@ class Reason(enum.StrEnum):
     BELOW_MIN_CPU = "below-min-cpu"
     FIRST_SIGHT = "first-sight"
     SCAN_BUDGET = "scan-budget"
+    EXCLUDED = "excluded"
+    NOT_INCLUDED = "not-included"
+    OPTED_OUT = "opted-out"
+    MANAGED = "managed"
     # observation
     NO_ACCESS = "no-access"
     VANISHED = "vanished"
     NOTHING_PRESENT = "nothing-present"
     UNREADABLE = "unreadable"
+    BLOCKED = "blocked"
     # policy
     NOT_SAMPLED = "not-sampled"
     NO_HOME = "no-home"
@@ -57,6 +62,7 @@ class Reason(enum.StrEnum):
     PROCESS_BUDGET = "process-budget"
     NODE_PAIR_BUDGET = "node-pair-budget"
     PRESSURE = "pressure"
+    OTHER_MANAGER = "other-manager"
     CLAIMED = "claimed"
     CHANGED = "changed"
     NO_SWAP = "no-swap"
@@ -92,10 +98,15 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.BELOW_MIN_CPU: "it uses less CPU than select.min_cpu, so remote memory costs it little",
     Reason.FIRST_SIGHT: "its CPU use is known only from the second survey on",
     Reason.SCAN_BUDGET: "select.scan_budget was used up before its turn; it comes first next time",
+    Reason.EXCLUDED: "a rule of select.exclude matches it",
+    Reason.NOT_INCLUDED: "no rule of select.include matches it",
+    Reason.OPTED_OUT: "its owner asks for it to be left alone",
+    Reason.MANAGED: "somebody else has placed it on purpose: libvirt, the kubelet, or its unit's NUMAPolicy=",
     Reason.NO_ACCESS: "the daemon may not look at it: it lacks CAP_SYS_PTRACE over this process",
     Reason.VANISHED: "it exited while it was being looked at",
     Reason.NOTHING_PRESENT: "no page of it was found in memory",
     Reason.UNREADABLE: "a file of it in /proc could not be understood",
+    Reason.BLOCKED: "reading its mappings took longer than select.read_timeout: its address space was locked",
     Reason.NOT_SAMPLED: "which node holds its pages is not known yet",
     Reason.NO_HOME: "it has not run since it was first seen",
     Reason.SEVERAL_HOMES: "its threads run on several nodes, so no single node is its home",
@@ -116,6 +127,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.PROCESS_BUDGET: "it has used up what migrate.process_rate_limit lets move for now",
     Reason.NODE_PAIR_BUDGET: "these two nodes have used up what migrate.node_pair_rate_limit lets move for now",
     Reason.PRESSURE: "the machine is under pressure, and moving memory would add to it",
+    Reason.OTHER_MANAGER: "another program that moves memory is at work, and two of them would undo each other",
     Reason.CLAIMED: "somebody else is moving its memory: another policy, a command, or another balancerd",
     Reason.CHANGED: "its mappings changed before the move",
     Reason.NO_SWAP: "there is no swap space for it",

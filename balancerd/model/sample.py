@@ -2,33 +2,29 @@
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancerd.model.decision import Skip
 from balancerd.model.ids import CpuId, NodeId, ProcessId
+from balancerd.model.interval import Interval
+from balancerd.model.machine import Machine
+from balancerd.model.manager import Manager, ManagerFinding
 from balancerd.model.topology import NodeMemory, Topology
+from balancerd.model.workload import Workload
 
 PAGE_BYTES = 4096
 """Base page size of x86-64; counts of pages are in base pages everywhere, whatever the folio."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadSample:
-    """One thread: the CPU it ran on last, and its run time since the previous survey (None at first sight)."""
-
-    tid: int
-    cpu: CpuId
-    run_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSample:
-    """One process as the survey saw it.
+    """One process as the survey saw it when it was last read: those that change little are not read at every survey.
 
-    `rss_bytes` includes hugetlb pages where they were read. `cpu_cores` is run time over elapsed time
-    since the previous survey: 1.0 is one busy core, None at first sight. `threads`, `cpus_allowed`,
-    `mems_allowed`, `uid` and `cgroup` are read only for processes busy enough to matter; None where
-    they were not read or could not be.
+    `rss_bytes` includes hugetlb pages where they were read. `cpu_cores` is run time over elapsed time between two
+    readings: 1.0 is one busy core, None at first sight. `run_seconds` is the run time since the reading before, by the
+    node of the CPU on which each thread ran last. It, `cpus_allowed`, `mems_allowed`, `uid`, `cgroup` and `workload`
+    are read only for processes busy enough to matter, `exe` and `cmdline` only when a rule asks for them; None where
+    they were not read or could not be. `opt_out` says where its owner asked for it to be left alone, None: nowhere.
     """
 
     id: ProcessId
@@ -40,9 +36,17 @@ class ProcessSample:
     n_threads: int = 1
     uid: int | None = None
     cgroup: str | None = None
-    threads: tuple[ThreadSample, ...] | None = None
+    workload: Workload | None = None
+    exe: str | None = None
+    cmdline: str | None = None
+    run_seconds: Mapping[NodeId, float] | None = None
+    faults_per_second: float | None = None
+    """Minor and major page faults between two readings."""
     cpus_allowed: frozenset[CpuId] | None = None
     mems_allowed: frozenset[NodeId] | None = None
+    opt_out: str | None = None
+    manager: Manager | None = None
+    """Who else has placed this very process: LIBVIRT, KUBELET_CPU, KUBELET_MEMORY or NUMA_POLICY."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,9 @@ class Survey:
     """All processes in one cheap pass. `processes` holds those of at least the surveyed size.
 
     `interval_seconds` is the time since the previous survey (None for the first); the counts tell
-    what was passed over: smaller processes, kernel threads, and those that vanished while being read.
+    what was passed over: smaller processes, kernel threads, those that vanished while being read, and those whose
+    stat could not be understood. `read_processes` were read anew in this pass, the others are told as they were.
+    `workload_bytes` is what memory.numa_stat tells of some cgroups: exact, by cgroup path and node.
     """
 
     taken_at: float
@@ -72,7 +78,12 @@ class Survey:
     small_processes: int = 0
     kernel_threads: int = 0
     vanished_processes: int = 0
+    unreadable_processes: int = 0
+    read_processes: int = 0
     pressure: Pressure = Pressure(cpu_ratio=None, memory_ratio=None)
+    machine: Machine | None = None
+    managers: tuple[ManagerFinding, ...] = ()
+    workload_bytes: Mapping[str, Mapping[NodeId, int]] = field(default_factory=dict)
 
 
 class VmaKind(enum.StrEnum):
@@ -102,13 +113,17 @@ class Mempolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vma:
-    """One mapping, [start, end). `page_bytes` and `mempolicy` are None until numa_maps was read for them."""
+    """One mapping, [start, end). `page_bytes` and `mempolicy` are None until numa_maps was read for them.
+
+    `program` tells that it maps a file of which some mapping is executable: the program itself, or a library.
+    """
 
     start: int
     end: int
     kind: VmaKind
     shared: bool = False
     executable: bool = False
+    program: bool = False
     name: str = ""
     page_bytes: int | None = None
     mempolicy: Mempolicy | None = None
@@ -116,11 +131,16 @@ class Vma:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmaPlacement:
-    """Estimated base pages of one mapping by node; `absent_pages` are not populated."""
+    """Estimated base pages of one mapping by node; `absent_pages` are not populated.
+
+    `found_pages` is how many pages were asked for and found present: how sure the estimate is. 0 with nothing absent
+    means that no page of it was asked for.
+    """
 
     vma: Vma
     pages_by_node: Mapping[NodeId, float]
     absent_pages: float
+    found_pages: int = 0
 
 
 def bytes_by_node(vmas: Iterable[VmaPlacement]) -> dict[NodeId, int]:
@@ -132,11 +152,27 @@ def bytes_by_node(vmas: Iterable[VmaPlacement]) -> dict[NodeId, int]:
     return {node: round(pages * PAGE_BYTES) for node, pages in sorted(total.items()) if pages > 0}
 
 
+class PlacementMethod(enum.StrEnum):
+    """How a placement was found out."""
+
+    TEST = "test"
+    """Some tens of pages, enough to see that it is well placed; see sequential testing in docs/observing.md."""
+    SAMPLE = "sample"
+    """Pages chosen by chance, evenly over all of them."""
+    EVERY_PAGE = "every-page"
+    """move_pages(2) was asked for every page."""
+    NUMA_MAPS = "numa-maps"
+    """/proc/PID/numa_maps, which is exact, and cheap where pages are huge."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementSample:
     """Which nodes hold the pages of one process, from `queried_pages` addresses of which `present_pages` had a page.
 
-    `exact` when every page was asked for. `mempolicies_at` is when numa_maps was last read, None if never.
+    `vmas` are those in which a page was found; a sample that is `complete` lists every mapping, as a move needs it.
+    `exact` when every page was asked for; else `intervals` bounds each node's share of all that is present with 95 %
+    confidence. `mempolicies_at` is when numa_maps was last read, None if never. `n_vmas` counts all mappings with any
+    permission.
     """
 
     process: ProcessId
@@ -147,6 +183,10 @@ class PlacementSample:
     exact: bool
     seconds: float
     mempolicies_at: float | None = None
+    method: PlacementMethod = PlacementMethod.SAMPLE
+    intervals: Mapping[NodeId, Interval] = field(default_factory=dict)
+    n_vmas: int = 0
+    complete: bool = True
 
     @property
     def bytes_by_node(self) -> dict[NodeId, int]:
@@ -156,11 +196,15 @@ class PlacementSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRequest:
-    """Ask for the placement of one process; with `read_mempolicies`, read numa_maps too (cost grows with RSS)."""
+    """Ask for the placement of one process; with `read_mempolicies`, read numa_maps too (cost grows with RSS).
+
+    With a `home`, a sequential test comes first: when it says that the process is well placed there, no more is asked.
+    """
 
     process: ProcessId
     rss_bytes: int
     read_mempolicies: bool = False
+    home: NodeId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,11 +172,9 @@ class FollowCpu:
         for node in memory.run:
             memory.run[node] *= keep
         memory.weight = memory.weight * keep + (1.0 - keep)
-        for thread in process.threads or ():
-            where = topology.node_of_cpu.get(thread.cpu)
-            if where is not None and thread.run_seconds:
-                cores = thread.run_seconds / elapsed
-                memory.run[where] = memory.run.get(where, 0.0) + (1.0 - keep) * cores
+        for node, seconds in (process.run_seconds or {}).items():
+            if seconds and node in topology.node_ids:
+                memory.run[node] = memory.run.get(node, 0.0) + (1.0 - keep) * seconds / elapsed
 
     def _skip(self, process: ProcessSample, reason: Reason, detail: str = "") -> Skip:
         return Skip(by=self._name, process=process.id, reason=reason, detail=detail)

@@ -30,7 +30,6 @@ from balancerd.model.sample import (
     Sampling,
     Snapshot,
     Survey,
-    ThreadSample,
     Vma,
     VmaKind,
     VmaPlacement,
@@ -76,11 +75,7 @@ def make_memory(topology: Topology, free_bytes: Mapping[int, int] | None = None)
 
 
 def make_process(pid: int = 100, *, run: Mapping[int, float] | None = None, **changes: Any) -> ProcessSample:
-    """A busy, grown-up process; `run` is run time in seconds by CPU (= node), one thread each."""
-    threads = tuple(
-        ThreadSample(tid=pid + i, cpu=CpuId(cpu), run_seconds=seconds)
-        for i, (cpu, seconds) in enumerate(({0: 2.0} if run is None else run).items())
-    )
+    """A busy, grown-up process; `run` is run time in seconds by node."""
     process = ProcessSample(
         id=ProcessId(pid, 1),
         comm="worker",
@@ -89,7 +84,7 @@ def make_process(pid: int = 100, *, run: Mapping[int, float] | None = None, **ch
         cpu_cores=1.0,
         uid=0,
         cgroup="/",
-        threads=threads,
+        run_seconds={NodeId(n): seconds for n, seconds in ({0: 2.0} if run is None else run).items()},
         cpus_allowed=frozenset(CpuId(n) for n in range(4)),
         mems_allowed=frozenset(NodeId(n) for n in range(4)),
     )
@@ -202,9 +197,13 @@ class FakeClock:
 
     def __init__(self, now: float = 1000.0) -> None:
         self.time = now
+        self.cpu = 0.0
 
     def now(self) -> float:
         return self.time
+
+    def cpu_seconds(self) -> float:
+        return self.cpu
 
     def wait_until(self, deadline: float) -> None:
         self.time = max(self.time, deadline)

@@ -22,7 +22,6 @@ from balancerd.model.sample import (
     Pressure,
     ProcessSample,
     Survey,
-    ThreadSample,
     Vma,
     VmaKind,
     VmaPlacement,
@@ -75,7 +74,7 @@ def a_process(
         cpu_cores=cpu_cores,
         uid=uid,
         cgroup=cgroup,
-        threads=(ThreadSample(tid=pid, cpu=CpuId(0), run_seconds=2.0),),
+        run_seconds={NodeId(0): 2.0},
         cpus_allowed=frozenset({CpuId(0), CpuId(1)}),
         mems_allowed=frozenset({NodeId(0), NodeId(1)}),
     )

@@ -13,7 +13,7 @@ from balancerd.kernel.errors import ParseError
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.status import KERNEL_THREAD_FLAG
 from balancerd.model.ids import CpuId, NodeId, ProcessId
-from balancerd.model.sample import PAGE_BYTES, ProcessSample, Survey, ThreadSample
+from balancerd.model.sample import PAGE_BYTES, ProcessSample, Survey
 from balancerd.model.topology import NodeMemory, Topology
 from balancerd.native.records import ProcessRow, ProcessSurvey, ThreadRow, ThreadSurvey
 from balancerd.ports import Clock, SurveyScope
@@ -91,7 +91,7 @@ class Surveyor:
                 continue
             if busy:
                 try:
-                    process = replace(process, threads=self._threads(row, process.id, before, now))
+                    process = replace(process, run_seconds=self._run_seconds(row, process.id, topology, before, now))
                 except (FileNotFoundError, ProcessLookupError):
                     gone += 1
                     continue
@@ -116,7 +116,6 @@ class Surveyor:
         """
         try:
             stat = self._files.stat(pid)
-            threads = self._core.threads(self._files.directory_fd, pid)
         except (FileNotFoundError, ProcessLookupError):
             return None
         id_ = ProcessId(pid, stat.start_ticks)
@@ -129,7 +128,6 @@ class Surveyor:
                 cpu_cores=None if self._before is None else self._before.cpu_cores.get(id_),
                 kernel_thread=stat.kernel_thread,
                 n_threads=stat.n_threads,
-                threads=tuple(ThreadSample(tid=t.tid, cpu=CpuId(t.last_cpu), run_seconds=None) for t in threads.rows),
             ),
             now=None,
         )
@@ -152,9 +150,9 @@ class Surveyor:
             n_threads=row.n_threads,
         )
 
-    def _threads(
-        self, process: ProcessRow, id_: ProcessId, before: _Pass | None, now: _Pass
-    ) -> tuple[ThreadSample, ...]:
+    def _run_seconds(
+        self, process: ProcessRow, id_: ProcessId, topology: Topology, before: _Pass | None, now: _Pass
+    ) -> Mapping[NodeId, float]:
         """Read the threads of a busy process and subtract what they had used when last read, a survey ago.
 
         A thread that started since then counts whole, and one that is alone had all that its process had. Of any other
@@ -162,7 +160,7 @@ class Surveyor:
         """
         known = {} if before is None else before.thread_ticks.get(id_, {})
         ticks = now.thread_ticks[id_] = {}
-        samples: list[ThreadSample] = []
+        run: dict[NodeId, float] = {}
         rows = _only_thread(process) or self._core.threads(self._files.directory_fd, id_.pid).rows
         for row in rows:
             key = (row.tid, row.start_ticks)
@@ -174,9 +172,10 @@ class Surveyor:
                 run_ticks = row.cpu_ticks
             elif before is not None and len(rows) == 1 and id_ in before.cpu_ticks:
                 run_ticks = max(0, now.cpu_ticks[id_] - before.cpu_ticks[id_])
-            run_seconds = None if run_ticks is None else run_ticks / self._ticks_per_second
-            samples.append(ThreadSample(tid=row.tid, cpu=CpuId(row.last_cpu), run_seconds=run_seconds))
-        return tuple(samples)
+            node = topology.node_of_cpu.get(CpuId(row.last_cpu))
+            if run_ticks is not None and node is not None:
+                run[node] = run.get(node, 0.0) + run_ticks / self._ticks_per_second
+        return run
 
     def _with_details(self, process: ProcessSample, now: float | None) -> ProcessSample:
         """Add what status and cgroup tell; what cannot be read stays None, and the process stays in the survey.

@@ -95,14 +95,15 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made.files.close()
 
 
+def ran(process: ProcessSample) -> dict[NodeId, float]:
+    """Run time by node; thread n is on CPU, and so on node, n modulo 4."""
+    assert process.run_seconds is not None
+    return dict(process.run_seconds)
+
+
 def only(survey: Survey) -> ProcessSample:
     (process,) = survey.processes
     return process
-
-
-def run_seconds(process: ProcessSample) -> dict[int, float | None]:
-    assert process.threads is not None
-    return {thread.tid: thread.run_seconds for thread in process.threads}
 
 
 def test_at_first_sight_nothing_is_known_of_cpu_time(machine: Machine) -> None:
@@ -113,7 +114,7 @@ def test_at_first_sight_nothing_is_known_of_cpu_time(machine: Machine) -> None:
     process = only(survey)
     assert process.id == ProcessId(7, machine.ticks(seconds_ago=90))
     assert (process.comm, process.rss_bytes, process.age_seconds) == ("work er", 100 * 4096, 90.0)
-    assert (process.cpu_cores, process.threads, process.uid, process.cgroup) == (None, None, None, None)
+    assert (process.cpu_cores, process.run_seconds, process.uid, process.cgroup) == (None, None, None, None)
 
 
 def test_two_surveys_give_busy_cores_and_the_details_of_a_busy_process(machine: Machine) -> None:
@@ -129,9 +130,7 @@ def test_two_surveys_give_busy_cores_and_the_details_of_a_busy_process(machine: 
     assert process.cgroup == "/a.slice"
     assert process.cpus_allowed == frozenset({CpuId(0), CpuId(1)})
     assert process.mems_allowed == frozenset({NodeId(1)})
-    assert process.threads is not None
-    assert {thread.tid: thread.cpu for thread in process.threads} == {7: 3, 8: 0}
-    assert run_seconds(process) == {7: None, 8: None}, "the threads are seen for the first time"
+    assert process.run_seconds == {}, "the threads are seen for the first time"
 
 
 def test_an_idle_process_is_listed_without_details(machine: Machine) -> None:
@@ -141,7 +140,7 @@ def test_an_idle_process_is_listed_without_details(machine: Machine) -> None:
     machine.write(7, run={7: 99})
     process = only(machine.survey())
     assert process.cpu_cores == pytest.approx(0.495)
-    assert (process.threads, process.uid, process.cgroup, process.mems_allowed) == (None, None, None, None)
+    assert (process.run_seconds, process.uid, process.cgroup, process.mems_allowed) == (None, None, None, None)
 
 
 def test_a_thread_counts_what_it_ran_since_the_survey_before_and_a_new_one_counts_whole(machine: Machine) -> None:
@@ -150,7 +149,7 @@ def test_a_thread_counts_what_it_ran_since_the_survey_before_and_a_new_one_count
         machine.clock.time = 1000.0 + at
         machine.write(7, run=run, thread_starts={8: machine.ticks(seconds_ago=0.5)})
         surveys.append(machine.survey())
-    assert run_seconds(only(surveys[-1])) == {7: pytest.approx(1.9), 8: pytest.approx(0.3)}
+    assert ran(only(surveys[-1])) == {3: pytest.approx(1.9), 0: pytest.approx(0.3)}
 
 
 def test_a_tid_that_another_thread_had_before_starts_from_nothing(machine: Machine) -> None:
@@ -159,7 +158,7 @@ def test_a_tid_that_another_thread_had_before_starts_from_nothing(machine: Machi
         machine.clock.time = 1000.0 + at
         machine.write(7, run=run, thread_starts={8: start})
         surveys.append(machine.survey())
-    assert run_seconds(only(surveys[-1])) == {7: pytest.approx(2.0), 8: pytest.approx(0.2)}
+    assert ran(only(surveys[-1])) == {3: pytest.approx(2.0), 0: pytest.approx(0.2)}
 
 
 def test_threads_that_were_not_read_a_survey_ago_are_known_only_when_they_are_new(machine: Machine) -> None:
@@ -167,10 +166,10 @@ def test_threads_that_were_not_read_a_survey_ago_are_known_only_when_they_are_ne
     machine.survey()
     machine.clock.time += 2
     machine.write(7, run={7: 1})
-    assert only(machine.survey()).threads is None
+    assert only(machine.survey()).run_seconds is None
     machine.clock.time += 2
     machine.write(7, run={7: 100, 8: 100}, thread_starts={8: machine.ticks(seconds_ago=1)})
-    assert run_seconds(only(machine.survey())) == {7: None, 8: pytest.approx(1.0)}
+    assert ran(only(machine.survey())) == {0: pytest.approx(1.0)}
 
 
 def test_another_process_with_the_same_pid_is_seen_for_the_first_time(machine: Machine) -> None:
@@ -213,7 +212,7 @@ def test_a_status_that_cannot_be_understood_leaves_its_fields_unknown(machine: M
     if content is not None:
         (machine.root / "7/status").write_text(content)
     process = only(machine.survey())
-    assert process.threads is not None
+    assert process.run_seconds is not None
     assert (process.uid, process.cpus_allowed, process.mems_allowed) == (None, None, None)
 
 
@@ -250,7 +249,6 @@ def test_a_look_reads_a_small_process_and_a_kernel_thread_in_full(machine: Machi
     assert kernel_thread.kernel_thread
     assert (kernel_thread.rss_bytes, kernel_thread.cpu_cores, kernel_thread.uid) == (0, None, 8)
     assert kernel_thread.cgroup == "/a.slice"
-    assert run_seconds(kernel_thread) == {2: None}
     assert machine.surveyor.look(3) is None
 
 
@@ -264,7 +262,7 @@ def test_a_look_between_surveys_disturbs_neither_and_tells_the_last_busy_cores(m
         assert looked is not None
         assert looked.cpu_cores == process.cpu_cores
     assert process is not None
-    assert run_seconds(process) == {7: pytest.approx(1.0)}
+    assert ran(process) == {3: pytest.approx(1.0)}
 
 
 def test_a_real_child_that_spins_is_seen_with_the_cpu_it_runs_on() -> None:
@@ -287,10 +285,8 @@ def test_a_real_child_that_spins_is_seen_with_the_cpu_it_runs_on() -> None:
     assert found.cpu_cores == pytest.approx(0, abs=0.05), "it waits now"
     assert found.uid == os.geteuid()
     assert found.cpus_allowed == frozenset(map(CpuId, os.sched_getaffinity(0)))
-    assert found.threads is not None
-    assert [thread.tid for thread in found.threads] == [id_.pid]
-    assert found.threads[0].run_seconds == pytest.approx(0, abs=0.05)
-    assert found.threads[0].cpu in os.sched_getaffinity(0)
+    assert found.run_seconds is not None
+    assert sum(found.run_seconds.values()) == pytest.approx(0, abs=0.05)
     assert {process.id.pid for process in survey.processes} >= {os.getpid()}
     files.close()
 
@@ -314,4 +310,4 @@ def test_a_thread_that_is_alone_had_all_that_its_process_had(machine: Machine) -
     machine.survey()
     machine.clock.time += 2.0
     machine.write(7, run={7: 1000 + 3 * HZ // 2})
-    assert run_seconds(only(machine.survey())) == {7: 1.5}
+    assert ran(only(machine.survey())) == {3: 1.5}

@@ -1,0 +1,74 @@
+"""The machine beyond its topology: what each node offers, how loaded it is, and the kernel's settings that matter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from balancerd.model.ids import NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """Latency and bandwidth from the nearest initiators to a node's memory, as ACPI's HMAT tells (access0 or access1).
+
+    Any may be None: the table need not tell all. Source: Documentation/admin-guide/mm/numaperf.rst.
+    """
+
+    read_latency_seconds: float | None
+    write_latency_seconds: float | None
+    read_bytes_per_second: float | None
+    write_bytes_per_second: float | None
+    initiators: frozenset[NodeId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HugetlbPool:
+    """Huge pages of one size on one node: nodeN/hugepages/hugepages-NkB."""
+
+    page_bytes: int
+    total_pages: int
+    free_pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device that lies at one node: `kind` is "net", "nvme" or "gpu"; its node is that of its PCI slot."""
+
+    kind: str
+    name: str
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeState:
+    """One node at one moment. What the kernel does not tell is None.
+
+    `load_ratio` is the share of its CPUs' time since the survey before that they were not idle; None at first, and
+    for a node without CPUs. `free_blocks` counts free blocks of 2**order pages by order, over all zones.
+    Watermarks are summed over the node's zones. `tier` is the kernel's id of its memory tier: lower is faster.
+    """
+
+    node: NodeId
+    load_ratio: float | None = None
+    free_blocks: tuple[int, ...] | None = None
+    min_watermark_bytes: int | None = None
+    low_watermark_bytes: int | None = None
+    high_watermark_bytes: int | None = None
+    link: Link | None = None
+    tier: int | None = None
+    hugetlb: tuple[HugetlbPool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Every online node, the devices at them, and the settings of the kernel's own memory management.
+
+    `numa_balancing` is the number in kernel.numa_balancing (0 off, 1 balancing, 2 tiering), `demotion` whether reclaim
+    demotes to slower nodes; `transparent_huge_pages` is what stands in brackets in .../transparent_hugepage/enabled.
+    """
+
+    nodes: Mapping[NodeId, NodeState]
+    devices: tuple[Device, ...] = ()
+    numa_balancing: int | None = None
+    demotion: bool | None = None
+    transparent_huge_pages: str | None = None
+    transparent_huge_defrag: str | None = None
