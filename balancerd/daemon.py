@@ -120,7 +120,7 @@ class Daemon:
             ok = self._tick()
             if once:
                 break
-            self._work_until(started + self._running.tick_interval_seconds)
+            self._rest(started + self._running.tick_interval_seconds)
         self._notifier.stopping()
         self._jobs.stop()
         self._running.log.info("stopped")
@@ -156,14 +156,28 @@ class Daemon:
         told = self._running.summary if error is None else f"old configuration kept: {error.splitlines()[0]}"
         self._notifier.ready(told)
 
+    def _rest(self, due_at: float) -> None:
+        """Work and wait until the next tick is due and the scan budget allows it."""
+        self._work_until(due_at)
+        while not self._is_interrupted():
+            ready_at = self._running.engine.next_tick_at(due_at)
+            if ready_at <= self._clock.now():
+                return
+            self._work_until(ready_at)
+
+    def _is_interrupted(self) -> bool:
+        return self._flags.stop or self._flags.reload
+
     def _work_until(self, deadline: float) -> None:
         """Work on jobs until the next tick is due, one slice at least, and wait when there is nothing to do.
 
         The watchdog is fed after each slice, and on the way when the interval is longer than its patience.
         """
         is_due = False
-        while not (is_due or self._flags.stop or self._flags.reload):
+        while not (is_due or self._is_interrupted()):
+            cpu_before = self._clock.cpu_seconds()
             next_at = self._jobs.work(deadline)
+            self._running.engine.note_moving(self._clock.cpu_seconds() - cpu_before)
             self._notifier.watchdog()
             now = self._clock.now()
             if now < deadline:

@@ -75,7 +75,7 @@ def build_settings(config: Config) -> Settings:
             min_age_seconds=config.select.min_age_seconds,
             own_pid=os.getpid(),
         ),
-        scan_budget_seconds=config.select.scan_budget_ratio * interval,
+        scan_budget_ratio=config.select.scan_budget_ratio,
         limits=PlanLimits(
             budget_seconds=BUSY_RATIO * interval,
             watermark_ratio=config.migrate.watermark_ratio,
@@ -299,7 +299,9 @@ class Application:
 
 
 def _new_memory(settings: Settings) -> EngineMemory:
-    return new_memory(cooldown_seconds=settings.cooldown_seconds, rates=settings.rates)
+    return new_memory(
+        cooldown_seconds=settings.cooldown_seconds, rates=settings.rates, scan_budget_ratio=settings.scan_budget_ratio
+    )
 
 
 def _build_policy(policy: PolicyConfig, plugin: PolicyPlugin[Any], context: PolicyContext) -> Policy:

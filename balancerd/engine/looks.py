@@ -1,6 +1,7 @@
 """How soon a process deserves another look: the longer nothing changes, the later.
 
-Remembers of each process when it was looked at last, its size and where its memory lay then. Time is data.
+Remembers of each process when it was looked at last, where its memory lay, and what the cheap files told of it then.
+Time is data.
 """
 
 from collections.abc import Mapping
@@ -8,7 +9,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.sample import PlacementSample, ProcessSample
+from balancerd.model.sample import PlacementSample, ProcessSample, Survey
+from balancerd.model.topology import Topology
 
 SHORTEST_SECONDS = 5.0
 LONGEST_SECONDS = 320.0
@@ -17,13 +19,56 @@ SIZE_CHANGE = 0.05
 """A process whose resident size changed by this share is looked at again at once."""
 
 SHARE_CHANGE = 0.02
-"""What a node's share of the memory must have changed by to count; below it is noise of the sample."""
+"""What a node's share of the memory must have changed by to count, beside the error of the two samples."""
+
+FAULTS_FACTOR = 3.0
+MANY_FAULTS_PER_SECOND = 1000.0
+"""A process with so many page faults, and so many times those of the last look, is filling new memory."""
+
+HOME_RATIO = 0.9
+"""Share of the run time that makes a node the home; as follow-cpu counts, but over one interval only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What the cheap files tell of a process that bears on where its memory lies.
+
+    `workload_shares` is each node's share of what its workload's cgroup holds, None where that is not known.
+    """
+
+    home: NodeId | None
+    rss_bytes: int
+    faults_per_second: float | None = None
+    workload_shares: Mapping[NodeId, float] | None = None
+
+
+def circumstances(process: ProcessSample, survey: Survey) -> Circumstances:
+    """Return what one survey tells of one of its processes."""
+    cgroup = None if process.workload is None else process.workload.cgroup
+    held = None if cgroup is None else survey.workload_bytes.get(cgroup)
+    return Circumstances(
+        home=present_home(process, survey.topology),
+        rss_bytes=process.rss_bytes,
+        faults_per_second=process.faults_per_second,
+        workload_shares=_shares(held) if held else None,
+    )
+
+
+def present_home(process: ProcessSample, topology: Topology) -> NodeId | None:
+    """Return the node with memory where the process ran nearly all of its latest time, None when there is none."""
+    run = process.run_seconds or {}
+    total = sum(run.values())
+    for node, seconds in run.items():
+        if total > 0 and seconds >= HOME_RATIO * total and node in topology.memory_nodes:
+            return node
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
     taken_at: float
-    rss_bytes: int
+    then: Circumstances
+    placement: PlacementSample
     shares: Mapping[NodeId, float]
     interval_seconds: float
 
@@ -34,28 +79,64 @@ class Looks:
     def __init__(self) -> None:
         self._looks: dict[ProcessId, _Look] = {}
 
-    def is_due(self, process: ProcessSample, now: float) -> bool:
-        """Return whether the process was never looked at, has changed its size, or its interval has passed."""
-        last = self._looks.get(process.id)
-        if last is None or abs(process.rss_bytes - last.rss_bytes) > SIZE_CHANGE * last.rss_bytes:
-            return True
-        return now - last.taken_at >= last.interval_seconds
+    def is_due(self, process: ProcessId, now_is: Circumstances, now: float) -> bool:
+        """Return whether the process was never looked at, its circumstances changed, or its interval has passed."""
+        last = self._looks.get(process)
+        return last is None or now - last.taken_at >= last.interval_seconds or _has_changed(last.then, now_is)
 
-    def note(self, placement: PlacementSample, rss_bytes: int) -> None:
+    def due_at(self, process: ProcessId) -> float | None:
+        """Return when the next look is due if nothing changes, None for a process never looked at."""
+        last = self._looks.get(process)
+        return None if last is None else last.taken_at + last.interval_seconds
+
+    def note(self, placement: PlacementSample, now_is: Circumstances) -> None:
         """Take note of a look: the next one comes after 5 s when something has changed, else after twice as long."""
-        held = placement.bytes_by_node
-        total = sum(held.values())
-        shares = {node: size / total for node, size in held.items()} if total else {}
+        shares = _shares(placement.bytes_by_node)
         last = self._looks.get(placement.process)
         interval = SHORTEST_SECONDS
-        if last is not None and all(
-            abs(shares.get(node, 0.0) - last.shares.get(node, 0.0)) <= SHARE_CHANGE
-            for node in shares.keys() | last.shares.keys()
-        ):
+        if last is not None and not _has_changed(last.then, now_is) and not _has_moved(last, placement, shares):
             interval = min(LONGEST_SECONDS, 2 * last.interval_seconds)
-        self._looks[placement.process] = _Look(placement.taken_at, rss_bytes, shares, interval)
+        self._looks[placement.process] = _Look(placement.taken_at, now_is, placement, shares, interval)
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
         """Drop what is known of processes that are gone."""
         for process in self._looks.keys() - alive:
             del self._looks[process]
+
+
+def _has_changed(then: Circumstances, now_is: Circumstances) -> bool:
+    if now_is.home is not None and now_is.home != then.home:
+        return True
+    if abs(now_is.rss_bytes - then.rss_bytes) > SIZE_CHANGE * then.rss_bytes:
+        return True
+    faults, before = now_is.faults_per_second, then.faults_per_second
+    if faults is not None and before is not None and faults > max(MANY_FAULTS_PER_SECOND, FAULTS_FACTOR * before):
+        return True
+    if now_is.workload_shares is None or then.workload_shares is None:
+        return False
+    return _differ(then.workload_shares, now_is.workload_shares, SHARE_CHANGE)
+
+
+def _has_moved(last: _Look, placement: PlacementSample, shares: Mapping[NodeId, float]) -> bool:
+    """Return whether memory lies elsewhere, beyond what chance explains, or mappings came or went."""
+    if last.placement.n_vmas != placement.n_vmas:
+        return True
+    return any(
+        abs(shares.get(node, 0.0) - last.shares.get(node, 0.0))
+        > max(SHARE_CHANGE, _error(last.placement, node) + _error(placement, node))
+        for node in shares.keys() | last.shares.keys()
+    )
+
+
+def _error(placement: PlacementSample, node: NodeId) -> float:
+    interval = placement.intervals.get(node)
+    return 0.0 if interval is None else interval.half_width
+
+
+def _shares(held: Mapping[NodeId, int]) -> dict[NodeId, float]:
+    total = sum(held.values())
+    return {node: size / total for node, size in held.items()} if total else {}
+
+
+def _differ(a: Mapping[NodeId, float], b: Mapping[NodeId, float], by: float) -> bool:
+    return any(abs(a.get(node, 0.0) - b.get(node, 0.0)) > by for node in a.keys() | b.keys())

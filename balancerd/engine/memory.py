@@ -1,4 +1,4 @@
-"""What the engine remembers from tick to tick and through a reload: holds, quarantine, budgets, moves, returns."""
+"""What the engine remembers from tick to tick and through a reload: holds, budgets, moves, returns, its own cost."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ from balancerd.engine.budgets import Budgets, Rates
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.moves import MoveLog
 from balancerd.engine.returns import Returns
+from balancerd.engine.scan import ScanBudget
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome
 
@@ -18,11 +19,13 @@ class EngineMemory:
     budgets: Budgets
     moves: MoveLog
     returns: Returns
+    scan: ScanBudget
 
-    def obey(self, *, cooldown_seconds: float, rates: Rates, move_all: bool) -> None:
+    def obey(self, *, cooldown_seconds: float, rates: Rates, move_all: bool, scan_budget_ratio: float) -> None:
         """Go on under another configuration; what has happened is kept."""
         self.ledger.set_cooldown(cooldown_seconds)
         self.budgets.set_rates(rates)
+        self.scan.set_ratio(scan_budget_ratio)
         if move_all:
             self.ledger.release_shared()
 
@@ -52,6 +55,12 @@ class EngineMemory:
         self.budgets.forget_full(now)
 
 
-def new_memory(*, cooldown_seconds: float, rates: Rates) -> EngineMemory:
+def new_memory(*, cooldown_seconds: float, rates: Rates, scan_budget_ratio: float) -> EngineMemory:
     """Return a memory in which nothing has happened yet."""
-    return EngineMemory(ledger=Ledger(cooldown_seconds), budgets=Budgets(rates), moves=MoveLog(), returns=Returns())
+    return EngineMemory(
+        ledger=Ledger(cooldown_seconds),
+        budgets=Budgets(rates),
+        moves=MoveLog(),
+        returns=Returns(),
+        scan=ScanBudget(scan_budget_ratio),
+    )

@@ -200,7 +200,7 @@ class _Arbiter:
 
     def _are_mempolicies_fresh(self, placement: PlacementSample) -> bool:
         read_at = placement.mempolicies_at
-        return read_at is not None and self._now - read_at <= MEMPOLICY_FRESH_SECONDS
+        return placement.complete and read_at is not None and self._now - read_at <= MEMPOLICY_FRESH_SECONDS
 
     def _ranges(self, decision: Decision, placement: PlacementSample) -> tuple[Range, ...] | Skip:
         """Return where to move from. A process whose mempolicies forbid it all is to be left alone for a while."""

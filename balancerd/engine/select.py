@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from balancerd.engine.looks import Looks
+from balancerd.engine.looks import Circumstances, Looks, circumstances
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Survey
@@ -27,11 +27,15 @@ class Criteria:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Who is eligible, whom to sample now, and everyone else with the reason."""
+    """Who is eligible, whom to sample now, and everyone else with the reason.
+
+    `seen` holds the circumstances under which the requested ones are looked at.
+    """
 
     eligible: tuple[ProcessSample, ...]
     requests: tuple[SampleRequest, ...]
     skips: tuple[Skip, ...]
+    seen: Mapping[ProcessId, Circumstances] = field(default_factory=dict)
 
 
 def reason_to_skip(process: ProcessSample, criteria: Criteria) -> Skip | None:
@@ -52,9 +56,34 @@ def reason_to_skip(process: ProcessSample, criteria: Criteria) -> Skip | None:
     return None if reason is None else Skip(by=BY, process=process.id, reason=reason, detail=detail)
 
 
+class Objections:
+    """Why processes are none of our business, worked out once for each sample of a process.
+
+    The survey tells a process that was not read again by the very same object, and for that the verdict stands.
+    """
+
+    def __init__(self, criteria: Criteria) -> None:
+        self._criteria = criteria
+        self._known: dict[ProcessId, tuple[ProcessSample, Skip | None]] = {}
+
+    def to(self, process: ProcessSample) -> Skip | None:
+        """Return the reason to leave the process alone, or None."""
+        known = self._known.get(process.id)
+        if known is not None and known[0] is process:
+            return known[1]
+        skip = reason_to_skip(process, self._criteria)
+        self._known[process.id] = (process, skip)
+        return skip
+
+    def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
+        """Drop what is known of processes that are gone."""
+        if len(self._known) > len(alive):
+            self._known = {id_: known for id_, known in self._known.items() if id_ in alive}
+
+
 def select(
     survey: Survey,
-    criteria: Criteria,
+    objections: Objections,
     *,
     known: Mapping[ProcessId, PlacementSample],
     wanted: AbstractSet[ProcessId],
@@ -63,14 +92,14 @@ def select(
 ) -> Selection:
     """Choose whom to sample: first those that a plan waits for, then the unknown, then the longest unseen.
 
-    `known` holds the newest placement of each process; `wanted` those whose placement must be fresh;
+    `known` holds the newest placement of each process; `wanted` those whose placement must be fresh and precise;
     `looks` says when another look at the others is due; `budget_seconds` bounds the predicted cost,
-    but one process is always looked at.
+    but one process is always looked at. Whoever is not wanted is only tested first, if it has a home.
     """
     eligible: list[ProcessSample] = []
     skips: list[Skip] = []
     for process in survey.processes:
-        skip = reason_to_skip(process, criteria)
+        skip = objections.to(process)
         if skip is None:
             eligible.append(process)
         else:
@@ -81,10 +110,11 @@ def select(
         return float("-inf") if placement is None else placement.taken_at
 
     requests: list[SampleRequest] = []
+    seen: dict[ProcessId, Circumstances] = {}
     spent = 0.0
     for process in sorted(eligible, key=lambda p: (p.id not in wanted, last_seen(p), p.id)):
-        placement = known.get(process.id)
-        if placement is not None and process.id not in wanted and not looks.is_due(process, survey.taken_at):
+        placement, now_is = known.get(process.id), circumstances(process, survey)
+        if placement is not None and process.id not in wanted and not looks.is_due(process.id, now_is, survey.taken_at):
             continue
         cost = TYPICAL_SAMPLE_SECONDS if placement is None else placement.seconds
         if requests and spent + cost > budget_seconds:
@@ -92,5 +122,7 @@ def select(
                 skips.append(Skip(by=BY, process=process.id, reason=Reason.SCAN_BUDGET))
             continue
         spent += cost
-        requests.append(SampleRequest(process=process.id, rss_bytes=process.rss_bytes))
-    return Selection(eligible=tuple(eligible), requests=tuple(requests), skips=tuple(skips))
+        seen[process.id] = now_is
+        home = None if process.id in wanted else now_is.home
+        requests.append(SampleRequest(process=process.id, rss_bytes=process.rss_bytes, home=home))
+    return Selection(eligible=tuple(eligible), requests=tuple(requests), skips=tuple(skips), seen=seen)

@@ -1,6 +1,6 @@
 """What a tick meant for each process: the verdicts on it in order, and the one that counts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from balancerd.model.decision import REASON_TEXT, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
@@ -10,29 +10,49 @@ from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, S
 from balancerd.model.topology import Topology
 
 
-def tell(
-    snapshot: Snapshot,
-    verdicts: Iterable[Verdict],
-    outcomes: Iterable[MigrationOutcome],
-    evictions: Iterable[EvictionOutcome] = (),
-) -> tuple[ProcessReport, ...]:
-    """Return one report for each surveyed process, in the order of the survey."""
-    by_process: dict[ProcessId, list[Verdict]] = {}
-    for verdict in verdicts:
-        by_process.setdefault(verdict.process, []).append(verdict)
-    moved = {outcome.step.process: outcome for outcome in outcomes}
-    evicted = {outcome.step.process: outcome for outcome in evictions}
-    return tuple(
-        report(
-            process,
-            snapshot.placements.get(process.id),
-            tuple(by_process.get(process.id, ())),
-            moved.get(process.id),
-            snapshot.survey.topology,
-            eviction=evicted.get(process.id),
-        )
-        for process in snapshot.survey.processes
-    )
+class Storyteller:
+    """Tells of every surveyed process, and of one of which nothing is new by the very same report."""
+
+    def __init__(self) -> None:
+        self._told: dict[ProcessId, ProcessReport] = {}
+
+    def tell(
+        self,
+        snapshot: Snapshot,
+        verdicts: Iterable[Verdict],
+        outcomes: Iterable[MigrationOutcome],
+        evictions: Iterable[EvictionOutcome] = (),
+    ) -> tuple[ProcessReport, ...]:
+        """Return one report for each surveyed process, in the order of the survey."""
+        by_process: dict[ProcessId, list[Verdict]] = {}
+        for verdict in verdicts:
+            by_process.setdefault(verdict.process, []).append(verdict)
+        moved = {outcome.step.process: outcome for outcome in outcomes}
+        evicted = {outcome.step.process: outcome for outcome in evictions}
+        told: dict[ProcessId, ProcessReport] = {}
+        for process in snapshot.survey.processes:
+            id_ = process.id
+            placement, its = snapshot.placements.get(id_), by_process.get(id_, [])
+            known = self._told.get(id_)
+            if (
+                known is not None
+                and known.process is process
+                and known.placement is placement
+                and id_ not in moved
+                and id_ not in evicted
+                and known.outcome is None
+                and _are_same(known.verdicts, its)
+            ):
+                told[id_] = known
+            else:
+                topology, eviction = snapshot.survey.topology, evicted.get(id_)
+                told[id_] = report(process, placement, tuple(its), moved.get(id_), topology, eviction=eviction)
+        self._told = told
+        return tuple(told.values())
+
+
+def _are_same(before: Sequence[Verdict], now: Sequence[Verdict]) -> bool:
+    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
 
 
 def report(

@@ -8,8 +8,8 @@ from balancerd.engine.budgets import Rates
 from balancerd.engine.looks import Looks
 from balancerd.engine.memory import EngineMemory
 from balancerd.engine.plan import PlanLimits, Planned, make_plan
-from balancerd.engine.select import Criteria, select
-from balancerd.engine.story import tell
+from balancerd.engine.select import Criteria, Objections, select
+from balancerd.engine.story import Storyteller
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip, Verdict
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
@@ -22,11 +22,11 @@ from balancerd.ports import Clock, Kernel, Policy, SurveyScope
 class Settings:
     """The numbers of one configuration that the engine itself obeys.
 
-    `scan_budget_seconds` bounds the looking of one tick; `limits` and `rates` what it moves.
+    `scan_budget_ratio` bounds the share of one core that looking may use; `limits` and `rates` what is moved.
     """
 
     criteria: Criteria
-    scan_budget_seconds: float
+    scan_budget_ratio: float
     limits: PlanLimits
     rates: Rates
     cooldown_seconds: float
@@ -59,12 +59,28 @@ class Engine:
         self._should_stop = should_stop
         self._claimed = claimed
         self._memory = memory
-        memory.obey(cooldown_seconds=settings.cooldown_seconds, rates=settings.rates, move_all=settings.limits.move_all)
+        memory.obey(
+            cooldown_seconds=settings.cooldown_seconds,
+            rates=settings.rates,
+            move_all=settings.limits.move_all,
+            scan_budget_ratio=settings.scan_budget_ratio,
+        )
         self._before: Snapshot | None = None
         self._missed: dict[ProcessId, Skip] = {}
         self._looks = Looks()
+        self._objections = Objections(settings.criteria)
+        self._storyteller = Storyteller()
         self._moved: frozenset[ProcessId] = frozenset()
         self._number = 0
+
+    def note_moving(self, cpu_seconds: float) -> None:
+        """Take note of CPU time that somebody else's moving took: it does not count as observing."""
+        self._memory.scan.exclude(cpu_seconds)
+
+    def next_tick_at(self, due_at: float) -> float:
+        """Return when the next tick may begin: as soon as it is due, and the scan budget allows it."""
+        self._memory.scan.settle(self._clock.now(), self._clock.cpu_seconds())
+        return max(due_at, self._memory.scan.ready_at())
 
     def tick(self) -> TickReport:
         """Run one tick and return what it saw, decided and did.
@@ -75,6 +91,8 @@ class Engine:
         watch = _Watch(self._clock)
         settings = self._settings
         self._number += 1
+        scan = self._memory.scan
+        scan.settle(self._clock.now(), self._clock.cpu_seconds())
 
         survey = self._kernel.survey(
             SurveyScope(min_rss_bytes=settings.criteria.min_rss_bytes, min_cpu_cores=settings.criteria.min_cpu_cores)
@@ -83,29 +101,29 @@ class Engine:
         known = {} if self._before is None else {p: s for p, s in self._before.placements.items() if p in alive}
         self._memory.forget_all_but(alive, survey.taken_at)
         self._looks.forget_all_but(alive)
+        self._objections.forget_all_but(alive)
         watch.lap("survey")
 
         selection = select(
             survey,
-            settings.criteria,
+            self._objections,
             known=known,
             wanted=self._memory.ledger.moving() | self._moved,
             looks=self._looks,
-            budget_seconds=settings.scan_budget_seconds,
+            budget_seconds=scan.left_seconds,
         )
         watch.lap("select")
 
         sampling = self._kernel.sample(selection.requests)
         known |= {placement.process: placement for placement in sampling.placements}
         self._note_missed(sampling.placements, sampling.missed, alive)
-        sizes = {request.process: request.rss_bytes for request in selection.requests}
         for placement in sampling.placements:
-            self._looks.note(placement, sizes[placement.process])
+            self._looks.note(placement, selection.seen[placement.process])
         snapshot = Snapshot(taken_at=survey.taken_at, survey=survey, placements=known, eligible=selection.eligible)
         watch.lap("sample")
 
         spent_seconds = sum(placement.seconds for placement in sampling.placements)
-        returns = self._look_at_returns(settings.scan_budget_seconds - spent_seconds)
+        returns = self._look_at_returns(scan.left_seconds - spent_seconds)
         watch.lap("verify")
 
         verdicts, policy_errors = self._decide(Window(now=snapshot, before=self._before))
@@ -124,8 +142,10 @@ class Engine:
         watch.lap("plan")
 
         end = self._clock.now() + settings.limits.budget_seconds
+        cpu_before = self._clock.cpu_seconds()
         outcomes, unstarted = self._migrate(planned.plan, end)
         evictions, unstarted_evictions = self._evict(planned.plan, end)
+        scan.exclude(self._clock.cpu_seconds() - cpu_before)
         self._moved = frozenset(outcome.step.process for outcome in outcomes if outcome.submitted_pages)
         plan = replace(planned.plan, rejected=observed + planned.plan.rejected + unstarted + unstarted_evictions)
         watch.lap("migrate")
@@ -147,9 +167,11 @@ class Engine:
             outcomes=outcomes,
             evictions=evictions,
             returns=returns,
-            processes=tell(snapshot, everything, outcomes, evictions),
+            processes=self._storyteller.tell(snapshot, everything, outcomes, evictions),
             phase_seconds=watch.laps,
             policy_errors=policy_errors,
+            scan_cpu_seconds=scan.take_used(),
+            scan_budget_ratio=scan.ratio,
         )
 
     def _plan(self, snapshot: Snapshot, wanted: Sequence[Decision | Eviction]) -> tuple[Snapshot, Planned]:

@@ -31,7 +31,11 @@ class ProcessReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickReport:
-    """Everything one tick saw, decided and did. `phase_seconds` is wall time by phase of the tick."""
+    """Everything one tick saw, decided and did. `phase_seconds` is wall time by phase of the tick.
+
+    `scan_cpu_seconds` is the CPU time that observing has used since the tick before, of all the daemon's threads;
+    `scan_budget_ratio` is the share of one core that it may use.
+    """
 
     number: int
     mode: str
@@ -46,3 +50,5 @@ class TickReport:
     processes: tuple[ProcessReport, ...]
     phase_seconds: Mapping[str, float]
     policy_errors: Mapping[str, str]
+    scan_cpu_seconds: float = 0.0
+    scan_budget_ratio: float | None = None

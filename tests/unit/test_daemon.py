@@ -1,6 +1,7 @@
 """The real command on this machine: start, notify, reload, stop; and the loop itself with fakes where time matters."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from tests.unit.reports import a_report, an_outcome
 
 BIN = Path(sys.executable).parent
 PATIENCE_SECONDS = 20.0
-QUIET = "tick_interval: 200ms\nmode: observe\nselect: {min_rss: 1GiB}\n"
+QUIET = "tick_interval: 200ms\nmode: observe\nselect: {min_rss: 1GiB, scan_budget: 100%}\n"
 
 
 class Daemon:
@@ -184,14 +185,17 @@ def test_a_job_is_taken_up_at_once_however_long_the_tick_interval_is(tmp_path: P
 class SlicedJobs:
     """Jobs that want to be called again at the given times; `seconds` is how long a slice takes."""
 
-    def __init__(self, clock: FakeClock, next_at: list[float | None], seconds: float = 1.0) -> None:
-        self.clock, self.next_at, self.seconds = clock, next_at, seconds
+    def __init__(
+        self, clock: FakeClock, next_at: list[float | None], seconds: float = 1.0, cpu_seconds: float = 0.0
+    ) -> None:
+        self.clock, self.next_at, self.seconds, self.cpu_seconds = clock, next_at, seconds, cpu_seconds
         self.called_at: list[tuple[float, float]] = []
         self.stopped = False
 
     def work(self, until: float) -> float | None:
         self.called_at.append((self.clock.now(), until))
         self.clock.time += self.seconds
+        self.clock.cpu += self.cpu_seconds
         return self.next_at.pop(0) if self.next_at else None
 
     def add_to(self, report: TickReport) -> TickReport:
@@ -209,12 +213,22 @@ class Heard:
         self.flags = daemon_module.Flags(lambda: None)
         self.fed_at: list[float] = []
         self.ticked_at: list[float] = []
+        self.ready_at = 0.0
+        self.moving_seconds = 0.0
         self.reports: list[TickReport] = []
 
     def tick(self) -> TickReport:
         self.ticked_at.append(self.clock.now())
         self.flags.stop = len(self.ticked_at) >= self.ticks
         return a_report()
+
+    def next_tick_at(self, due_at: float) -> float:
+        """The scan budget allows the next tick at that time, told once."""
+        ready_at, self.ready_at = self.ready_at, 0.0
+        return max(due_at, ready_at)
+
+    def note_moving(self, cpu_seconds: float) -> None:
+        self.moving_seconds += cpu_seconds
 
     def emit(self, report: TickReport) -> None:
         self.reports.append(report)
@@ -226,8 +240,16 @@ class Heard:
         return lambda *_told, **_more: None
 
 
-def loop(clock: FakeClock, jobs: SlicedJobs, *, ticks: int = 2, watchdog_seconds: float | None = None) -> Heard:
+def loop(
+    clock: FakeClock,
+    jobs: SlicedJobs,
+    *,
+    ticks: int = 2,
+    watchdog_seconds: float | None = None,
+    ready_at: float = 0.0,
+) -> Heard:
     heard = Heard(clock, ticks)
+    heard.ready_at = ready_at
     running_now: Any = daemon_module.Running(
         engine=heard,  # type: ignore[arg-type]  # an engine that only counts
         tick_interval_seconds=10.0,
@@ -249,6 +271,21 @@ def loop(clock: FakeClock, jobs: SlicedJobs, *, ticks: int = 2, watchdog_seconds
     )
     assert daemon.run() == 0
     return heard
+
+
+def test_a_tick_waits_for_the_scan_budget_while_jobs_go_on() -> None:
+    clock = FakeClock(1000.0)
+    jobs = SlicedJobs(clock, [1001.0, None, 1014.0, None])
+    heard = loop(clock, jobs, ready_at=1025.0, watchdog_seconds=8.0)
+    assert heard.ticked_at == [1000.0, 1025.0]
+    assert [deadline for _now, deadline in jobs.called_at] == [1010.0, 1010.0, *[1025.0] * 3]
+    assert max(b - a for a, b in itertools.pairwise(heard.fed_at)) <= 8.0
+
+
+def test_what_jobs_use_is_not_observing() -> None:
+    clock = FakeClock(1000.0)
+    jobs = SlicedJobs(clock, [1001.0, None], cpu_seconds=0.25)
+    assert loop(clock, jobs).moving_seconds == pytest.approx(0.5)
 
 
 def test_between_ticks_the_loop_works_when_the_jobs_want_it_and_feeds_the_watchdog_after_each_slice() -> None:

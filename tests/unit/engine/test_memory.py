@@ -17,7 +17,7 @@ RATES = make_rates(machine_mib=100, evict_mib=100)
 
 def new() -> tuple[EngineMemory, MigrationOutcome]:
     """Return a memory, and an outcome of a move of it: 4 MiB, and one page that other processes map."""
-    memory = new_memory(cooldown_seconds=60.0, rates=RATES)
+    memory = new_memory(cooldown_seconds=60.0, rates=RATES, scan_budget_ratio=0.01)
     move_id = memory.moves.open(PID, "home", N0, Reason.MISPLACED, 0.0)
     shared = FailedRun(start=64 * MIB, end=64 * MIB + 4096, page_bytes=4096, status=PageStatus.SHARED)
     made = an_outcome(PID, pages={PageStatus.MOVED: 1024, PageStatus.SHARED: 1})
@@ -64,7 +64,7 @@ def test_an_eviction_holds_and_spends_its_own_budget() -> None:
 def test_a_reload_keeps_all_of_it_but_what_the_new_settings_allow(move_all: bool) -> None:
     memory, done = new()
     memory.record(done, 0.0)
-    memory.obey(cooldown_seconds=5.0, rates=make_rates(machine_mib=50), move_all=move_all)
+    memory.obey(cooldown_seconds=5.0, rates=make_rates(machine_mib=50), move_all=move_all, scan_budget_ratio=0.02)
     assert memory.ledger.hold(PID, 59.0) is not None
     assert len(memory.ledger.held_ranges(PID, 1.0)) == (0 if move_all else 1)
     assert allowed_bytes(memory) == 100 * MIB

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from balancerd.engine.looks import Looks
-from balancerd.engine.select import Criteria, Selection, reason_to_skip, select
+from balancerd.engine.looks import Circumstances, Looks
+from balancerd.engine.select import Criteria, Objections, Selection, reason_to_skip, select
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import PlacementSample
-from tests.unit.fakes import MIB, make_placement, make_process, make_survey
+from tests.unit.fakes import MIB, N0, make_placement, make_process, make_survey
 
 CRITERIA = Criteria(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=30.0, own_pid=7)
 
@@ -42,10 +42,10 @@ def choose(
 ) -> Selection:
     looks = Looks()
     for placement in known or []:
-        looks.note(placement, make_process().rss_bytes)
+        looks.note(placement, Circumstances(home=N0, rss_bytes=make_process().rss_bytes))
     return select(
         make_survey(*(make_process(pid) for pid in pids), at=now),
-        CRITERIA,
+        Objections(CRITERIA),
         known={p.process: p for p in known or []},
         wanted={ProcessId(pid, 1) for pid in wanted or set()},
         looks=looks,
@@ -77,6 +77,24 @@ def test_the_scan_budget_bounds_the_looks_but_never_to_none() -> None:
 
 def test_everyone_surveyed_is_eligible_or_skipped() -> None:
     survey = make_survey(make_process(1), make_process(2, rss_bytes=1), make_process(3, cpu_cores=0.0))
-    selection = select(survey, CRITERIA, known={}, wanted=set(), looks=Looks(), budget_seconds=1.0)
+    selection = select(survey, Objections(CRITERIA), known={}, wanted=set(), looks=Looks(), budget_seconds=1.0)
     told = {p.id for p in selection.eligible} | {s.process for s in selection.skips}
     assert told == {p.id for p in survey.processes}
+
+
+def test_only_who_is_not_wanted_is_tested_against_its_home_first() -> None:
+    known = [make_placement({0: 1}, pid=1, taken_at=50.0)]
+    homes = {request.process.pid: request.home for request in choose([1, 2], known=known, wanted={1}).requests}
+    assert homes == {1: None, 2: N0}
+
+
+def test_the_verdict_on_a_process_stands_until_it_is_read_again() -> None:
+    objections = Objections(CRITERIA)
+    process = make_process(cpu_cores=0.01)
+    first = objections.to(process)
+    assert first is not None
+    assert objections.to(process) is first
+    assert objections.to(make_process(cpu_cores=0.01)) is not first
+    assert objections.to(make_process(cpu_cores=1.0)) is None
+    objections.forget_all_but(set())
+    assert objections.to(process) is not first

@@ -43,13 +43,13 @@ class Run:
         self.claimed: frozenset[ProcessId] = frozenset()
         self.settings = Settings(
             criteria=Criteria(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=30.0, own_pid=1),
-            scan_budget_seconds=scan_budget,
+            scan_budget_ratio=scan_budget,
             limits=PlanLimits(budget_seconds=1.0, watermark_ratio=0.02, max_memory_pressure_ratio=0.1),
             rates=rates or make_rates(),
             cooldown_seconds=cooldown,
             observing=frozenset(observing),
         )
-        self.memory = new_memory(cooldown_seconds=cooldown, rates=self.settings.rates)
+        self.memory = new_memory(cooldown_seconds=cooldown, rates=self.settings.rates, scan_budget_ratio=scan_budget)
         self.engine = self.load(policies)
 
     def load(self, policies: list[Policy] | None = None) -> Engine:
@@ -469,3 +469,33 @@ def test_observing_leaves_no_move_behind() -> None:
     assert len(run.kernel.steps) == 3
     assert run.memory.moves.recent() == ()
     assert run.memory.moves.find(1) is None
+
+
+def test_observing_is_paid_for_and_the_next_tick_waits_for_the_budget() -> None:
+    run = Run(scan_budget=0.01)
+    run.ticks(1)
+    run.clock.cpu += 0.5
+    due_at = run.clock.now() + 1.0
+    assert run.engine.next_tick_at(due_at) == pytest.approx(run.clock.now() + (0.5 - 0.3) / 0.01)
+    (report,) = run.ticks(1)
+    assert report.scan_cpu_seconds == pytest.approx(0.5)
+    assert report.scan_budget_ratio == 0.01
+    run.clock.time += 60.0
+    assert run.engine.next_tick_at(run.clock.now() + 1.0) == run.clock.now() + 1.0
+
+
+def test_the_cpu_time_of_moving_memory_is_not_observing(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = misplaced()
+    migrate = run.kernel.migrate
+
+    def dear(*given: Any) -> Any:
+        run.clock.cpu += 3.0
+        return migrate(*given)
+
+    monkeypatch.setattr(run.kernel, "migrate", dear)
+    reports = run.ticks(8)
+    assert len(run.kernel.steps) == 1
+    assert sum(report.scan_cpu_seconds for report in reports) == 0.0
+    run.clock.cpu += 0.25
+    run.engine.note_moving(0.25)
+    assert run.engine.next_tick_at(0.0) <= run.clock.now()

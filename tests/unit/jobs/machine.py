@@ -267,7 +267,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.kernel = PagedKernel(self.clock)
-        self.engine: EngineMemory = new_memory(cooldown_seconds=60.0, rates=self.rates)
+        self.engine: EngineMemory = new_memory(cooldown_seconds=60.0, rates=self.rates, scan_budget_ratio=0.01)
         self.jobs = Jobs(
             self.means(),
             own_pid=1,
