@@ -1,11 +1,13 @@
 """Capture the kernel's own texts for parser tests: `python tests/machines/capture.py DIRECTORY`, as root.
 
-Starts one process whose mappings show every form of line in maps and numa_maps, and copies its files, the
-nodes in sysfs, zoneinfo and meminfo below DIRECTORY under their names on the machine. Run it in the lab for machines
+Starts one process whose mappings show every form of line in maps, smaps and numa_maps, and copies its files, the
+nodes in sysfs, and what procfs and sysfs tell of memory, CPUs and settings below DIRECTORY under their names on the
+machine. Run it in the lab for machines
 with several nodes (`python -m tests.lab run --topology NAME -- ...`); "-" writes a tar archive to stdout. The first
 line of README says where a capture comes from.
 """
 
+import contextlib
 import ctypes
 import io
 import mmap
@@ -34,6 +36,25 @@ HUGE_BYTES = 2 << 20
 MAP_HUGETLB, MAP_NORESERVE = 0x40000, 0x4000
 PRIVATE = re.compile(r" /(mnt|work|home|root)\b|9p")  # mounts that say more of the captured machine than of the kernel
 PR_SET_VMA, PR_SET_VMA_ANON_NAME = 0x53564D41, 0
+OF_THE_MACHINE = (
+    "proc/zoneinfo",
+    "proc/buddyinfo",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/pressure/*",
+    "proc/sys/kernel/numa_balancing",
+    "sys/devices/system/cpu/{online,possible,present,offline}",
+    "sys/devices/system/node/{online,possible,has_memory,has_cpu,has_normal_memory}",
+    "sys/devices/system/node/node[0-9]*/{cpulist,distance,meminfo}",
+    "sys/devices/system/node/node[0-9]*/access[0-9]*/initiators/*",
+    "sys/devices/system/node/node[0-9]*/memory_side_cache/index*/{size,line_size,indexing,write_policy}",
+    "sys/devices/system/node/node[0-9]*/hugepages/*/{nr,free}_hugepages",
+    "sys/kernel/mm/hugepages/*/{nr,free}_hugepages",
+    "sys/devices/virtual/memory_tiering/*/nodelist",
+    "sys/kernel/mm/numa/demotion_enabled",
+    "sys/kernel/mm/transparent_hugepage/{enabled,defrag,hpage_pmd_size}",
+)
+"""Files to copy as they are; a link to a node stays a link."""
 
 
 def bind(address: int, length: int, mode: int, nodes: int) -> str:
@@ -103,25 +124,30 @@ def exhibit(scratch: Path, nodes: list[int]) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    if source.is_file():
+    if source.is_symlink() or source.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes())
+    if source.is_symlink():
+        target.symlink_to(source.readlink())
+    elif source.is_file():
+        with contextlib.suppress(OSError):  # pressure files without pressure, attributes that only take
+            target.write_bytes(source.read_bytes())
+
+
+def matching(root: Path, pattern: str) -> list[Path]:
+    """Return what a glob with one {a,b,c} at most finds below `root`."""
+    before, _, rest = pattern.partition("{")
+    names, _, after = rest.partition("}")
+    return [path for name in names.split(",") for path in sorted(root.glob(before + name + after))]
 
 
 def capture(directory: Path, root: Path = Path("/")) -> None:
-    node_directory = root / "sys/devices/system/node"
-    for name in ("online", "possible", "has_memory", "has_cpu", "has_normal_memory"):
-        copy(node_directory / name, directory / "sys/devices/system/node" / name)
-    for node in node_directory.glob("node[0-9]*"):
-        for name in ("cpulist", "distance", "meminfo"):
-            copy(node / name, directory / "sys/devices/system/node" / node.name / name)
-    for name in ("online", "possible", "present", "offline"):
-        copy(root / "sys/devices/system/cpu" / name, directory / "sys/devices/system/cpu" / name)
-    copy(root / "proc/zoneinfo", directory / "proc/zoneinfo")
+    for pattern in OF_THE_MACHINE:
+        for path in matching(root, pattern):
+            copy(path, directory / path.relative_to(root))
     huge = Path("/proc/sys/vm/nr_hugepages")
     huge_before = huge.read_text()
     huge.write_text("16")
-    nodes = sorted(int(n.name[4:]) for n in node_directory.glob("node[0-9]*"))
+    nodes = sorted(int(n.name[4:]) for n in (root / "sys/devices/system/node").glob("node[0-9]*"))
     with tempfile.TemporaryDirectory(prefix="capture-") as scratch:
         child = subprocess.Popen(
             [sys.executable, "-ISE", __file__, "--exhibit", scratch, *map(str, nodes)],
@@ -134,7 +160,7 @@ def capture(directory: Path, root: Path = Path("/")) -> None:
         log: list[str] = []
         while (line := child.stdout.readline()) and line != "ready\n":
             log.append(line)
-        for name in ("maps", "numa_maps", "status", "stat", "statm", "cgroup"):
+        for name in ("maps", "smaps", "numa_maps", "status", "stat", "statm", "cgroup"):
             copy(Path(f"/proc/{child.pid}/{name}"), directory / "proc/exhibit" / name)
         mounts = Path("/proc/self/mountinfo").read_text().splitlines(keepends=True)
         (directory / "proc/exhibit/mountinfo").write_text("".join(m for m in mounts if PRIVATE.search(m) is None))
