@@ -1,5 +1,6 @@
 """Reading one file of procfs or sysfs, whole and once. Knows nothing of what the bytes mean."""
 
+import errno
 import os
 
 _CHUNK_BYTES = 64 * 1024
@@ -20,3 +21,18 @@ def read_bytes(path: str, dir_fd: int | None = None) -> bytes:
     finally:
         os.close(fd)
     return first if len(chunks) == 1 else b"".join(chunks)
+
+
+def read_if_there(path: str) -> bytes | None:
+    """Return the whole content of `path`, None when there is no such file, or what it belongs to is just going away.
+
+    ENODEV is what sysfs gives for a file of a node or device that was removed after the file was opened (kernfs_fop_*).
+    """
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise

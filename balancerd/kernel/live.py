@@ -9,9 +9,10 @@ from typing import Protocol
 from balancerd import native
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import ParseError, ProcessGoneError
-from balancerd.kernel.machine.memory import read_high_watermarks, read_hugetlb_in_use, read_memory
+from balancerd.kernel.machine.memory import read_hugetlb_in_use, read_memory
 from balancerd.kernel.machine.pressure import read_pressure
 from balancerd.kernel.machine.topology import OnlineSets, read_online_sets, read_topology
+from balancerd.kernel.machine.zones import read_high_watermarks
 from balancerd.kernel.moving.calls import MigrateCore
 from balancerd.kernel.moving.claims import Claims
 from balancerd.kernel.moving.evict import EvictCore, Evictor

@@ -1,13 +1,12 @@
-"""How full each node is: nodeN/meminfo and the watermarks of /proc/zoneinfo. Knows nothing of processes."""
+"""How full each node is, from nodeN/meminfo, and how full swap is. Knows nothing of processes."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from balancerd.kernel.errors import ParseError
-from balancerd.kernel.files import read_bytes
+from balancerd.kernel.files import read_bytes, read_if_there
 from balancerd.kernel.machine.topology import parse_node_meminfo
 from balancerd.model.ids import NodeId
-from balancerd.model.sample import PAGE_BYTES
 from balancerd.model.topology import NodeMemory
 
 
@@ -21,11 +20,9 @@ def read_memory(
     memory: dict[NodeId, NodeMemory] = {}
     for node in nodes:
         path = f"{sysfs}/devices/system/node/node{node}/meminfo"
-        try:
-            text = read_bytes(path)
-        except FileNotFoundError:
-            continue
-        memory[node] = parse_node_memory(text, path, node, high_watermarks.get(node, 0))
+        text = read_if_there(path)
+        if text is not None:
+            memory[node] = parse_node_memory(text, path, node, high_watermarks.get(node, 0))
     return memory
 
 
@@ -71,28 +68,3 @@ def read_hugetlb_in_use(sysfs: Path) -> bool:
         if total > free:
             return True
     return False
-
-
-def read_high_watermarks(procfs: Path) -> dict[NodeId, int]:
-    """Read the high watermark of each node in bytes, summed over its zones."""
-    return parse_zoneinfo(read_bytes(f"{procfs}/zoneinfo"), f"{procfs}/zoneinfo")
-
-
-def parse_zoneinfo(text: bytes, path: str) -> dict[NodeId, int]:
-    """Parse /proc/zoneinfo into the sum of "high" over the zones of each node, in bytes.
-
-    Lines "high:" belong to per-CPU page lists, "high_min" and "high_max" too; only the bare word is
-    the zone's watermark (zoneinfo_show_print() in mm/vmstat.c). A node without zones is not listed.
-    """
-    high_pages: dict[NodeId, int] = {}
-    node: NodeId | None = None
-    for number, line in enumerate(text.split(b"\n"), 1):
-        try:
-            if line.startswith(b"Node "):
-                node = NodeId(int(line[5 : line.index(b",")]))
-                high_pages.setdefault(node, 0)
-            elif node is not None and line.lstrip().startswith(b"high "):
-                high_pages[node] += int(line.split()[1])
-        except (ValueError, IndexError) as error:
-            raise ParseError(path, number, line, "not a zone or its watermark") from error
-    return {node: pages * PAGE_BYTES for node, pages in high_pages.items()}

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.files import read_bytes
-from balancerd.kernel.machine.memory import read_high_watermarks, read_memory
+from balancerd.kernel.machine.memory import read_memory
 from balancerd.kernel.machine.topology import parse_node_meminfo
+from balancerd.kernel.machine.zones import parse_buddyinfo, read_high_watermarks
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import PAGE_BYTES
-
-_ZONES = (b"DMA32", b"Normal", b"Movable")
-"""Zones that memory of processes lies in; DMA is kept for devices, Device is not for allocation."""
 
 _HUGE_COUNTS = ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped")
 
@@ -76,23 +74,6 @@ class Room:
             return int(read_bytes(f"{pool}/free_hugepages"))
         except FileNotFoundError:
             return 0
-
-
-def parse_buddyinfo(text: bytes, path: str) -> dict[NodeId, tuple[int, ...]]:
-    """Parse /proc/buddyinfo (proc_buddyinfo(5)) into the free blocks of 2**i base pages, by i, of each node."""
-    free: dict[NodeId, tuple[int, ...]] = {}
-    for number, line in enumerate(text.split(b"\n"), 1):
-        if not line:
-            continue
-        words = line.split()  # "Node 0, zone   Normal    691      1 ..."
-        try:
-            node, zone, counts = NodeId(int(words[1].rstrip(b","))), words[3], tuple(map(int, words[4:]))
-        except (ValueError, IndexError) as error:
-            raise ParseError(path, number, line, "not the free blocks of a zone") from error
-        before = free.setdefault(node, (0,) * len(counts))
-        if zone in _ZONES:
-            free[node] = tuple(a + b for a, b in zip(before, counts, strict=True))
-    return free
 
 
 def parse_huge_mappings(text: bytes, path: str) -> tuple[tuple[int, int], ...]:

@@ -6,7 +6,7 @@ import pytest
 
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.moving.legs import Leg, Way, make_legs
-from balancerd.kernel.moving.room import Room, parse_buddyinfo, parse_huge_mappings
+from balancerd.kernel.moving.room import Room, parse_huge_mappings
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
 from balancerd.model.migration import PageStatus, Range
@@ -47,21 +47,12 @@ def pages(first: int, end: int, page_bytes: int = PAGE) -> Range:
     return Range(start=START + first * PAGE, end=START + end * PAGE, page_bytes=page_bytes)
 
 
-def test_the_free_blocks_of_a_machine_are_read_as_the_kernel_writes_them() -> None:
-    free = parse_buddyinfo((CAPTURED / "buddyinfo").read_bytes(), "b")
-    assert free[N[0]] == (4, 3, 3, 2, 4, 1, 0, 2, 1, 1, 236)
-    assert free[N[3]][9:] == (1, 240)
+def test_the_room_of_a_machine_is_what_its_least_target_has_free_in_blocks_large_enough() -> None:
     room = Room(str(CAPTURED))
     room._huge_bytes = HUGE
     assert room.huge_pages([N[3]]) == (1 + 2 * 240 - 8) * 512
     assert room.huge_pages([N[3], N[1]]) == (1 + 2 * 218 - 8) * 512
     assert room.huge_pages([N[5]]) == 0
-
-
-@pytest.mark.parametrize("text", [b"Node x, zone Normal 1 2", b"Node 0, zone", b"Node 0, zone Normal 1 b"])
-def test_another_text_tells_no_free_blocks(text: bytes) -> None:
-    with pytest.raises(ParseError, match="b:1: not the free blocks"):
-        parse_buddyinfo(text, "b")
 
 
 @pytest.mark.parametrize(("blocks", "pages_"), [((0, 0), 0), ((8, 0), 0), ((9, 0), 512), ((4, 5), 6 * 512)])
