@@ -8,9 +8,10 @@ from balancerd.model.ids import NodeId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """Latency and bandwidth from the nearest initiators to a node's memory, as ACPI's HMAT tells (access0 or access1).
+    """Rated latency and bandwidth of a node's memory for the nodes whose CPUs are nearest to it, its initiators.
 
-    Any may be None: the table need not tell all. Source: Documentation/admin-guide/mm/numaperf.rst.
+    As ACPI's HMAT tells it. Any may be None: the table need not tell all. Source: the kernel's
+    Documentation/admin-guide/mm/numaperf.rst.
     """
 
     read_latency_seconds: float | None
@@ -18,6 +19,13 @@ class Link:
     read_bytes_per_second: float | None
     write_bytes_per_second: float | None
     initiators: frozenset[NodeId]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether any figure is known."""
+        figures = (self.read_latency_seconds, self.write_latency_seconds)
+        rates = (self.read_bytes_per_second, self.write_bytes_per_second)
+        return any(figure is not None for figure in (*figures, *rates))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +39,10 @@ class HugetlbPool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device that lies at one node: `kind` is "net", "nvme" or "gpu"; its node is that of its PCI slot."""
+    """A device that lies at one node: `kind` is "net", "nvme" or "gpu"; its node is that of its PCI slot.
+
+    One of which the firmware does not say where it lies is no Device.
+    """
 
     kind: str
     name: str
@@ -42,9 +53,10 @@ class Device:
 class NodeState:
     """One node at one moment. What the kernel does not tell is None.
 
-    `load_ratio` is the share of its CPUs' time since the survey before that they were not idle; None at first, and
-    for a node without CPUs. `free_blocks` counts free blocks of 2**order pages by order, over all zones.
-    Watermarks are summed over the node's zones. `tier` is the kernel's id of its memory tier: lower is faster.
+    `load_ratio` is the share of its CPUs' time since the reading before that they were not idle; None at first, and
+    for a node without CPUs. `free_blocks` counts free blocks of 2**order base pages by order, over the zones in which
+    memory of processes lies. Watermarks are summed over all of the node's zones. `tier` is the kernel's id of its
+    memory tier: lower is faster. `hugetlb` has the pools by page size, those without pages too.
     """
 
     node: NodeId
