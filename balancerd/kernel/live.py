@@ -11,8 +11,8 @@ from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.machine.memory import read_hugetlb_in_use, read_memory
 from balancerd.kernel.machine.pressure import read_pressure
+from balancerd.kernel.machine.reader import MachineReader
 from balancerd.kernel.machine.topology import OnlineSets, read_online_sets, read_topology
-from balancerd.kernel.machine.zones import read_high_watermarks
 from balancerd.kernel.moving.calls import MigrateCore
 from balancerd.kernel.moving.claims import Claims
 from balancerd.kernel.moving.evict import EvictCore, Evictor
@@ -38,9 +38,6 @@ from balancerd.model.migration import (
 from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Sampling, Survey
 from balancerd.model.topology import NodeMemory, Topology
 from balancerd.ports import Clock, SurveyScope
-
-_WATERMARKS_SECONDS = 60.0
-"""Watermarks follow vm.min_free_kbytes and hotplug; zoneinfo grows with nodes times CPUs, so it is read this rarely."""
 
 
 class Core(SurveyCore, MigrateCore, EvictCore, WholeCore, Protocol):
@@ -80,7 +77,7 @@ class LiveKernel:
         counted = PlacementReader(core, clock, str(procfs), phase, samples=WHOLE_SAMPLES, mappings=mappings)
         self._whole_mover = WholeMover(core, clock, claims, counted)
         self._topology: tuple[OnlineSets, Topology] | None = None
-        self._watermarks: tuple[float, dict[NodeId, int]] | None = None
+        self._machine = MachineReader(clock, str(procfs), str(sysfs))
 
     @property
     def mode(self) -> str:
@@ -93,20 +90,18 @@ class LiveKernel:
 
     def topology(self) -> Topology:
         """Return the topology, read again when nodes, their memory, or CPUs came or went."""
-        online = read_online_sets(self._sysfs)
-        if self._topology is None or self._topology[0] != online:
-            self._topology = (online, read_topology(self._sysfs))
-            self._watermarks = None
-        return self._topology[1]
+        online, known = read_online_sets(self._sysfs), self._topology
+        if known is None or known[0] != online:
+            known = self._topology = (online, read_topology(self._sysfs))
+        return known[1]
 
     def survey(self, scope: SurveyScope) -> Survey:
         """Look at the machine and every process. Raises OSError or ParseError when the machine cannot be read."""
-        topology = self.topology()
-        survey = self._surveyor.survey(
-            scope, topology, self._memory(topology), hugetlb=read_hugetlb_in_use(self._sysfs)
-        )
+        topology, memory = self._look_at_nodes()
+        survey = self._surveyor.survey(scope, topology, memory, hugetlb=read_hugetlb_in_use(self._sysfs))
         self._placements.forget_all_but({process.id for process in survey.processes})
-        return replace(survey, pressure=read_pressure(str(self._procfs)))
+        machine = self._machine.read(topology)
+        return replace(survey, pressure=read_pressure(str(self._procfs)), machine=machine)
 
     def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
         """Estimate the placement of each process; none stops the others."""
@@ -153,11 +148,18 @@ class LiveKernel:
         """Read the memory of the nodes now. Raises OSError or ParseError."""
         return self._memory(self.topology())
 
+    def _look_at_nodes(self) -> tuple[Topology, dict[NodeId, NodeMemory]]:
+        """Read both; blocks of a node's memory come and go with nothing to tell but the node's total."""
+        topology = self.topology()
+        memory = self._memory(topology)
+        if any(node.id in memory and memory[node.id].total_bytes != node.total_bytes for node in topology.nodes):
+            self._topology = (read_online_sets(self._sysfs), read_topology(self._sysfs))
+            topology = self._topology[1]
+            memory = self._memory(topology)
+        return topology, memory
+
     def _memory(self, topology: Topology) -> dict[NodeId, NodeMemory]:
-        now = self._clock.now()
-        if self._watermarks is None or now - self._watermarks[0] >= _WATERMARKS_SECONDS:
-            self._watermarks = (now, read_high_watermarks(self._procfs))
-        return read_memory(self._sysfs, topology.node_ids, self._watermarks[1])
+        return read_memory(self._sysfs, topology.node_ids, self._machine.high_watermarks(topology))
 
     def _sample(self, request: SampleRequest, n_nodes: int) -> PlacementSample | Skip:
         reason, detail = Reason.NOTHING_PRESENT, ""

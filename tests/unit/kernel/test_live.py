@@ -126,6 +126,30 @@ def test_the_topology_is_read_again_when_a_cpu_goes_offline(tmp_path: Path) -> N
     live.close()
 
 
+def test_the_topology_is_read_again_when_some_of_a_nodes_memory_goes_offline(tmp_path: Path) -> None:
+    procfs = write_tree(tmp_path / "proc", {"zoneinfo": (MACHINES / "four-nodes-6.12/proc/zoneinfo").read_bytes()})
+    nodes = {0: ("0", 1024), 1: ("1", 1024)}
+    shape = {"distances": {0: "10 20", 1: "20 10"}, "online_cpus": "0-1", "has_memory": "0-1"}
+    sysfs = sys_tree(tmp_path / "sys", nodes=nodes, **shape)  # type: ignore[arg-type]
+    live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs, sysfs=sysfs)
+    assert [node.total_bytes >> 20 for node in live.survey(SCOPE).topology.nodes] == [1024, 1024]
+    sys_tree(tmp_path / "sys", nodes={**nodes, 1: ("1", 640)}, **shape)  # type: ignore[arg-type]
+    second = live.survey(SCOPE)
+    assert [node.total_bytes >> 20 for node in second.topology.nodes] == [1024, 640]
+    assert [memory.total_bytes >> 20 for memory in second.memory.values()] == [1024, 640]
+    assert live.survey(SCOPE).topology is second.topology
+    live.close()
+
+
+def test_a_survey_tells_how_the_nodes_of_this_machine_do(kernel: LiveKernel) -> None:
+    first, second = kernel.survey(SCOPE), kernel.survey(SCOPE)
+    assert first.machine is not None
+    assert second.machine is not None
+    assert set(second.machine.nodes) == set(second.topology.node_ids)
+    assert all(state.load_ratio is None for state in first.machine.nodes.values())
+    assert any(sum(state.free_blocks or ()) > 0 for state in second.machine.nodes.values())
+
+
 def test_watermarks_are_read_again_after_a_minute(tmp_path: Path) -> None:
     procfs = write_tree(tmp_path / "proc", {"zoneinfo": "Node 0, zone DMA\n        high 1\n"})
     sysfs = sys_tree(tmp_path / "sys", nodes={0: ("0", 64)}, distances={0: "10"}, online_cpus="0", has_memory="0")
