@@ -13,6 +13,7 @@ from balancerd.cli.options import DEFAULT_SOCKET, SOCKET_VARIABLE, Settings
 EPILOG = """\b
 Examples:
   balancerctl status
+  balancerctl nodes
   balancerctl ps --limit 10
   balancerctl explain 4242
   balancerctl ps --json | jq '.processes[] | select(.local_ratio < 0.5) | .pid'
@@ -37,6 +38,7 @@ Exit status:
     cls=LazyGroup,
     lazy={
         "status": "balancerd.cli.status:status",
+        "nodes": "balancerd.cli.nodes:nodes",
         "ps": "balancerd.cli.ps:ps",
         "explain": "balancerd.cli.explain:explain",
         "move": "balancerd.cli.move:move",

@@ -14,6 +14,9 @@ GET /v1/status
     policy_errors  {policy: text} of the last tick
     config      {path (null: built-in defaults), last_reload: null or {succeeded, at_unix_seconds, error}}
 
+GET /v1/nodes
+    the machine: see machine_api.py
+
 GET /v1/processes
     schema, tick, processes: [process], largest first, with a process being
         pid, start_ticks, comm, uid, cgroup, age_seconds, rss_bytes, cpu_cores, threads,

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Final, TypeAlias
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from balancerd.control import api, job_api
+from balancerd.control import api, job_api, machine_api
 from balancerd.control.access import Access, Peer
 from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, parse_job
 from balancerd.control.state import ControlState
@@ -99,7 +99,7 @@ class ControlApp:
             return self._answer_job(method, job_match[1], peer, cancel=job_match[2] is not None)
         if path == "/v1/jobs" and method != "GET":
             return _not_allowed("GET, POST")
-        if match is None and path not in {"/v1/status", "/v1/processes", "/v1/jobs", "/v1/moves"}:
+        if match is None and path not in {"/v1/status", "/v1/processes", "/v1/nodes", "/v1/jobs", "/v1/moves"}:
             return _refuse(HTTPStatus.NOT_FOUND, "there is no such path")
         if method != "GET":
             return _not_allowed("GET")
@@ -110,6 +110,8 @@ class ControlApp:
         if path == "/v1/moves":
             return _json(HTTPStatus.OK, job_api.moves(self._jobs.moves(), now=self._now()))
         view = self._state.view()
+        if path == "/v1/nodes":
+            return _json(HTTPStatus.OK, machine_api.nodes(view, now=self._now()))
         if path == "/v1/processes":
             return _json(HTTPStatus.OK, api.processes(view))
         return _json(HTTPStatus.OK, api.status(view, version=self._version, pid=self._pid, now=self._now()))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from balancerd.control import api
+from balancerd.control import api, machine_api
 from balancerd.control.state import ControlState
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.migration import PageStatus
@@ -99,6 +99,7 @@ def answers(report: TickReport | None = None, *, age_seconds: float = 0.5) -> di
     return {
         "/v1/status": (200, api.status(view, version="0.1.0", pid=812, now=time())),
         "/v1/processes": (200, api.processes(view)),
+        "/v1/nodes": (200, machine_api.nodes(view, now=time())),
         "/v1/moves": (200, {"schema": 1, "moves": []}),
         **{_path(each): (200, api.process(view, each, now=time())) for each in told.processes},
     }
