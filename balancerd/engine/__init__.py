@@ -12,6 +12,7 @@ What is remembered from tick to tick, and through a reload, is one `memory.Engin
     budgets    token buckets of machine, process, pair of nodes, and eviction
     moves      what was moved from where, for undo
     returns    whether it stays there: checks that are due, ping-pong
+    workloads  who belongs to which workload; accounts: the sums over the processes of one
 
 Plan reads them, tick writes them, after the facts. An operator's command reads the budgets and writes through
 `EngineMemory.record_command`. Time is always an argument.

@@ -1,12 +1,13 @@
-"""What the engine remembers from tick to tick and through a reload: holds, budgets, moves, returns, its own cost."""
+"""What the engine remembers from tick to tick and through a reload: holds, budgets, moves, accounts, its own cost."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancerd.engine.budgets import Budgets, Rates
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.moves import MoveLog
 from balancerd.engine.returns import Returns
 from balancerd.engine.scan import ScanBudget
+from balancerd.engine.workloads import Workloads
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome
 
@@ -20,6 +21,7 @@ class EngineMemory:
     moves: MoveLog
     returns: Returns
     scan: ScanBudget
+    workloads: Workloads = field(default_factory=Workloads)
 
     def obey(self, *, cooldown_seconds: float, rates: Rates, move_all: bool, scan_budget_ratio: float) -> None:
         """Go on under another configuration; what has happened is kept."""

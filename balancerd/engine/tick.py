@@ -172,6 +172,9 @@ class Engine:
             policy_errors=policy_errors,
             scan_cpu_seconds=scan.take_used(),
             scan_budget_ratio=scan.ratio,
+            workloads=self._memory.workloads.tell(
+                snapshot, wanted=wanted, rejected=plan.rejected, outcomes=outcomes, evictions=evictions
+            ),
         )
 
     def _plan(self, snapshot: Snapshot, wanted: Sequence[Decision | Eviction]) -> tuple[Snapshot, Planned]:

@@ -1,12 +1,13 @@
 """One tick as told to every sink: metrics, the log line, the control socket."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancerd.model.decision import Reason, Verdict
-from balancerd.model.ids import NodeId
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, RunsNow
 from balancerd.model.sample import PlacementSample, ProcessSample, Survey
+from balancerd.model.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,51 @@ class ProcessReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadReport:
+    """One workload at the end of a tick: the sum over its surveyed processes, `members`.
+
+    `rss_bytes` counts memory that several of them map as often as they do. `bytes_by_node` is `exact` when the cgroup
+    told it, page cache included; else each process's placement is scaled to its resident size, and `known_bytes` is
+    the part of `rss_bytes` whose placement is known. `cores_by_node` is the CPU use of those whose node is known.
+    `judged_bytes` is the part of which both is known, `local_bytes` how much of it lies where its process runs.
+
+    `pending_bytes` is what policies want moved and this tick did not move; `moving_processes` are on their way, `held`
+    are those that policies want to move and that stay, by reason. None of `cpu_cores` at first sight.
+    """
+
+    workload: Workload
+    members: tuple[ProcessId, ...]
+    threads: int
+    rss_bytes: int
+    cpu_cores: float | None
+    cores_by_node: Mapping[NodeId, float]
+    bytes_by_node: Mapping[NodeId, int]
+    exact: bool
+    known_bytes: int
+    judged_bytes: int
+    local_bytes: int
+    pending_bytes: int = 0
+    moving_processes: int = 0
+    held: Mapping[Reason, int] = field(default_factory=dict)
+
+    @property
+    def known_ratio(self) -> float | None:
+        """Share of the resident memory of which `bytes_by_node` tells; None when there is none."""
+        return self.known_bytes / self.rss_bytes if self.rss_bytes else None
+
+    @property
+    def local_ratio(self) -> float | None:
+        """Share of its memory that lies where its processes run; None when that is not known of any."""
+        return self.local_bytes / self.judged_bytes if self.judged_bytes else None
+
+    @property
+    def run_ratio(self) -> Mapping[NodeId, float] | None:
+        """Share of its CPU use on each node, None when that is not known."""
+        total = sum(self.cores_by_node.values())
+        return {node: cores / total for node, cores in self.cores_by_node.items()} if total > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TickReport:
     """Everything one tick saw, decided and did. `phase_seconds` is wall time by phase of the tick.
 
@@ -50,5 +96,7 @@ class TickReport:
     processes: tuple[ProcessReport, ...]
     phase_seconds: Mapping[str, float]
     policy_errors: Mapping[str, str]
+    workloads: tuple[WorkloadReport, ...] = ()
+    """By name, each with at least one process."""
     scan_cpu_seconds: float = 0.0
     scan_budget_ratio: float | None = None

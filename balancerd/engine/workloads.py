@@ -1,0 +1,165 @@
+"""What each workload holds and uses: its processes added up, tick after tick.
+
+Owns who belongs where: an idle process is still of the workload that it was of when somebody looked. What it costs
+follows what changed, for a process and a placement that are the very same objects as a tick ago are passed over. It
+must not know how workloads get their names, nor how they are told.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import compress
+from operator import is_not
+from typing import TypeVar
+
+from balancerd.engine.accounts import NOTHING_WANTED, Account, Part, Standing, memory_shares, part_of
+from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome
+from balancerd.model.report import WorkloadReport
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
+from balancerd.model.workload import Workload, WorkloadKind
+
+OTHER_NAME = "other"
+"""The workload of processes of which not even the cgroup is known."""
+
+Item = TypeVar("Item")
+
+
+def workload_of(process: ProcessSample) -> Workload:
+    """Return the workload of a process: one of kind OTHER, named after its cgroup, when nobody has named it."""
+    if process.workload is not None:
+        return process.workload
+    last = (process.cgroup or "").rstrip("/").rpartition("/")[2]
+    return Workload(kind=WorkloadKind.OTHER, name=OTHER_NAME if last in {"", ".", ".."} else last)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Member:
+    """A process as it was added to its workload's account; `cgroup` is the last known."""
+
+    process: ProcessSample
+    placement: PlacementSample | None
+    memory: Mapping[NodeId, float] | None
+    workload: Workload
+    cgroup: str | None
+    part: Part
+
+
+class Workloads:
+    """The accounts of all workloads. One for the life of the daemon."""
+
+    def __init__(self) -> None:
+        self._members: dict[ProcessId, _Member] = {}
+        self._accounts: dict[str, Account] = {}
+        self._processes: tuple[ProcessSample, ...] = ()
+        self._placements: tuple[PlacementSample, ...] = ()
+
+    def tell(
+        self,
+        snapshot: Snapshot,
+        *,
+        wanted: Iterable[Decision | Eviction] = (),
+        rejected: Iterable[Skip] = (),
+        outcomes: Iterable[MigrationOutcome] = (),
+        evictions: Iterable[EvictionOutcome] = (),
+    ) -> tuple[WorkloadReport, ...]:
+        """Return the report of every workload that has a process in the survey.
+
+        `wanted` is what policies want in this tick, `rejected` what was turned down of it, and the outcomes what was
+        done.
+        """
+        self._follow(snapshot)
+        standings = self._standings(wanted, rejected, tuple(outcomes), evictions)
+        exact = snapshot.survey.workload_bytes
+        for name, account in self._accounts.items():
+            cgroup = account.workload.cgroup if exact else None
+            account.note(None if cgroup is None else exact.get(cgroup), standings.get(name, NOTHING_WANTED))
+        return tuple(account.tell() for account in self._accounts.values())
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        """Add what is new or another than a tick ago, take away what is gone."""
+        placements = snapshot.placements
+        processes, placed = snapshot.survey.processes, tuple(placements.values())
+        came, went = _differences(processes, self._processes)
+        seen, unseen = _differences(placed, self._placements)
+        self._processes, self._placements = processes, placed
+        for process in came:
+            self._enter(process, placements.get(process.id))
+        for process in went:
+            member = self._members.get(process.id)
+            if member is not None and member.process is process:
+                self._leave(process.id)
+        for process_id in {placement.process for placement in (*seen, *unseen)}:
+            member, placement = self._members.get(process_id), placements.get(process_id)
+            if member is not None and member.placement is not placement:
+                self._enter(member.process, placement)
+        for name in [name for name, account in self._accounts.items() if account.is_empty]:
+            del self._accounts[name]
+
+    def _enter(self, process: ProcessSample, placement: PlacementSample | None) -> None:
+        """Add a process to its account, in place of what it was before."""
+        before = self._members.get(process.id)
+        workload, cgroup = workload_of(process), process.cgroup
+        if before is not None and process.workload is None and cgroup in {None, before.cgroup}:
+            workload, cgroup = before.workload, before.cgroup
+        memory = before.memory if before is not None and before.placement is placement else memory_shares(placement)
+        part = part_of(process, memory)
+        if before is not None and before.workload == workload:
+            self._accounts[workload.name].change(before.part, part)
+        else:
+            self._leave(process.id)
+            self._accounts.setdefault(workload.name, Account()).add(process.id, workload, part)
+        self._members[process.id] = _Member(
+            process=process, placement=placement, memory=memory, workload=workload, cgroup=cgroup, part=part
+        )
+
+    def _leave(self, process: ProcessId) -> None:
+        member = self._members.pop(process, None)
+        if member is not None:
+            self._accounts[member.workload.name].take_away(process, member.workload, member.part)
+
+    def _standings(
+        self,
+        wanted: Iterable[Decision | Eviction],
+        rejected: Iterable[Skip],
+        outcomes: tuple[MigrationOutcome, ...],
+        evictions: Iterable[EvictionOutcome],
+    ) -> Mapping[str, Standing]:
+        """Return what is wanted of each workload. The last word on a process counts: done, turned down, or wanted."""
+        last: dict[ProcessId, Reason] = {}
+        pending: dict[ProcessId, int] = {}
+        for want in wanted:
+            last[want.process] = want.reason
+            if isinstance(want, Decision):
+                pending[want.process] = max(pending.get(want.process, 0), want.misplaced_bytes)
+        last |= {skip.process: skip.reason for skip in rejected if skip.process in last}
+        for evicted in evictions:
+            last[evicted.step.process] = evicted.stopped_by or evicted.step.reason
+        for outcome in outcomes:
+            process = outcome.step.process
+            last[process] = outcome.stopped_by or outcome.step.reason
+            pending[process] = max(0, pending.get(process, 0) - outcome.moved_pages * PAGE_BYTES)
+        standings: dict[str, Standing] = {}
+        for process, reason in last.items():
+            member = self._members.get(process)
+            if member is None:
+                continue
+            standing = standings.setdefault(member.workload.name, Standing())
+            standing.pending_bytes += pending.get(process, 0)
+            if reason in MIGRATION_REASONS:
+                standing.moving_processes += 1
+            else:
+                standing.held[reason] += 1
+        return standings
+
+
+def _differences(now: tuple[Item, ...], before: tuple[Item, ...]) -> tuple[list[Item], list[Item]]:
+    """Return the objects that are only in `now`, and those only in `before`, by identity.
+
+    Almost all of them are where they were, and comparing place by place costs a third of comparing sets.
+    """
+    new, old = list(now), list(before)
+    if len(now) == len(before):
+        new, old = list(compress(now, map(is_not, now, before))), list(compress(before, map(is_not, now, before)))
+    new_ids, old_ids = set(map(id, new)), set(map(id, old))
+    return [each for each in new if id(each) not in old_ids], [each for each in old if id(each) not in new_ids]
