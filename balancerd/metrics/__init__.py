@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
+from balancerd.metrics import observation, workloads
 from balancerd.metrics.gauges import STATES, of_report
 from balancerd.metrics.instruments import Counter, Histogram, gauge, scalars
 from balancerd.metrics.migration import MigrationCounters
@@ -71,6 +72,8 @@ class Metrics:
             *("policy", "reason"),
         )
         self._migration = MigrationCounters()
+        self._observation = observation.ObservationCounters()
+        self._largest = workloads.Largest()
         self._requests = Counter(
             "balancerd_control_requests_total", "Requests on the control socket.", "method", "code"
         )
@@ -94,6 +97,8 @@ class Metrics:
             self._count_errors(report)
             self._count_decisions(report)
             self._migration.count(report)
+            self._observation.count(report)
+            self._largest.rank(report.workloads)
 
     def tick_failed(self, source: str, error: str) -> None:
         """Count a tick that ended with an exception: `source` is its phase, `error` the exception's class name."""
@@ -134,6 +139,7 @@ class Metrics:
             families = [gauge("build_info", "Which version runs.", {(self._version,): 1.0}, "version")]
             families += [c.family() for c in (self._ticks, self._errors, self._decisions, self._suppressed)]
             families += [self._requests.family(), self._phases.family(), *self._migration.families()]
+            families += self._observation.families()
             families += scalars(
                 (
                     "config_last_reload_successful",
@@ -153,14 +159,18 @@ class Metrics:
                     numa_balancing,
                 ),
             )
-            report, policies = self._report, sorted(self._policies)
+            report, policies, largest = self._report, sorted(self._policies), self._largest.names
         if report is not None:
             families += of_report(report, policies)
+            families += observation.of_report(report)
+            families += workloads.families(report.workloads, largest, report.survey.topology)
         return families
 
     def _count_errors(self, report: TickReport) -> None:
         if report.survey.vanished_processes:
             self._errors.add("survey", Reason.VANISHED.value, by=report.survey.vanished_processes)
+        if report.survey.unreadable_processes:
+            self._errors.add("survey", Reason.UNREADABLE.value, by=report.survey.unreadable_processes)
         misses = frozenset((v.process, v.reason) for v in report.verdicts if isinstance(v, Skip) and v.reason in MISSES)
         for _process, reason in (
             misses - self._known_misses

@@ -14,7 +14,7 @@ from balancerd.model.migration import (
     Range,
     RunsNow,
 )
-from balancerd.model.report import ProcessReport, TickReport
+from balancerd.model.report import ProcessReport, TickReport, WorkloadReport
 from balancerd.model.sample import (
     PAGE_BYTES,
     Mempolicy,
@@ -27,6 +27,7 @@ from balancerd.model.sample import (
     VmaPlacement,
 )
 from balancerd.model.topology import LOCAL_DISTANCE, Node, NodeMemory, Topology
+from balancerd.model.workload import Workload, WorkloadKind
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -223,6 +224,41 @@ def a_process_report(
     )
 
 
+def a_workload_report(
+    name: str = "spin.service",
+    *,
+    kind: WorkloadKind = WorkloadKind.UNIT,
+    members: Sequence[int] = (4242,),
+    rss_bytes: int = 256 * MIB,
+    bytes_by_node: Mapping[int, int] | None = None,
+    cores_by_node: Mapping[int, float] | None = None,
+    local_ratio: float | None = 0.25,
+    exact: bool = False,
+    pending_bytes: int = 0,
+    moving_processes: int = 0,
+    held: Mapping[Reason, int] | None = None,
+) -> WorkloadReport:
+    """A workload that runs on node 0 and has, by default, all of its memory on node 1. Members by pid."""
+    held_bytes = {1: rss_bytes} if bytes_by_node is None else bytes_by_node
+    cores = {0: 1.5} if cores_by_node is None else cores_by_node
+    return WorkloadReport(
+        workload=Workload(kind=kind, name=name, cgroup=f"/system.slice/{name}"),
+        members=tuple(ProcessId(pid, 1000) for pid in members),
+        threads=len(members),
+        rss_bytes=rss_bytes,
+        cpu_cores=sum(cores.values()),
+        cores_by_node={NodeId(n): c for n, c in cores.items()},
+        bytes_by_node={NodeId(n): b for n, b in held_bytes.items()},
+        exact=exact,
+        known_bytes=rss_bytes if exact else min(rss_bytes, sum(held_bytes.values())),
+        judged_bytes=0 if local_ratio is None else rss_bytes,
+        local_bytes=round((local_ratio or 0.0) * rss_bytes),
+        pending_bytes=pending_bytes,
+        moving_processes=moving_processes,
+        held={} if held is None else held,
+    )
+
+
 def a_report(
     *,
     number: int = 1,
@@ -238,6 +274,7 @@ def a_report(
     topology: Topology | None = None,
     taken_at: float = 100.0,
     phase_seconds: Mapping[str, float] | None = None,
+    workloads: Sequence[WorkloadReport] = (),
 ) -> TickReport:
     """A tick over `processes`, whose verdicts are also the tick's, as the engine does it."""
     machine = a_topology() if topology is None else topology
@@ -275,6 +312,7 @@ def a_report(
         processes=tuple(processes),
         phase_seconds={"survey": 0.004, "sample": 0.002, "migrate": 0.006} if phase_seconds is None else phase_seconds,
         policy_errors={} if policy_errors is None else policy_errors,
+        workloads=tuple(workloads),
     )
 
 

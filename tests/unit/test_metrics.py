@@ -22,6 +22,7 @@ from tests.unit.reports import (
     a_process_report,
     a_report,
     a_topology,
+    a_workload_report,
     an_eviction,
     an_eviction_outcome,
     an_outcome,
@@ -51,7 +52,9 @@ def full_metrics() -> Metrics:
     pressed = Pressure(cpu_ratio=0.2, memory_ratio=0.0)
     busy = Skip(by="plan", process=process.id, reason=Reason.PRESSURE)
     metrics.emit(a_report(number=2, processes=(seen,), rejected=(skip, busy), pressure=pressed))
-    metrics.emit(replace(a_moving_report(3), survey=replace(a_report().survey, pressure=pressed)))
+    last = replace(a_moving_report(3), survey=replace(a_report().survey, pressure=pressed))
+    named = (a_workload_report("web.service"),)
+    metrics.emit(replace(last, workloads=named, scan_cpu_seconds=0.5, scan_budget_ratio=0.25))
     metrics.tick_failed("survey", "OSError")
     metrics.control_request("GET", 200)
     metrics.reload(succeeded=True, at=900_000.0)
@@ -233,7 +236,7 @@ def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     samples = text.decode()
     for family in families:
         assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
-    assert len(families) == 30
+    assert len(families) == 39
 
 
 def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:

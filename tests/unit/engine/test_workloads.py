@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancerd.engine import workloads as under_test
+from balancerd.engine.accounts import Part, part_of
 from balancerd.engine.workloads import Workloads, workload_of
 from balancerd.model.decision import Decision, Eviction, Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
@@ -242,8 +242,12 @@ def test_a_workload_in_which_nothing_changed_is_told_by_the_very_same_report() -
 
 def test_objects_that_did_not_change_are_not_added_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
     added: list[int] = []
-    real = under_test.part_of
-    monkeypatch.setattr(under_test, "part_of", lambda p, memory: added.append(p.id.pid) or real(p, memory))
+
+    def counted(process: ProcessSample, memory: Mapping[NodeId, float] | None) -> Part:
+        added.append(process.id.pid)
+        return part_of(process, memory)
+
+    monkeypatch.setattr("balancerd.engine.workloads.part_of", counted)
     accounts = Workloads()
     crowd = [make_process(pid, workload=WEB) for pid in range(1, 51)]
     placed = tuple(make_placement({0: 1}, pid=pid) for pid in range(1, 51))
