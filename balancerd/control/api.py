@@ -19,7 +19,8 @@ GET /v1/nodes
 
 GET /v1/processes
     schema, tick, processes: [process], largest first, with a process being
-        pid, start_ticks, comm, uid, cgroup, age_seconds, rss_bytes, cpu_cores, threads,
+        pid, start_ticks, comm, uid, cgroup, workload (its name), workload_kind ("unit", "pod", "container", "vm",
+        "group", "other"), age_seconds, rss_bytes, cpu_cores, threads,
         bytes_by_node, run_ratio (by node), local_ratio, reason, reason_text, detail
 
 GET /v1/processes/PID       (404: no such process; 400: PID is no number)
@@ -27,7 +28,8 @@ GET /v1/processes/PID       (404: no such process; 400: PID is no number)
         cpus_allowed, mems_allowed   ("0-3", null where not read)
         verdicts    in the order in which they fell: [{by, action ("migrate", "leave"), reason, reason_text, detail},
                     and for "migrate" also target, misplaced_bytes, gain_cores, cost_seconds]
-        placement   null or {age_seconds, queried_pages, present_pages, exact, seconds, mempolicies_age_seconds,
+        placement   null or {age_seconds, method ("test", "sample", "every-page", "numa-maps"), queried_pages,
+                    present_pages, exact, share_intervals: {node: [low, high]} (95 %), seconds, mempolicies_age_seconds,
                     vmas: the largest [{start, end (hexadecimal), kind, name, shared, bytes_by_node, absent_bytes,
                     page_bytes, mempolicy}], vmas_left_out}
         outcome     null or the last migration known, as in history
@@ -75,10 +77,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from balancerd.control.state import PastOutcome, View
+from balancerd.engine.workloads import workload_of
 from balancerd.model.decision import REASON_TEXT, Decision, Eviction, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import PAGE_BYTES, Mempolicy, PlacementSample, VmaPlacement
+from balancerd.model.workload import Workload
 
 SCHEMA = 1
 SHOWN_VMAS = 20
@@ -133,10 +137,11 @@ def processes(view: View) -> Json:
     """Answer GET /v1/processes."""
     reports = () if view.report is None else view.report.processes
     largest_first = sorted(reports, key=lambda report: (-report.process.rss_bytes, report.process.id))
+    workloads = workloads_by_process(view.report)
     return {
         "schema": SCHEMA,
         "tick": None if view.report is None else view.report.number,
-        "processes": [_process(report) for report in largest_first],
+        "processes": [process_facts(each, workloads.get(each.process.id)) for each in largest_first],
     }
 
 
@@ -144,11 +149,13 @@ def process(view: View, report: ProcessReport, *, now: float) -> Json:
     """Answer GET /v1/processes/PID for a process of the last report, or one looked at just now."""
     sample = report.process
     history = _history(view.outcomes, sample.id, now)
+    told = () if view.report is None else view.report.workloads
+    workload = next((each.workload for each in told if sample.id in each.members), None)
     return {
         "schema": SCHEMA,
         "tick": None if view.report is None else view.report.number,
         "process": {
-            **_process(report),
+            **process_facts(report, workload),
             "cpus_allowed": None if sample.cpus_allowed is None else format_id_list(sample.cpus_allowed),
             "mems_allowed": None if sample.mems_allowed is None else format_id_list(sample.mems_allowed),
             "verdicts": [_verdict(verdict) for verdict in report.verdicts],
@@ -162,6 +169,12 @@ def process(view: View, report: ProcessReport, *, now: float) -> Json:
 def error(text: str) -> Json:
     """Tell what is wrong with a request."""
     return {"schema": SCHEMA, "error": text}
+
+
+def workloads_by_process(report: TickReport | None) -> dict[ProcessId, Workload]:
+    """Return the workload of each process of a report."""
+    told = () if report is None else report.workloads
+    return {process: each.workload for each in told for process in each.members}
 
 
 def _nodes(report: TickReport) -> list[Json]:
@@ -194,14 +207,18 @@ def _counts(report: TickReport) -> Json:
     }
 
 
-def _process(report: ProcessReport) -> Json:
+def process_facts(report: ProcessReport, workload: Workload | None) -> Json:
+    """Return what is told of a process everywhere; without a `workload`, that which its own sample names."""
     sample = report.process
+    named = workload_of(sample) if workload is None else workload
     return {
         "pid": sample.id.pid,
         "start_ticks": sample.id.start_ticks,
         "comm": sample.comm,
         "uid": sample.uid,
         "cgroup": sample.cgroup,
+        "workload": named.name,
+        "workload_kind": named.kind.value,
         "age_seconds": _seconds(sample.age_seconds),
         "rss_bytes": sample.rss_bytes,
         "cpu_cores": None if sample.cpu_cores is None else round(sample.cpu_cores, 4),
@@ -243,9 +260,14 @@ def _placement(placement: PlacementSample, run_ratio: Mapping[NodeId, float] | N
     largest = sorted(placement.vmas, key=lambda placed: (-_pages_off(placed, home), placed.vma.start))[:SHOWN_VMAS]
     return {
         "age_seconds": _seconds(now - placement.taken_at),
+        "method": placement.method.value,
         "queried_pages": placement.queried_pages,
         "present_pages": placement.present_pages,
         "exact": placement.exact,
+        "share_intervals": {
+            str(node): [round(interval.low, 4), round(interval.high, 4)]
+            for node, interval in sorted(placement.intervals.items())
+        },
         "seconds": _seconds(placement.seconds),
         "mempolicies_age_seconds": None
         if placement.mempolicies_at is None

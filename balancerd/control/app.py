@@ -10,18 +10,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, TypeAlias
+from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from balancerd.control import api, job_api, machine_api
+from balancerd.control import api, job_api, machine_api, workload_api
 from balancerd.control.access import Access, Peer
 from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, parse_job
-from balancerd.control.state import ControlState
+from balancerd.control.state import ControlState, View
 from balancerd.jobs.board import Jobs
 from balancerd.jobs.refusal import Refusal, Refused
 from balancerd.model.report import ProcessReport
 
 PEER_KEY: Final = "balancerd.peer"
 """Where the server leaves the Peer of a request in the WSGI environment; None when the kernel did not tell."""
+
+READ_PATHS: Final = frozenset(
+    {"/v1/status", "/v1/processes", "/v1/nodes", "/v1/workloads", "/v1/top", "/v1/jobs", "/v1/moves"}
+)
+"""What only GET is for, beside single processes and jobs."""
 
 _PROCESS_PATH = re.compile(r"/v1/processes/([^/]+)")
 _PID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
@@ -99,7 +105,7 @@ class ControlApp:
             return self._answer_job(method, job_match[1], peer, cancel=job_match[2] is not None)
         if path == "/v1/jobs" and method != "GET":
             return _not_allowed("GET, POST")
-        if match is None and path not in {"/v1/status", "/v1/processes", "/v1/nodes", "/v1/jobs", "/v1/moves"}:
+        if match is None and path not in READ_PATHS:
             return _refuse(HTTPStatus.NOT_FOUND, "there is no such path")
         if method != "GET":
             return _not_allowed("GET")
@@ -114,7 +120,18 @@ class ControlApp:
             return _json(HTTPStatus.OK, machine_api.nodes(view, now=self._now()))
         if path == "/v1/processes":
             return _json(HTTPStatus.OK, api.processes(view))
+        if path == "/v1/workloads":
+            return _json(HTTPStatus.OK, workload_api.workloads(view))
+        if path == "/v1/top":
+            return self._answer_top(view, str(environ.get("QUERY_STRING") or ""))
         return _json(HTTPStatus.OK, api.status(view, version=self._version, pid=self._pid, now=self._now()))
+
+    def _answer_top(self, view: View, query: str) -> Answer:
+        asked = parse_qs(query, keep_blank_values=True)
+        sorts = asked.pop("sort", ["remote"])
+        if asked or len(sorts) != 1 or sorts[0] not in workload_api.PROCESS_SORTS:
+            return _refuse(HTTPStatus.BAD_REQUEST, f"only sort={'|'.join(workload_api.PROCESS_SORTS)} may be asked for")
+        return _json(HTTPStatus.OK, workload_api.top(view, sort=sorts[0], now=self._now()))
 
     def _answer_process(self, text: str) -> Answer:
         if not _PID.fullmatch(text):

@@ -40,5 +40,5 @@ class ObservationCounters:
 def of_report(report: TickReport) -> list[Metric]:
     """Return the gauges of one report."""
     return scalars(
-        ("scan_budget_ratio", "Share of select.scan_budget that observing used lately.", report.scan_budget_ratio)
+        ("scan_budget_ratio", "Share of one core that observing may use: select.scan_budget.", report.scan_budget_ratio)
     )

@@ -29,6 +29,11 @@ class ProcessReport:
     detail: str
     outcome: MigrationOutcome | None = None
 
+    @property
+    def remote_bytes(self) -> int | None:
+        """Memory that lies away from where it runs, of its resident size; None when that is not known."""
+        return None if self.local_ratio is None else round(self.process.rss_bytes * (1 - self.local_ratio))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadReport:
@@ -67,6 +72,11 @@ class WorkloadReport:
     def local_ratio(self) -> float | None:
         """Share of its memory that lies where its processes run; None when that is not known of any."""
         return self.local_bytes / self.judged_bytes if self.judged_bytes else None
+
+    @property
+    def remote_bytes(self) -> int | None:
+        """Memory that lies away from where its process runs, as far as it is known; None when that is not at all."""
+        return self.judged_bytes - self.local_bytes if self.judged_bytes else None
 
     @property
     def run_ratio(self) -> Mapping[NodeId, float] | None:

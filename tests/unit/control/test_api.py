@@ -117,6 +117,8 @@ def test_processes_come_largest_first_and_unknown_is_null() -> None:
         "comm": "big\n",
         "uid": 1000,
         "cgroup": "/system.slice/spin.service",
+        "workload": "spin.service",
+        "workload_kind": "other",
         "age_seconds": 60.0,
         "rss_bytes": 256 * MIB,
         "cpu_cores": 1.0,
