@@ -19,6 +19,14 @@ class ProcessGoneError(Exception):
     """The process exited, or its pid belongs to another process by now."""
 
 
+class BlockedError(Exception):
+    """The process could not be read in time: somebody holds a lock of its address space, or nobody is free to wait."""
+
+
+class LateError(BlockedError):
+    """A read has begun and is not back in time. It still runs, and what it finds will be dropped."""
+
+
 class ClaimedError(Exception):
     """Somebody else is moving this memory: another part of this process, or another balancerd."""
 
