@@ -45,6 +45,8 @@ def reason_to_skip(process: ProcessSample, criteria: Criteria) -> Skip | None:
         reason = Reason.KERNEL_THREAD
     elif process.id.pid == criteria.own_pid:
         reason = Reason.SELF
+    elif process.opt_out is not None:
+        reason, detail = Reason.OPTED_OUT, process.opt_out
     elif process.rss_bytes < criteria.min_rss_bytes:
         reason, detail = Reason.BELOW_MIN_RSS, f"{process.rss_bytes >> 20} of {criteria.min_rss_bytes >> 20} MiB"
     elif process.age_seconds < criteria.min_age_seconds:

@@ -20,6 +20,8 @@ CRITERIA = Criteria(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=
         (1, {}, None),
         (2, {"kernel_thread": True, "rss_bytes": 0}, Reason.KERNEL_THREAD),
         (7, {}, Reason.SELF),
+        (1, {"opt_out": "here", "rss_bytes": 1}, Reason.OPTED_OUT),
+        (7, {"opt_out": "here"}, Reason.SELF),
         (1, {"rss_bytes": 64 * MIB - 1}, Reason.BELOW_MIN_RSS),
         (1, {"age_seconds": 29.9}, Reason.BELOW_MIN_AGE),
         (1, {"cpu_cores": None}, Reason.FIRST_SIGHT),
@@ -30,6 +32,12 @@ CRITERIA = Criteria(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=
 def test_criteria(pid: int, changes: dict[str, Any], reason: Reason | None) -> None:
     skip = reason_to_skip(make_process(pid, **changes), CRITERIA)
     assert (None if skip is None else skip.reason) == reason
+
+
+def test_an_opt_out_is_told_with_where_it_was_found() -> None:
+    skip = reason_to_skip(make_process(opt_out="BALANCERD=off in its environment"), CRITERIA)
+    assert skip is not None
+    assert (skip.reason, skip.detail) == (Reason.OPTED_OUT, "BALANCERD=off in its environment")
 
 
 def choose(

@@ -1,0 +1,208 @@
+"""Whose owner asks for it to be left alone, and where: a variable, a cgroup's name, or an attribute of a cgroup.
+
+`BALANCERD=off` in the environment that the process was started with; a cgroup whose name ends in `-nobalance`; the
+extended attribute `user.balancerd` or `trusted.balancerd` with the value `off` on its cgroup. A cgroup counts for all
+below it. Remembers the answers, since none of them changes often; must not know what follows from them.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from balancerd.kernel.errors import BlockedError, ParseError
+from balancerd.kernel.files import read_bytes
+from balancerd.model.ids import ProcessId
+from balancerd.model.sample import ProcessSample
+from balancerd.ports import Clock
+
+OFF = b"off"
+VARIABLE = b"BALANCERD=" + OFF
+ATTRIBUTES = ("user.balancerd", "trusted.balancerd")
+"""The second one can be set, and read, with CAP_SYS_ADMIN only, xattr(7)."""
+
+_NAME = re.compile(r".*-nobalance(\.slice|\.scope|\.service)?", re.DOTALL)
+_CGROUP_SECONDS = 30.0
+_UNREADABLE_SECONDS = 30.0
+_MOUNTS_SECONDS = 60.0
+_CONTROLLERS = frozenset({b"cpuset", b"memory"})
+"""The hierarchies of version 1 whose paths the survey takes for a process's cgroup."""
+
+T = TypeVar("T")
+
+
+class Reads(Protocol):
+    """Reads what may wait for a lock of the process; PatientReads does."""
+
+    def read(self, process: ProcessId, read: Callable[[], T]) -> T:
+        """Return what `read` returns. Raises BlockedError when it takes too long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Environment:
+    """What was read of a process that was called `comm` then; believed until `until`, None: for as long as it is."""
+
+    comm: str
+    is_off: bool
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupMount:
+    """A mounted hierarchy: the cgroup `root` of it is what is seen at the directory `point`."""
+
+    root: str
+    point: str
+
+    def parts(self, cgroup: str) -> tuple[str, ...]:
+        """Return the names of the directories that lead from the mount point to a cgroup, none when it is not below.
+
+        A path with ".." leads out of a private cgroup namespace, and cannot be followed.
+        """
+        root = self.root.rstrip("/")
+        if not cgroup.startswith(f"{root}/"):
+            return ()
+        parts = tuple(part for part in cgroup[len(root) :].split("/") if part)
+        return () if ".." in parts else parts
+
+
+class OptOuts:
+    """Tells of each process where its owner asks for it to be left alone. Safe to call from any thread."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        reads: Reads,
+        procfs: str = "/proc",
+        getxattr: Callable[[str, str], bytes] = os.getxattr,
+    ) -> None:
+        self._clock = clock
+        self._reads = reads
+        self._procfs = procfs
+        self._getxattr = getxattr
+        self._environments: dict[ProcessId, _Environment] = {}
+        self._cgroups: dict[str, tuple[float, str | None]] = {}
+        self._mounts: tuple[float, tuple[CgroupMount, ...]] | None = None
+
+    def of(self, process: ProcessSample) -> str | None:
+        """Return where it says so, for people, or None when it does nowhere.
+
+        None, too, when it cannot be read: without ptrace access to a process nobody can move its memory either. A
+        process whose cgroup was not read is only asked for its environment.
+        """
+        if process.kernel_thread:
+            return None
+        where = None if process.cgroup is None else self._of_cgroup(process.cgroup)
+        if where is None and self._is_off_by_environment(process):
+            where = f"{VARIABLE.decode()} in its environment"
+        return where
+
+    def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
+        """Drop what is remembered of processes that are not in `alive`, and of cgroups what is out of date."""
+        for process in tuple(self._environments):
+            if process not in alive:
+                self._environments.pop(process, None)
+        now = self._clock.now()
+        for cgroup, (read_at, _) in tuple(self._cgroups.items()):
+            if now - read_at >= _CGROUP_SECONDS:
+                self._cgroups.pop(cgroup, None)
+
+    def _is_off_by_environment(self, process: ProcessSample) -> bool:
+        """Read the environment once, and again when the process has another name: execve(2) brings a new one."""
+        known, now = self._environments.get(process.id), self._clock.now()
+        if known is not None and known.comm == process.comm and (known.until is None or now < known.until):
+            return known.is_off
+        path = f"{self._procfs}/{process.id.pid}/environ"
+        try:
+            text = self._reads.read(process.id, lambda: read_bytes(path))
+        except BlockedError:
+            return known is not None and known.is_off
+        except OSError:
+            found = _Environment(process.comm, is_off=False, until=now + _UNREADABLE_SECONDS)
+        else:
+            found = _Environment(process.comm, is_off=parse_environ(text))
+        self._environments[process.id] = found
+        return found.is_off
+
+    def _of_cgroup(self, cgroup: str) -> str | None:
+        known, now = self._cgroups.get(cgroup), self._clock.now()
+        if known is not None and now - known[0] < _CGROUP_SECONDS:
+            return known[1]
+        where = named_off(cgroup) or self._marked_off(cgroup)
+        self._cgroups[cgroup] = (now, where)
+        return where
+
+    def _marked_off(self, cgroup: str) -> str | None:
+        """Look for an attribute on the cgroup and upwards, wherever a hierarchy that may hold it is mounted.
+
+        Not on the root of the hierarchy: that would be all processes.
+        """
+        for mount in self._cgroup_mounts():
+            parts = mount.parts(cgroup)
+            while parts:
+                for attribute in ATTRIBUTES:
+                    if self._is_off("/".join((mount.point, *parts)), attribute):
+                        return f"{attribute}={OFF.decode()} on the cgroup /{'/'.join(parts)}"
+                parts = parts[:-1]
+        return None
+
+    def _is_off(self, directory: str, attribute: str) -> bool:
+        try:
+            return self._getxattr(directory, attribute) == OFF
+        except OSError:  # it has none; the cgroup is in another hierarchy, or gone
+            return False
+
+    def _cgroup_mounts(self) -> tuple[CgroupMount, ...]:
+        now = self._clock.now()
+        if self._mounts is None or now - self._mounts[0] >= _MOUNTS_SECONDS:
+            path = f"{self._procfs}/self/mountinfo"
+            try:
+                mounts = parse_cgroup_mounts(read_bytes(path), path)
+            except (OSError, ParseError):
+                mounts = ()
+            self._mounts = (now, mounts)
+        return self._mounts[1]
+
+
+def named_off(cgroup: str) -> str | None:
+    """Return where the name of a cgroup, or of one above it, asks for it."""
+    parts = cgroup.split("/")
+    for n, part in enumerate(parts, 1):
+        if _NAME.fullmatch(part):
+            return f"the name of its cgroup {'/'.join(parts[:n])}"
+    return None
+
+
+def parse_environ(text: bytes) -> bool:
+    """Return whether /proc/PID/environ (proc_pid_environ(5)) holds the variable; anything may stand in it."""
+    return VARIABLE in text.split(b"\0")
+
+
+def parse_cgroup_mounts(text: bytes, path: str) -> tuple[CgroupMount, ...]:
+    """Return from /proc/PID/mountinfo (proc_pid_mountinfo(5)) where the hierarchies are that name a process's cgroup.
+
+    Version 2 comes first. Raises ParseError.
+    """
+    mounts: list[tuple[bool, CgroupMount]] = []
+    for number, line in enumerate(text.split(b"\n"), 1):
+        before, _, after = line.partition(b" - ")
+        kind = after.partition(b" ")[0]
+        if kind not in {b"cgroup", b"cgroup2"}:
+            continue
+        try:
+            root, point = (_unescaped(word) for word in before.split(b" ")[3:5])
+            options = after.split(b" ")[2].split(b",")
+        except (ValueError, IndexError) as error:
+            raise ParseError(path, number, line, "not a mount") from error
+        if kind == b"cgroup2" or not _CONTROLLERS.isdisjoint(options):
+            mounts.append((kind != b"cgroup2", CgroupMount(root=root, point=point)))
+    return tuple(mount for _, mount in sorted(mounts, key=lambda each: each[0]))
+
+
+def _unescaped(word: bytes) -> str:
+    """Undo what mangle() of fs/seq_file.c does to spaces, tabs, newlines and backslashes."""
+    text = word.decode("utf-8", "surrogateescape")
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)
