@@ -120,7 +120,11 @@ class Application:
         self._plugins = _or_start_error(plugins.discover)
         loaded = self._load()
         self._config = loaded.config
-        self._live = LiveKernel(clock=self._clock, pace=build_pace(self._config))
+        self._live = LiveKernel(
+            clock=self._clock,
+            pace=build_pace(self._config),
+            read_timeout_seconds=self._config.select.read_timeout_seconds,
+        )
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
         self._memory: EngineMemory = _new_memory(build_settings(self._config))
@@ -216,6 +220,7 @@ class Application:
             raise ReloadError(f"{', '.join(fixed)} cannot change while running: restart balancerd for it")
         running = self._assemble(config)
         self._live.set_pace(build_pace(config))
+        self._live.set_read_timeout(config.select.read_timeout_seconds)
         self._jobs.use(self._means(config))
         self._config, self._running = config, running
         self._warn(loaded)

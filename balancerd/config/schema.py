@@ -70,6 +70,10 @@ class SelectConfig(Section):
         default=0.005,
         description="Share of one core that looking at processes may cost. Under pressure fewer are looked at.",
     )
+    read_timeout_seconds: Annotated[Duration, between(0.001, 10.0, format_duration)] = Field(
+        default=0.1,
+        description="How long a look at a process whose address space is locked may take before it is given up.",
+    )
 
 
 class MigrateConfig(Section):

@@ -137,7 +137,8 @@ class Engine:
             for v in wanted
             if v.policy in settings.observing
         )
-        snapshot, planned = self._plan(snapshot, [v for v in wanted if v.policy not in settings.observing])
+        able, blocked = self._part([v for v in wanted if v.policy not in settings.observing])
+        snapshot, planned = self._plan(snapshot, able)
         self._take_note(wanted, planned.turn_down, survey.taken_at)
         watch.lap("plan")
 
@@ -147,7 +148,9 @@ class Engine:
         evictions, unstarted_evictions = self._evict(planned.plan, end)
         scan.exclude(self._clock.cpu_seconds() - cpu_before)
         self._moved = frozenset(outcome.step.process for outcome in outcomes if outcome.submitted_pages)
-        plan = replace(planned.plan, rejected=observed + planned.plan.rejected + unstarted + unstarted_evictions)
+        plan = replace(
+            planned.plan, rejected=observed + blocked + planned.plan.rejected + unstarted + unstarted_evictions
+        )
         watch.lap("migrate")
 
         self._before = snapshot
@@ -176,6 +179,18 @@ class Engine:
                 snapshot, wanted=wanted, rejected=plan.rejected, outcomes=outcomes, evictions=evictions
             ),
         )
+
+    def _part(self, wanted: Iterable[Decision | Eviction]) -> tuple[list[Decision | Eviction], tuple[Skip, ...]]:
+        """Part what can be done from what must wait: moving would wait for the lock that looking met, without bound."""
+        able: list[Decision | Eviction] = []
+        blocked: list[Skip] = []
+        for verdict in wanted:
+            missed = self._missed.get(verdict.process)
+            if missed is not None and missed.reason is Reason.BLOCKED:
+                blocked.append(replace(missed, by="tick"))
+            else:
+                able.append(verdict)
+        return able, tuple(blocked)
 
     def _plan(self, snapshot: Snapshot, wanted: Sequence[Decision | Eviction]) -> tuple[Snapshot, Planned]:
         """Plan; what is to move needs its mempolicies, which are dear: read them, and plan again."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from balancerd import native
 from balancerd.kernel.clock import boottime_seconds
-from balancerd.kernel.errors import ParseError, ProcessGoneError
+from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
 from balancerd.kernel.machine.memory import read_hugetlb_in_use, read_memory
 from balancerd.kernel.machine.pressure import read_pressure
 from balancerd.kernel.machine.reader import MachineReader
@@ -21,7 +21,9 @@ from balancerd.kernel.moving.pacing import Pace, Pacer
 from balancerd.kernel.moving.verify import Verifier
 from balancerd.kernel.moving.whole import WHOLE_SAMPLES, WholeCore, WholeMover
 from balancerd.kernel.placement.mappings import Mappings
+from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.kernel.placement.reader import PlacementReader
+from balancerd.kernel.processes.opt_out import OptOuts
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.survey import SurveyCore, Surveyor
 from balancerd.model.decision import Reason, Skip
@@ -35,9 +37,15 @@ from balancerd.model.migration import (
     VerifyRequest,
     WholeMove,
 )
-from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Sampling, Survey
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, SampleRequest, Sampling, Survey
 from balancerd.model.topology import NodeMemory, Topology
 from balancerd.ports import Clock, SurveyScope
+
+READ_TIMEOUT_SECONDS = 10.0
+"""The longest that can be configured: for callers that are in no hurry. The daemon has select.read_timeout."""
+
+_NUMA_MAPS_SECONDS_PER_BYTE = 150e-9 / PAGE_BYTES
+"""What reading numa_maps may take beyond the time-out: three times what it takes where nobody is in its way."""
 
 
 class Core(SurveyCore, MigrateCore, EvictCore, WholeCore, Protocol):
@@ -47,8 +55,9 @@ class Core(SurveyCore, MigrateCore, EvictCore, WholeCore, Protocol):
 class LiveKernel:
     """Surveys, samples and migrates the processes of this machine.
 
-    `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at. Construction opens `procfs`;
-    nothing is read before the first survey.
+    `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at. What waits for a lock of the
+    process it is about may take `read_timeout_seconds`. Construction opens `procfs`; nothing is read before the first
+    survey.
     """
 
     def __init__(
@@ -56,6 +65,7 @@ class LiveKernel:
         clock: Clock,
         *,
         pace: Pace,
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
         procfs: Path = Path("/proc"),
         sysfs: Path = Path("/sys"),
         core: Core = native,
@@ -67,8 +77,15 @@ class LiveKernel:
         self._sysfs = sysfs
         self._files = ProcessFiles(str(procfs))
         self._surveyor = Surveyor(core, self._files, clock, boottime)
+        self._reads = PatientReads(clock, ReadPool(), read_timeout_seconds)
+        self._opt_outs = OptOuts(clock, self._reads, str(procfs))
         mappings = Mappings(clock, str(procfs))
-        self._placements = PlacementReader(core, clock, str(procfs), phase, mappings=mappings)
+
+        def new_placements() -> PlacementReader:
+            return PlacementReader(core, clock, str(procfs), phase, mappings=mappings)
+
+        self._new_placements = new_placements
+        self._placements = new_placements()
         self._pacer = Pacer(clock, pace, str(procfs))
         claims = Claims(mappings)
         self._mover = Mover(core, clock, self._pacer, claims, sysfs=str(sysfs), phase=phase)
@@ -85,7 +102,8 @@ class LiveKernel:
         return "enforce"
 
     def close(self) -> None:
-        """Give descriptors back; the kernel cannot be used any more."""
+        """Give descriptors and threads back; the kernel cannot be used any more."""
+        self._reads.close()
         self._files.close()
 
     def topology(self) -> Topology:
@@ -99,9 +117,16 @@ class LiveKernel:
         """Look at the machine and every process. Raises OSError or ParseError when the machine cannot be read."""
         topology, memory = self._look_at_nodes()
         survey = self._surveyor.survey(scope, topology, memory, hugetlb=read_hugetlb_in_use(self._sysfs))
-        self._placements.forget_all_but({process.id for process in survey.processes})
-        machine = self._machine.read(topology)
-        return replace(survey, pressure=read_pressure(str(self._procfs)), machine=machine)
+        alive = {process.id for process in survey.processes}
+        self._placements.forget_all_but(alive)
+        self._reads.forget_all_but(alive)
+        self._opt_outs.forget_all_but(alive)
+        return replace(
+            survey,
+            processes=tuple(map(self._with_opt_out, survey.processes)),
+            pressure=read_pressure(str(self._procfs)),
+            machine=self._machine.read(topology),
+        )
 
     def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
         """Estimate the placement of each process; none stops the others."""
@@ -130,7 +155,10 @@ class LiveKernel:
 
     def verify(self, request: VerifyRequest) -> RunsNow | Skip:
         """Ask where pages moved earlier are now; see Verifier."""
-        return self._verifier.verify(request)
+        try:
+            return self._reads.read(request.process, lambda: self._verifier.verify(request))
+        except BlockedError as error:
+            return Skip(by="kernel", process=request.process, reason=Reason.BLOCKED, detail=str(error))
 
     def set_pace(self, pace: Pace) -> None:
         """Move at another pace from the next step on."""
@@ -140,9 +168,14 @@ class LiveKernel:
             self._mover.relearn()
             self._evictor.relearn()
 
+    def set_read_timeout(self, seconds: float) -> None:
+        """Wait so long for reads from now on."""
+        self._reads.timeout_seconds = seconds
+
     def look(self, pid: int) -> ProcessSample | None:
         """Read one process now, whatever its size; None when there is none. Raises PermissionError, ParseError."""
-        return self._surveyor.look(pid)
+        process = self._surveyor.look(pid)
+        return None if process is None else self._with_opt_out(process)
 
     def memory(self) -> dict[NodeId, NodeMemory]:
         """Read the memory of the nodes now. Raises OSError or ParseError."""
@@ -161,17 +194,31 @@ class LiveKernel:
     def _memory(self, topology: Topology) -> dict[NodeId, NodeMemory]:
         return read_memory(self._sysfs, topology.node_ids, self._machine.high_watermarks(topology))
 
+    def _with_opt_out(self, process: ProcessSample) -> ProcessSample:
+        where = None if process.cgroup is None else self._opt_outs.of(process)
+        return process if where is None else replace(process, opt_out=where)
+
     def _sample(self, request: SampleRequest, n_nodes: int) -> PlacementSample | Skip:
+        reader = self._placements
         reason, detail = Reason.NOTHING_PRESENT, ""
         try:
-            placement = self._placements.read(
+            placement = self._reads.read(
                 request.process,
-                n_nodes=n_nodes,
-                rss_bytes=request.rss_bytes,
-                read_mempolicies=request.read_mempolicies,
+                lambda: reader.read(
+                    request.process,
+                    n_nodes=n_nodes,
+                    rss_bytes=request.rss_bytes,
+                    read_mempolicies=request.read_mempolicies,
+                ),
+                extra_seconds=request.rss_bytes * _NUMA_MAPS_SECONDS_PER_BYTE if request.read_mempolicies else 0.0,
             )
             if placement.present_pages > 0:
                 return placement
+        except LateError as error:
+            reason, detail = Reason.BLOCKED, str(error)
+            self._placements = self._new_placements()  # the late read is still at work in the other one
+        except BlockedError as error:
+            reason, detail = Reason.BLOCKED, str(error)
         except ProcessGoneError as error:
             reason, detail = Reason.VANISHED, str(error)
         except PermissionError as error:

@@ -27,7 +27,7 @@ __all__ = ["STATES", "Metrics"]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 """Methods that become a label of their own; a client may send any other word (RFC 9110, 9.1)."""
 
-MISSES = frozenset({Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE})
+MISSES = frozenset({Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE, Reason.BLOCKED})
 """Reasons that tell of a file that could not be read."""
 
 PHASE_BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

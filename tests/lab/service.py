@@ -15,10 +15,15 @@ from balancerd.control.client import ControlClient, ControlFailure
 
 BIN = Path(sys.executable).parent
 POLL_SECONDS = 0.4
-EMULATED = {"migrate.stall_target": "50ms", "migrate.stall_limit": "5s", "select.scan_budget": "100%"}
+EMULATED = {
+    "migrate.stall_target": "50ms",
+    "migrate.stall_limit": "5s",
+    "select.scan_budget": "100%",
+    "select.read_timeout": "10s",
+}
 """A tick takes 50 ms of CPU time where it takes 2 on hardware: with the default scan budget there would be few. And
 emulated, 512 pages take 20 to 30 ms, and a busy host can make that 20 times as much: with the default of 5 ms, and
-20 ms for a stall, every call would be one, and nothing would move."""
+20 ms for a stall, every call would be one, and nothing would move. A look takes as much longer."""
 
 
 class Balancerd:

@@ -151,11 +151,12 @@ def test_pending_bytes_fall_by_what_was_moved_and_to_zero_when_nothing_is_wanted
     assert scrape(metrics)['balancerd_plan_pending_bytes{policy="home"}'] == 0
 
 
-def test_a_miss_that_the_engine_repeats_is_counted_once_until_it_happens_again() -> None:
+@pytest.mark.parametrize("reason", [Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE, Reason.BLOCKED])
+def test_a_miss_that_the_engine_repeats_is_counted_once_until_it_happens_again(reason: Reason) -> None:
     process = a_process()
-    missed = a_process_report(process, verdicts=(Skip(by="kernel", process=process.id, reason=Reason.NO_ACCESS),))
+    missed = a_process_report(process, verdicts=(Skip(by="kernel", process=process.id, reason=reason),))
     metrics = new_metrics()
-    name = 'balancerd_source_errors_total{error="no-access",source="sample"}'
+    name = f'balancerd_source_errors_total{{error="{reason.value}",source="sample"}}'
     metrics.emit(a_report(number=1, processes=(missed,)))
     metrics.emit(a_report(number=2, processes=(missed,)))
     assert scrape(metrics)[name] == 1

@@ -64,6 +64,7 @@ BOOLEANS = ": YAML 1.2 reads it as a text, only true and false are booleans"
         ("select: {min_cpu: .inf}", "1:19: error: expected a number of cores such as 0.05, got 'Infinity'"),
         ("select: {scan_budget: 5}", "1:23: error: a share lies between 0% and 100%, got '5': write 5% or 0.05"),
         ("select: {scan_budget: 0}", "1:23: error: must lie between 0.01% and 100%, got 0%"),
+        ("select: {read_timeout: 11s}", "1:24: error: must lie between 1ms and 10s, got 11s"),
         ("migrate: {rate_limit: 1GiB}", "1:23: error: a byte rate is per second: write 1GiB/s"),
         ("migrate: {rate_limit: 1B/s}", "1:23: error: must lie between 1MiB/s and 1TiB/s, got 1B/s"),
         ("migrate: {stall_target: 2s}", "1:25: error: must lie between 100us and 1s, got 2s"),
@@ -173,7 +174,7 @@ policies:
 """
     assert list_errors(text, "migrate.watermark=1", "log.levle=info") == [
         "2:16: error: a duration needs a unit: write 2s",
-        "4:3: error: unknown key 'treshold' (known: min_rss, min_cpu, min_age, scan_budget)",
+        "4:3: error: unknown key 'treshold' (known: min_rss, min_cpu, min_age, scan_budget, read_timeout)",
         '5:12: error: 007 is octal to YAML 1.1 and decimal to YAML 1.2: write 7, or "007" for a text',
         "6:1: error: duplicate key 'mode': it is set at line 1, column 1, keep one",
         "7:11: error: unknown key 'stall_traget' (did you mean 'stall_target'?)",

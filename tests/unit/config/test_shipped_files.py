@@ -58,6 +58,7 @@ def test_the_schema_says_which_draft_it_is_and_refuses_unknown_keys() -> None:
         (("select", "min_rss"), "64MiB"),
         (("select", "min_cpu"), 0.05),
         (("select", "scan_budget"), "0.5%"),
+        (("select", "read_timeout"), "100ms"),
         (("migrate", "rate_limit"), "1GiB/s"),
         (("migrate", "stall_limit"), None),
         (("migrate", "max_memory_pressure"), "10%"),

@@ -166,6 +166,21 @@ def test_a_process_that_may_not_be_read_says_so() -> None:
     assert run.last(4).reason is Reason.NO_ACCESS
 
 
+def test_what_cannot_be_looked_at_in_time_is_not_moved_until_it_can() -> None:
+    run = misplaced()
+    run.kernel.migrate_bytes_per_step = 100 * MIB
+    run.ticks(5)
+    assert len(run.kernel.steps) == 1
+    run.kernel.missed[PID] = Reason.BLOCKED
+    blocked = run.ticks(3)
+    assert len(run.kernel.steps) == 1
+    assert {report.processes[0].reason for report in blocked} == {Reason.BLOCKED}
+    del run.kernel.missed[PID]
+    run.ticks(3)
+    assert run.kernel.mib[PID][N0] == 256.0
+    assert run.kernel.steps[1].resume_at > 0
+
+
 def test_first_sight_comes_before_any_judgement() -> None:
     run = Run()
     run.kernel.add(make_process(cpu_cores=None), {2: 256})

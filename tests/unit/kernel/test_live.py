@@ -3,6 +3,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -10,8 +11,9 @@ from balancerd import native
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
 from balancerd.kernel.moving.verify import NOTHING
+from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.kernel.placement.reader import estimate
-from balancerd.model.decision import Reason
+from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import Range, RunsNow, VerifyRequest
 from balancerd.model.sample import Pressure, SampleRequest
@@ -22,6 +24,7 @@ from tests.unit.kernel.children import child
 from tests.unit.kernel.trees import MACHINES, sys_tree, write_tree
 from tests.unit.kernel.worlds import NO_LIMITS, make_eviction, make_step, never
 
+T = TypeVar("T")
 SCOPE = SurveyScope(min_rss_bytes=1 << 20, min_cpu_cores=0.05)
 
 
@@ -106,6 +109,79 @@ def test_a_process_without_pages_and_one_that_is_not_understood_are_skipped(
         sampling = live.sample((SampleRequest(process=id_, rss_bytes=1 << 20),))
         live.close()
     assert [skip.reason for skip in sampling.missed] == [reason]
+
+
+def test_a_process_that_cannot_be_read_in_time_is_blocked_and_the_others_are_read(tmp_path: Path) -> None:
+    with child("m = mmap.mmap(-1, 1 << 20); m.write(b'x' * (1 << 20))") as (_, locked), child() as (_, free):
+        fifo = tmp_path / str(locked.pid) / "maps"  # opening it waits until somebody writes
+        stats = {f"{id_.pid}/stat": Path(f"/proc/{id_.pid}/stat").read_text() for id_ in (locked, free)}
+        maps = {f"{id_.pid}/maps": Path(f"/proc/{id_.pid}/maps").read_bytes() for id_ in (locked, free)}
+        procfs = write_tree(tmp_path, {**stats, "self/mountinfo": ""})
+        write_tree(procfs, {f"{free.pid}/maps": maps[f"{free.pid}/maps"]})
+        os.mkfifo(fifo)
+        live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs, read_timeout_seconds=0.0)
+        descriptors = Path("/proc/self/fd")
+        before = len(list(descriptors.iterdir()))
+        wanted = tuple(SampleRequest(process=id_, rss_bytes=1 << 20) for id_ in (locked, free))
+        first = live.sample(wanted[:1])
+        live.set_read_timeout(60.0)
+        second = live.sample(wanted)
+        verified = live.verify(VerifyRequest(process=locked, runs=(), asked_pages=8))
+        with fifo.open("wb") as writer:  # now the late read goes on, to its end
+            writer.write(maps[f"{locked.pid}/maps"])
+        fifo.unlink()
+        write_tree(procfs, maps)
+        third = live.sample(wanted)
+        while any(skip.reason is Reason.BLOCKED for skip in third.missed):
+            third = live.sample(wanted)
+        assert len(list(descriptors.iterdir())) == before
+        live.close()
+    assert [(skip.process, skip.reason, skip.detail) for skip in first.missed] == [
+        (locked, Reason.BLOCKED, "no answer within 0 ms")
+    ]
+    assert [(skip.process, skip.reason) for skip in second.missed] == [(locked, Reason.BLOCKED)]
+    assert [placement.process for placement in second.placements] == [free]
+    assert isinstance(verified, Skip)
+    assert verified.reason is Reason.BLOCKED
+    assert {placement.process for placement in third.placements} == {locked, free}
+
+
+def test_a_late_read_keeps_the_reader_that_it_is_at_work_in(tmp_path: Path) -> None:
+    with child() as (_, id_):
+        stat = Path(f"/proc/{id_.pid}/stat").read_text()
+        procfs = write_tree(tmp_path, {f"{id_.pid}/stat": stat, "self/mountinfo": ""})
+        os.mkfifo(tmp_path / str(id_.pid) / "maps")
+        live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs, read_timeout_seconds=0.0)
+        reader = live._placements
+        live.sample((SampleRequest(process=id_, rss_bytes=1 << 20),))
+        other = live._placements
+        assert other is not reader
+        live.sample((SampleRequest(process=id_, rss_bytes=1 << 20),))  # not begun, so it has no reader to keep
+        assert live._placements is other
+        (tmp_path / str(id_.pid) / "maps").open("wb").close()
+        live.close()
+
+
+def test_reading_mempolicies_may_take_longer_where_there_is_much_memory(kernel: LiveKernel) -> None:
+    asked: list[float] = []
+
+    class Reads(PatientReads):
+        def read(self, process: ProcessId, read: Callable[[], T], *, extra_seconds: float = 0.0) -> T:
+            asked.append(extra_seconds)
+            return super().read(process, read, extra_seconds=extra_seconds)
+
+    kernel._reads = Reads(FakeClock(), ReadPool(), 60.0)
+    own = replace(request(os.getpid()), rss_bytes=64 << 30)
+    kernel.sample((own, replace(own, read_mempolicies=True)))
+    assert asked == [0.0, pytest.approx(2.5, rel=0.02)]
+
+
+def test_a_process_that_opted_out_is_told_with_where(monkeypatch: pytest.MonkeyPatch, kernel: LiveKernel) -> None:
+    monkeypatch.setenv("BALANCERD", "off")
+    with child() as (_, id_):
+        looked = kernel.look(id_.pid)
+    assert looked is not None
+    assert looked.opt_out == "BALANCERD=off in its environment"
 
 
 def test_the_topology_is_read_again_when_a_cpu_goes_offline(tmp_path: Path) -> None:
