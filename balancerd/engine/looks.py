@@ -25,6 +25,9 @@ FAULTS_FACTOR = 3.0
 MANY_FAULTS_PER_SECOND = 1000.0
 """A process with so many page faults, and so many times those of the last look, is filling new memory."""
 
+LONGEST_MISS_SECONDS = 40.0
+"""A process that could not be looked at is tried again after at most so long."""
+
 HOME_RATIO = 0.9
 """Share of the run time that makes a node the home; as follow-cpu counts, but over one interval only."""
 
@@ -78,9 +81,16 @@ class Looks:
 
     def __init__(self) -> None:
         self._looks: dict[ProcessId, _Look] = {}
+        self._misses: dict[ProcessId, tuple[float, float]] = {}
 
     def is_due(self, process: ProcessId, now_is: Circumstances, now: float) -> bool:
-        """Return whether the process was never looked at, its circumstances changed, or its interval has passed."""
+        """Return whether the process was never looked at, its circumstances changed, or its interval has passed.
+
+        One that could not be looked at the last time waits for its turn, whatever has changed.
+        """
+        if process in self._misses:
+            tried_at, interval = self._misses[process]
+            return now - tried_at >= interval
         last = self._looks.get(process)
         return last is None or now - last.taken_at >= last.interval_seconds or _has_changed(last.then, now_is)
 
@@ -92,16 +102,24 @@ class Looks:
     def note(self, placement: PlacementSample, now_is: Circumstances) -> None:
         """Take note of a look: the next one comes after 5 s when something has changed, else after twice as long."""
         shares = _shares(placement.bytes_by_node)
+        self._misses.pop(placement.process, None)
         last = self._looks.get(placement.process)
         interval = SHORTEST_SECONDS
         if last is not None and not _has_changed(last.then, now_is) and not _has_moved(last, placement, shares):
             interval = min(LONGEST_SECONDS, 2 * last.interval_seconds)
         self._looks[placement.process] = _Look(placement.taken_at, now_is, placement, shares, interval)
 
+    def note_miss(self, process: ProcessId, now: float) -> None:
+        """Take note of a look in vain: the next try comes after 5 s, then after twice as long each time, up to 40 s."""
+        _, before = self._misses.get(process, (now, SHORTEST_SECONDS / 2))
+        self._misses[process] = (now, min(LONGEST_MISS_SECONDS, 2 * before))
+
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
         """Drop what is known of processes that are gone."""
         for process in self._looks.keys() - alive:
             del self._looks[process]
+        for process in self._misses.keys() - alive:
+            del self._misses[process]
 
 
 def _has_changed(then: Circumstances, now_is: Circumstances) -> bool:

@@ -119,6 +119,8 @@ class Engine:
         self._note_missed(sampling.placements, sampling.missed, alive)
         for placement in sampling.placements:
             self._looks.note(placement, selection.seen[placement.process])
+        for skip in sampling.missed:
+            self._looks.note_miss(skip.process, survey.taken_at)
         snapshot = Snapshot(taken_at=survey.taken_at, survey=survey, placements=known, eligible=selection.eligible)
         watch.lap("sample")
 

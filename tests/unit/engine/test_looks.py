@@ -121,3 +121,19 @@ def test_circumstances_are_what_the_survey_tells() -> None:
         home=N0, rss_bytes=256 * MIB, faults_per_second=7.0, workload_shares={N0: 0.75, N2: 0.25}
     )
     assert circumstances(process, make_survey(process)).workload_shares is None
+
+
+def test_a_process_that_cannot_be_looked_at_is_tried_less_and_less_but_every_forty_seconds() -> None:
+    looks, now, waits = Looks(), 0.0, []
+    for _ in range(5):
+        looks.note_miss(PID, now)
+        wait = next(s for s in (5, 10, 20, 40, 80) if looks.is_due(PID, replace(USUAL, home=N2), now + s))
+        waits.append(wait)
+        now += wait
+    assert waits == [5, 10, 20, 40, 40]
+    looks.note(make_placement({0: 256}, taken_at=now), USUAL)
+    assert looks.is_due(PID, USUAL, now + 5.0)
+    looks.note_miss(PID, now)
+    assert not looks.is_due(PID, USUAL, now + 4.9)
+    looks.forget_all_but(set())
+    assert looks.is_due(PID, USUAL, now)
