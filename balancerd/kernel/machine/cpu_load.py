@@ -5,23 +5,24 @@ while no tick comes, and iowait moves with the task that waits.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import TypeAlias
 
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.files import read_if_there
 from balancerd.model.ids import CpuId, NodeId
 from balancerd.model.topology import Node
 
-_USER, _IDLE, _IOWAIT, _STEAL = 1, 4, 5, 8
-"""Columns of a line of a CPU. Those after steal are part of user and nice."""
+_USER, _STEAL = 1, 8
+"""The first and the last column of a CPU's line that count: those after steal are part of user and nice."""
 
+_IDLE, _IOWAIT = 3, 4
+"""Counted from user."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CpuTicks:
-    """What one CPU has done since boot, in clock ticks. Time that a hypervisor took from it counts as busy."""
+CpuTicks: TypeAlias = tuple[int, int]
+"""Busy and idle clock ticks of one CPU since boot; what a hypervisor took from it is busy.
 
-    busy_ticks: int
-    idle_ticks: int
+No record: there may be hundreds at each tick.
+"""
 
 
 def read_cpu_ticks(procfs: str) -> dict[CpuId, CpuTicks]:
@@ -41,9 +42,9 @@ def parse_stat(text: bytes, path: str) -> dict[CpuId, CpuTicks]:
         if words[0] == b"cpu":
             continue
         try:
-            cpu = CpuId(int(words[0][3:]))
-            idle = int(words[_IDLE]) + int(words[_IOWAIT])
-            found[cpu] = CpuTicks(busy_ticks=sum(map(int, words[_USER : _STEAL + 1])) - idle, idle_ticks=idle)
+            ticks = [int(word) for word in words[_USER : _STEAL + 1]]
+            idle = ticks[_IDLE] + ticks[_IOWAIT]
+            found[CpuId(int(words[0][3:]))] = (sum(ticks) - idle, idle)
         except (ValueError, IndexError) as error:
             raise ParseError(path, number, line, "not the times of a CPU") from error
     return found
@@ -59,9 +60,11 @@ def load_by_node(
     loads: dict[NodeId, float] = {}
     for node in nodes:
         busy = idle = 0
-        for cpu in node.cpus & before.keys() & now.keys():
-            busy += max(0, now[cpu].busy_ticks - before[cpu].busy_ticks)
-            idle += max(0, now[cpu].idle_ticks - before[cpu].idle_ticks)
+        for cpu in node.cpus:
+            if cpu in before and cpu in now:
+                (busy_before, idle_before), (busy_now, idle_now) = before[cpu], now[cpu]
+                busy += max(0, busy_now - busy_before)
+                idle += max(0, idle_now - idle_before)
         if busy + idle:
             loads[node.id] = busy / (busy + idle)
     return loads

@@ -22,7 +22,7 @@ def node(number: int, *cpus: int) -> Node:
 
 
 def readings(ticks: Mapping[int, tuple[int, int]]) -> dict[CpuId, CpuTicks]:
-    return {CpuId(cpu): CpuTicks(busy_ticks=busy, idle_ticks=idle) for cpu, (busy, idle) in ticks.items()}
+    return {CpuId(cpu): busy_and_idle for cpu, busy_and_idle in ticks.items()}
 
 
 def test_idle_and_iowait_are_idle_guests_are_not_counted_twice_and_stolen_time_is_busy() -> None:
