@@ -63,7 +63,7 @@ def _read_bytes_per_second(path: str) -> float | None:
 def _read_initiators(folder: str) -> frozenset[NodeId]:
     try:
         names = [path.name for path in Path(folder).iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return frozenset()
     found = (name.removeprefix("node") for name in names if name.startswith("node"))
     return frozenset(NodeId(int(number)) for number in found if number.isdecimal())

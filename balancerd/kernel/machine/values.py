@@ -1,4 +1,7 @@
-"""Files of procfs and sysfs that hold one value: a number, true or false, a word in brackets. None where missing."""
+"""Files of procfs and sysfs that hold one value: a number, true or false, a word in brackets.
+
+None where the file is missing, and where it may not be read: a confined daemon knows less, and works.
+"""
 
 import re
 
@@ -11,19 +14,19 @@ _TRUTHS = {b"true": True, b"1": True, b"false": False, b"0": False}
 
 def read_number(path: str) -> int | None:
     """Read a file with one number. Raises ParseError."""
-    text = read_if_there(path)
+    text = _read(path)
     return None if text is None else parse_number(text, path)
 
 
 def read_truth(path: str) -> bool | None:
     """Read a file with a truth value. Raises ParseError."""
-    text = read_if_there(path)
+    text = _read(path)
     return None if text is None else parse_truth(text, path)
 
 
 def read_choice(path: str) -> str | None:
     """Read a file that lists what may be chosen, with what is chosen in brackets. Raises ParseError."""
-    text = read_if_there(path)
+    text = _read(path)
     return None if text is None else parse_choice(text, path)
 
 
@@ -49,3 +52,10 @@ def parse_choice(text: bytes, path: str) -> str:
     if match is None:
         raise ParseError(path, 1, text, "nothing is chosen by brackets")
     return match[1].decode("ascii")
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        return read_if_there(path)
+    except PermissionError:
+        return None

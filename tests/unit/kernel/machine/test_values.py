@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,15 @@ def test_captured_settings_are_read() -> None:
 
 def test_what_is_not_there_is_not_known(tmp_path: Path) -> None:
     path = str(tmp_path / "none")
+    assert (read_number(path), read_truth(path), read_choice(path)) == (None, None, None)
+
+
+def test_what_may_not_be_read_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, _flags: int, **_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "open", refuse)  # root may read everything, whatever the mode
+    path = f"{KERNEL}/numa/demotion_enabled"
     assert (read_number(path), read_truth(path), read_choice(path)) == (None, None, None)
 
 
