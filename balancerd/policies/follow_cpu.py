@@ -164,13 +164,15 @@ class FollowCpu:
         )
 
     def _observe_run_time(self, memory: _Memory, process: ProcessSample, topology: Topology) -> None:
-        """Age the average and add what ran since it was last seen, all of it on each thread's last CPU."""
+        """Age the average and add what ran since it was last seen, all of it on each thread's last CPU.
+
+        A node that has gone offline is forgotten: it has no distance to any other.
+        """
         elapsed = memory.elapsed_seconds
         if elapsed <= 0:
             return
         keep = math.exp(-elapsed / self._options.run_time_window_seconds)
-        for node in memory.run:
-            memory.run[node] *= keep
+        memory.run = {node: cores * keep for node, cores in memory.run.items() if node in topology.node_ids}
         memory.weight = memory.weight * keep + (1.0 - keep)
         for node, seconds in (process.run_seconds or {}).items():
             if seconds and node in topology.node_ids:

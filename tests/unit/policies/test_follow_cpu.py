@@ -7,7 +7,7 @@ from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import PolicyContext
-from tests.unit.fakes import GIB, make_placement, make_process, make_snapshot, make_survey, make_topology
+from tests.unit.fakes import GIB, RING, make_placement, make_process, make_snapshot, make_survey, make_topology
 
 TICK = 2.0
 
@@ -93,6 +93,21 @@ def test_a_home_without_memory_is_no_target() -> None:
     survey = make_survey(make_process(), at=2.0, topology=make_topology(memoryless={0}))
     (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
     assert (verdict.reason, verdict.detail) == (Reason.HOME_WITHOUT_MEMORY, "node 0")
+
+
+def test_run_time_on_a_node_that_has_gone_offline_is_forgotten() -> None:
+    options = FollowCpuOptions(home_share=0.8)
+    policy = plugin.build("home", options, PolicyContext(migration_bytes_per_second=GIB))
+    verdict: Verdict | None = None
+    for tick in range(1, 41):
+        gone = tick > 20
+        topology = make_topology(tuple(row[:3] for row in RING[:3]) if gone else RING)
+        process = make_process(run={0: TICK} if gone else {0: 0.9 * TICK, 3: 0.1 * TICK}, cpu_cores=1.0)
+        survey = make_survey(process, at=tick * TICK, interval=TICK, topology=topology)
+        (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
+    assert isinstance(verdict, Decision)
+    assert verdict.target == 0
+    assert verdict.gain_cores == pytest.approx(1.0 * 0.12 * 1.1, rel=0.1)
 
 
 def test_an_unsampled_process_is_said_to_be_unsampled() -> None:
