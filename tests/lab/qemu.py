@@ -24,9 +24,10 @@ UNSEEN_DISTANCE = 20  # to nodes that never come online; QEMU wants all of them
 
 # lpj and no_timer_check: no calibration loop per CPU.  oops=panic, panic=-1: a broken kernel ends QEMU at once.
 # numa_balancing: Debian turns it on, and it would move pages under a test; sysctl kernel.numa_balancing brings it back.
+# memhp_default_state: DIMMs come online by themselves, with nothing on them that could not be moved away.
 KERNEL_COMMAND_LINE = (
     "console=ttyS0 quiet oops=panic panic=-1 lpj=10000000 no_timer_check tsc=reliable mitigations=off nowatchdog "
-    "rcupdate.rcu_expedited=1 numa_balancing=disable"
+    "rcupdate.rcu_expedited=1 numa_balancing=disable memhp_default_state=online_movable"
 )
 
 
@@ -87,8 +88,11 @@ def processors(topology: Topology) -> list[str]:
 
 
 def memory(topology: Topology) -> list[str]:
-    """The nodes and their memory; an id that is missing becomes a node with nothing."""
-    arguments = ["-m", f"{sum(node.memory_mib for node in topology.nodes)}M"]
+    """The nodes and their memory; an id that is missing becomes a node with nothing, and so does one with a DIMM."""
+    dimms = [node for node in topology.nodes if node.dimm]
+    total_mib = sum(node.memory_mib for node in topology.nodes)
+    boot_mib = total_mib - sum(node.memory_mib for node in dimms)
+    arguments = ["-m", f"{boot_mib}M,slots={len(dimms)},maxmem={total_mib}M" if dimms else f"{total_mib}M"]
     nodes = {node.id: node for node in topology.nodes}
     for number in range(topology.node_ids[-1] + 1):
         node = nodes.get(number)
@@ -96,8 +100,11 @@ def memory(topology: Topology) -> list[str]:
             arguments += ["-numa", f"node,nodeid={number}"]
             continue
         initiator = "" if node.initiator is None else f",initiator={node.initiator}"
+        backend = "" if node.dimm else f",memdev=memory{number}"
         arguments += ["-object", f"memory-backend-ram,id=memory{number},size={node.memory_mib}M"]
-        arguments += ["-numa", f"node,nodeid={number},memdev=memory{number}{initiator}"]
+        arguments += ["-numa", f"node,nodeid={number}{backend}{initiator}"]
+    for dimm in dimms:
+        arguments += ["-device", f"pc-dimm,id=dimm{dimm.id},memdev=memory{dimm.id},node={dimm.id}"]
     return arguments
 
 

@@ -363,6 +363,7 @@ def test_skipped_tests_do_not_count_as_run(tmp_path: Path) -> None:
     [
         ("id = 0", "id = 1", "must start at 0"),
         ("cpus = 1", "cpus = 0", "needs a CPU"),
+        ("cpus = 1", "cpus = 1\ndimm = true", "needs memory to boot in"),
         ("512", "64", "less than 256 MiB"),
         ("[[10]]", "[[10, 20]]", "must be 1 x 1"),
         ("[[10]]", "[[20]]", "distance to itself"),

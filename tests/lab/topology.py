@@ -21,12 +21,16 @@ class TopologyError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One online node; `cpus` 0 makes it memory-only, `initiator` is the HMAT's nearest node with CPUs."""
+    """One online node; `cpus` 0 makes it memory-only, `initiator` is the HMAT's nearest node with CPUs.
+
+    Memory that is a `dimm` can go offline as a whole, and be ejected: it is in the kernel's zone Movable.
+    """
 
     id: int
     cpus: int
     memory_mib: int
     initiator: int | None = None
+    dimm: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,8 @@ def _check(topology: Topology) -> None:
         raise TopologyError(f"{topology.name}: node ids must start at 0 and rise, not {list(ids)}")
     if not topology.nodes[0].cpus:
         raise TopologyError(f"{topology.name}: node 0 needs a CPU to boot on")
+    if topology.nodes[0].dimm:
+        raise TopologyError(f"{topology.name}: node 0 needs memory to boot in")
     small = [node.id for node in topology.nodes if node.memory_mib < MINIMUM_NODE_MIB]
     if small:
         raise TopologyError(f"{topology.name}: nodes {small} have less than {MINIMUM_NODE_MIB} MiB")
