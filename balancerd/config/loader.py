@@ -1,11 +1,12 @@
 """From files and command-line settings to one Config and everything that is wrong with it.
 
-Owns reading the file, and the order in which layers win: defaults, then the file, then each --set. Layers are put
-together as trees before validation, so that another layer fits in between. Only this module of the room does I/O. It
-must not know what the settings do.
+Owns reading the file, asking the machine for its users, and the order in which layers win: defaults, then the file,
+then each --set. Layers are put together as trees before validation, so that another layer fits in between. Only this
+module of the room does I/O. It must not know what the settings do.
 """
 
 import difflib
+import pwd
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from balancerd.config.nodes import Items, Node, Scalar, Table, find_place, from_
 from balancerd.config.overrides import override
 from balancerd.config.schema import Config, PolicyConfig
 from balancerd.config.units import shorten
+from balancerd.config.users import resolve_users
 
 DEFAULT_PATH: Final = Path("/etc/balancerd/balancerd.yaml")
 _DEFAULTS_PLACE: Final = Place(path="(defaults)")
@@ -102,7 +104,7 @@ def _assemble(
     refused = {finding.place for finding in findings}
     config: Config | None = None
     try:
-        config = Config.from_text(to_plain(root))
+        config = Config.from_text(to_plain(resolve_users(root, _find_uid)))
     except ValidationError as reason:
         findings += [each for each in explain(reason, root, Config) if each.place not in refused]
     else:
@@ -110,6 +112,13 @@ def _assemble(
     if plugins is not None:
         findings += [each for each in _check_policies(_with_policies(root), plugins) if each.place not in refused]
     return config, root, in_reading_order(findings)
+
+
+def _find_uid(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):  # ValueError: a text that cannot be a name, such as one with a NUL
+        return None
 
 
 def _usable(config: Config | None, root: Table, findings: tuple[Finding, ...]) -> Loaded:

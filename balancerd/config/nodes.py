@@ -88,9 +88,9 @@ def find_place(root: Node, path: Sequence[str | int], *, key: bool = False) -> P
 
 
 def list_origins(root: Node, prefix: str = "") -> Iterator[tuple[str, Place]]:
-    """Each scalar's dotted key ("policies.0.kind") and where its value was written."""
+    """The dotted key of each scalar and of each empty list ("policies.0.kind"), and where its value was written."""
     match root:
-        case Scalar():
+        case Scalar() | Items(nodes=()):
             yield prefix, root.place
         case Items():
             for index, each in enumerate(root.nodes):

@@ -8,12 +8,13 @@ not know files, positions, or what the options of a policy are (the policy's plu
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Protocol, Self, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from balancerd.config.fields import Bytes, Cores, Duration, Listen, Rate, Ratio, Section, between, or_null
+from balancerd.config.fields import Bytes, Cores, Duration, Listen, Rate, Ratio, Section, between, describe, or_null
+from balancerd.config.patterns import LONGEST_PATTERN, check_pattern
 from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten
 
 Mode = Literal["enforce", "observe"]
@@ -23,6 +24,7 @@ _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 _GROUP_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"
 STALL_FACTOR: Final = 4.0
 """migrate.stall_limit over migrate.stall_target, unless it is set."""
+_LARGEST_UID: Final = 2**32 - 2  # uid_t, less (uid_t) -1, which stands for no user
 _LONGEST_SOCKET_PATH_BYTES: Final = 107  # sockaddr_un.sun_path holds 108 with the final NUL, unix(7)
 
 
@@ -51,6 +53,62 @@ Group = Annotated[str, AfterValidator(_check_group), WithJsonSchema({"type": "st
 SocketPath = Annotated[str, AfterValidator(_check_socket), WithJsonSchema({"type": "string", "pattern": "^/"})]
 
 
+def _read_uid(value: object) -> object:
+    """Names of users were replaced when the file was loaded; one that is still here has no user."""
+    if isinstance(value, str):
+        raise ValueError(  # noqa: TRY004 -- pydantic collects ValueError only
+            f"there is no user {shorten(value)} on this machine: write a name that `getent passwd` lists, or a number"
+        )
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST_UID:
+        raise ValueError(f"expected a user's name or number, got {describe(value)}")
+    return value
+
+
+def _read_uids(value: object) -> object:
+    """One user may stand without a list around it."""
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError("an empty list matches nobody: name a user, or remove this key")
+    return value if value is None or isinstance(value, list | tuple) else (value,)
+
+
+_UID_SCHEMA: Final = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": _LARGEST_UID}, {"type": "string"}]}
+Pattern = Annotated[
+    str, AfterValidator(check_pattern), WithJsonSchema({"type": "string", "maxLength": LONGEST_PATTERN})
+]
+Uid = Annotated[int, BeforeValidator(_read_uid), WithJsonSchema(_UID_SCHEMA)]
+Uids = Annotated[
+    tuple[Uid, ...] | None,
+    BeforeValidator(_read_uids),
+    WithJsonSchema(
+        {"anyOf": [*_UID_SCHEMA["anyOf"], {"type": "array", "items": _UID_SCHEMA, "minItems": 1}, {"type": "null"}]}
+    ),
+]
+
+
+class RuleConfig(Section):
+    """Which processes are meant: those that all its keys match. Texts are regular expressions, matched whole."""
+
+    workload: Pattern | None = Field(
+        default=None, description="Name of the workload, as `balancerctl ps --workloads` lists it."
+    )
+    cgroup: Pattern | None = Field(default=None, description="Path of the cgroup, such as /system.slice/ssh.service.")
+    comm: Pattern | None = Field(
+        default=None, description="Name of the process, of which the kernel keeps 15 characters."
+    )
+    exe: Pattern | None = Field(default=None, description="Path of the program that runs.")
+    uid: Uids = Field(default=None, description="User that the process runs as: a name, a number, or a list of them.")
+    cmdline: Pattern | None = Field(
+        default=None, description="Command line, its arguments with spaces between; the first 4096 characters count."
+    )
+
+    @model_validator(mode="after")
+    def _check_not_empty(self) -> Self:
+        keys = tuple(type(self).model_fields)
+        if all(getattr(self, key) is None for key in keys):
+            raise ValueError(f"a rule without a key would match everything: write one of {', '.join(keys)}")
+        return self
+
+
 class SelectConfig(Section):
     """Which processes are worth a closer look."""
 
@@ -73,6 +131,14 @@ class SelectConfig(Section):
     read_timeout_seconds: Annotated[Duration, between(0.001, 10.0, format_duration)] = Field(
         default=0.1,
         description="How long a look at a process whose address space is locked may take before it is given up.",
+    )
+    include: tuple[RuleConfig, ...] = Field(
+        default=(),
+        description="Leave processes alone that no rule of this list matches; an empty list takes all.",
+    )
+    exclude: tuple[RuleConfig, ...] = Field(
+        default=(),
+        description="Leave processes alone that a rule of this list matches, also when they are included.",
     )
 
 
@@ -198,6 +264,22 @@ class LogConfig(Section):
     )
 
 
+def _check_some(rules: tuple[RuleConfig, ...]) -> tuple[RuleConfig, ...]:
+    if not rules:
+        raise ValueError("without a rule no process belongs to it: write at least one")
+    return rules
+
+
+class WorkloadConfig(Section):
+    """A group of processes with a name of its own."""
+
+    name: Name = Field(description="What metrics, commands and rules call it; unique among the workloads.")
+    match: Annotated[tuple[RuleConfig, ...], AfterValidator(_check_some)] = Field(
+        description="Its processes: those that at least one rule of this list matches.",
+        json_schema_extra={"minItems": 1},
+    )
+
+
 class PolicyConfig(Section):
     """One policy at work. Every key beside name, kind and mode is an option of its kind."""
 
@@ -216,15 +298,27 @@ class PolicyConfig(Section):
         return MappingProxyType(self.model_extra or {})
 
 
-def _check_names_differ(policies: tuple[PolicyConfig, ...]) -> tuple[PolicyConfig, ...]:
-    """Refuse a second policy of the same name; the context tells where, for an error at that very key."""
-    seen: set[str] = set()
-    for index, policy in enumerate(policies):
-        if policy.name in seen:
-            message = f"there is already a policy named {shorten(policy.name)}: give this one another name"
-            raise PydanticCustomError("policy_name_taken", "{message}", {"message": message, "at": (index, "name")})
-        seen.add(policy.name)
-    return policies
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+NamedT = TypeVar("NamedT", bound=_Named)
+
+
+def _names_differ(what: str) -> AfterValidator:
+    """Refuse a second item of the same name; the context tells where, for an error at that very key."""
+
+    def check(named: tuple[NamedT, ...]) -> tuple[NamedT, ...]:
+        seen: set[str] = set()
+        for index, each in enumerate(named):
+            if each.name in seen:
+                message = f"there is already a {what} named {shorten(each.name)}: give this one another name"
+                raise PydanticCustomError("name_taken", "{message}", {"message": message, "at": (index, "name")})
+            seen.add(each.name)
+        return named
+
+    return AfterValidator(check)
 
 
 class Config(Section):
@@ -247,7 +341,12 @@ class Config(Section):
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="The Prometheus endpoint.")
     control: ControlConfig = Field(default=ControlConfig(), description="The socket that balancerctl talks to.")
     log: LogConfig = Field(default=LogConfig(), description="What is logged, and in which form.")
-    policies: Annotated[tuple[PolicyConfig, ...], AfterValidator(_check_names_differ)] = Field(
+    workloads: Annotated[tuple[WorkloadConfig, ...], _names_differ("workload")] = Field(
+        default=(),
+        description="Groups of processes with names of their own; the first that matches a process names it, "
+        "whatever its cgroup is called.",
+    )
+    policies: Annotated[tuple[PolicyConfig, ...], _names_differ("policy")] = Field(
         default=(PolicyConfig(name="home", kind="follow-cpu"),),
         description="The policies at work, most important first.",
     )
