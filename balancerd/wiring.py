@@ -24,6 +24,7 @@ from balancerd.daemon import Daemon, Flags, ReloadError, Running
 from balancerd.engine.budgets import Rates
 from balancerd.engine.memory import EngineMemory, new_memory
 from balancerd.engine.plan import PlanLimits
+from balancerd.engine.rules import Rules, ask_for, compile_groups, compile_rules
 from balancerd.engine.select import Criteria, reason_to_skip
 from balancerd.engine.story import report
 from balancerd.engine.tick import Engine, Settings
@@ -68,12 +69,20 @@ def build_policies(config: Config, found: Mapping[str, PolicyPlugin[Any]]) -> tu
 def build_settings(config: Config) -> Settings:
     """Return the numbers that the engine obeys."""
     interval = config.tick_interval_seconds
+    groups = compile_groups(config.workloads)
+    rules = Rules(
+        include=compile_rules(config.select.include, "select.include"),
+        exclude=compile_rules(config.select.exclude, "select.exclude"),
+    )
     return Settings(
         criteria=Criteria(
             min_rss_bytes=config.select.min_rss_bytes,
             min_cpu_cores=config.select.min_cpu_cores,
             min_age_seconds=config.select.min_age_seconds,
             own_pid=os.getpid(),
+            rules=rules,
+            read_exe=ask_for("exe", rules, groups),
+            read_cmdline=ask_for("cmdline", rules, groups),
         ),
         scan_budget_ratio=config.select.scan_budget_ratio,
         limits=PlanLimits(

@@ -5,9 +5,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from balancerd.engine.looks import Circumstances, Looks, circumstances
+from balancerd.engine.rules import Rules
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Survey
+from balancerd.ports import SurveyScope
 
 BY = "select"
 
@@ -17,12 +19,28 @@ TYPICAL_SAMPLE_SECONDS = 0.0015
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """The `select` section of the configuration. `own_pid` is never selected."""
+    """The `select` section of the configuration. `own_pid` is never selected.
+
+    `read_exe` and `read_cmdline` tell that some rule needs them of the processes.
+    """
 
     min_rss_bytes: int
     min_cpu_cores: float
     min_age_seconds: float
     own_pid: int
+    rules: Rules = field(default_factory=Rules)
+    read_exe: bool = False
+    read_cmdline: bool = False
+
+    @property
+    def scope(self) -> SurveyScope:
+        """What a survey must read for these criteria."""
+        return SurveyScope(
+            min_rss_bytes=self.min_rss_bytes,
+            min_cpu_cores=self.min_cpu_cores,
+            read_exe=self.read_exe,
+            read_cmdline=self.read_cmdline,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +73,10 @@ def reason_to_skip(process: ProcessSample, criteria: Criteria) -> Skip | None:
         reason = Reason.FIRST_SIGHT
     elif process.cpu_cores < criteria.min_cpu_cores:
         reason, detail = Reason.BELOW_MIN_CPU, f"{process.cpu_cores:.3f} of {criteria.min_cpu_cores:.3f} cores"
+    elif (
+        objection := criteria.rules.objection(process)
+    ) is not None:  # last: user, cgroup and so on are read of the busy
+        reason, detail = objection
     return None if reason is None else Skip(by=BY, process=process.id, reason=reason, detail=detail)
 
 

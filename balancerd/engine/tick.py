@@ -15,7 +15,7 @@ from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
-from balancerd.ports import Clock, Kernel, Policy, SurveyScope
+from balancerd.ports import Clock, Kernel, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +94,7 @@ class Engine:
         scan = self._memory.scan
         scan.settle(self._clock.now(), self._clock.cpu_seconds())
 
-        survey = self._kernel.survey(
-            SurveyScope(min_rss_bytes=settings.criteria.min_rss_bytes, min_cpu_cores=settings.criteria.min_cpu_cores)
-        )
+        survey = self._kernel.survey(settings.criteria.scope)
         alive = frozenset(process.id for process in survey.processes)
         known = {} if self._before is None else {p: s for p, s in self._before.placements.items() if p in alive}
         self._memory.forget_all_but(alive, survey.taken_at)

@@ -1,14 +1,18 @@
 """Who is looked at, in which order, and the reason for everyone else."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from balancerd.config.schema import RuleConfig
 from balancerd.engine.looks import Circumstances, Looks
+from balancerd.engine.rules import Rules, compile_rules
 from balancerd.engine.select import Criteria, Objections, Selection, reason_to_skip, select
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import PlacementSample
+from balancerd.ports import SurveyScope
 from tests.unit.fakes import MIB, N0, make_placement, make_process, make_survey
 
 CRITERIA = Criteria(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=30.0, own_pid=7)
@@ -38,6 +42,23 @@ def test_an_opt_out_is_told_with_where_it_was_found() -> None:
     skip = reason_to_skip(make_process(opt_out="BALANCERD=off in its environment"), CRITERIA)
     assert skip is not None
     assert (skip.reason, skip.detail) == (Reason.OPTED_OUT, "BALANCERD=off in its environment")
+
+
+def test_rules_come_after_the_thresholds_and_tell_which_one_decided() -> None:
+    criteria = replace(CRITERIA, rules=Rules(exclude=compile_rules([RuleConfig(comm="work.*")], "select.exclude")))
+    skip = reason_to_skip(make_process(), criteria)
+    assert skip is not None
+    assert (skip.by, skip.reason, skip.detail) == ("select", Reason.EXCLUDED, "select.exclude[0]: comm 'work.*'")
+    assert reason_to_skip(make_process(comm="other"), criteria) is None
+    idle = reason_to_skip(make_process(cpu_cores=0.0), criteria)
+    assert idle is not None
+    assert idle.reason == Reason.BELOW_MIN_CPU
+
+
+@pytest.mark.parametrize("asked", [{}, {"read_exe": True}, {"read_cmdline": True}])
+def test_the_survey_reads_what_the_criteria_need(asked: dict[str, Any]) -> None:
+    scope = replace(CRITERIA, **asked).scope
+    assert scope == SurveyScope(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, **asked)
 
 
 def choose(
