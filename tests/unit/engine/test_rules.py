@@ -55,7 +55,8 @@ def test_a_rule_matches_when_all_its_keys_match_the_whole_text(config: dict[str,
 
 @pytest.mark.parametrize("key", ["uid", "workload", "cgroup", "exe", "cmdline"])
 def test_what_is_unknown_of_a_process_is_matched_by_nothing(key: str) -> None:
-    config = RuleConfig(uid=tuple(range(50))) if key == "uid" else RuleConfig(**{key: ".*"})
+    wanted: dict[str, Any] = {key: tuple(range(50)) if key == "uid" else ".*"}
+    config = RuleConfig(**wanted)
     (rule,) = rules(config)
     assert rule.matches(make_process(**BUSY))
     assert not rule.matches(make_process(**{**BUSY, key: None}))
