@@ -7,7 +7,7 @@ program; what cannot be read leaves a workload with a short id for its name.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from balancerd.engine.rules import Group, find_group
 from balancerd.kernel.errors import ParseError
@@ -15,7 +15,7 @@ from balancerd.kernel.workloads.mounts import CgroupMount, read_memory_mount
 from balancerd.kernel.workloads.names import SHORT_ID_CHARACTERS, HostNames
 from balancerd.kernel.workloads.numa_stat import mapped_bytes, read_numa_stat
 from balancerd.kernel.workloads.paths import Membership, parse_path
-from balancerd.model.ids import NodeId
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import ProcessSample
 from balancerd.model.workload import Workload, WorkloadKind
 from balancerd.ports import Clock
@@ -25,24 +25,24 @@ _NAMED_SECONDS: Final = 300.0
 _UNNAMED_SECONDS: Final = 30.0
 """How soon a name that was not found is looked for again: logs appear a moment after their container."""
 _MOST_REMEMBERED: Final = 4096
+_MOST_JUDGED: Final = 16384
 _ENDLESS: Final = float("inf")
+_Traits: TypeAlias = tuple[Workload | None, str | None, str, int | None, str | None, str | None]
 
 
 class Workloads:
-    """Names the workload of each process. `root` is where the files of this machine are, `procfs` its /proc.
-
-    `groups` are those of the configuration, and may be replaced at a reload.
-    """
+    """Names the workload of each process. `root` is where the files of this machine are, `procfs` its /proc."""
 
     def __init__(
         self, clock: Clock, *, groups: Sequence[Group] = (), procfs: str = "/proc", root: Path = Path("/")
     ) -> None:
-        self.groups = tuple(groups)
+        self._groups = tuple(groups)
         self._clock = clock
         self._procfs = procfs
         self._root = root
         self._names = HostNames(root)
         self._known: dict[str, tuple[float, Workload]] = {}
+        self._judged: dict[ProcessId, tuple[_Traits, Group | None]] = {}
         self._mount: CgroupMount | None = None
 
     @property
@@ -50,14 +50,16 @@ class Workloads:
         """What holds names and could not be read, with the reason: to be said once."""
         return dict(self._names.unreadable)
 
+    def use(self, groups: Sequence[Group]) -> None:
+        """Take the groups of a new configuration."""
+        self._groups = tuple(groups)
+        self._judged.clear()
+
     def of(self, process: ProcessSample) -> Workload | None:
         """Return the workload of a process, None when neither a group nor its cgroup is known."""
         workload = None if process.cgroup is None else self._of_cgroup(process.cgroup)
-        if self.groups:
-            group = find_group(self.groups, replace(process, workload=workload))
-            if group is not None:
-                return Workload(kind=WorkloadKind.GROUP, name=group.name)
-        return workload
+        group = self._group_of(process, workload) if self._groups else None
+        return workload if group is None else Workload(kind=WorkloadKind.GROUP, name=group.name)
 
     def annotate(self, process: ProcessSample) -> ProcessSample:
         """Return the process with its workload."""
@@ -80,6 +82,18 @@ class Workloads:
             if stat is not None:
                 found[cgroup] = mapped_bytes(stat, version=mount.version)
         return found
+
+    def _group_of(self, process: ProcessSample, workload: Workload | None) -> Group | None:
+        """Judge a process only once, until something that a rule may ask for has changed."""
+        traits = (workload, process.cgroup, process.comm, process.uid, process.exe, process.cmdline)
+        known = self._judged.get(process.id)
+        if known is not None and known[0] == traits:
+            return known[1]
+        if len(self._judged) >= _MOST_JUDGED:
+            self._judged.clear()
+        group = find_group(self._groups, replace(process, workload=workload))
+        self._judged[process.id] = (traits, group)
+        return group
 
     def _of_cgroup(self, cgroup: str) -> Workload:
         now = self._clock.now()

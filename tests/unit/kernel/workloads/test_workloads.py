@@ -1,6 +1,9 @@
 """From a process to its workload, and what is remembered on the way."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from balancerd.config.schema import RuleConfig, WorkloadConfig
 from balancerd.engine.rules import compile_groups
@@ -46,8 +49,36 @@ def test_the_first_group_that_matches_beats_the_cgroup(tmp_path: Path) -> None:
     assert workloads.of(make_process(comm="php", cgroup="/system.slice/php.service")) == group
     assert workloads.of(make_process(comm="php", cgroup=None)) == group
     assert workloads.of(make_process(cgroup="/system.slice/ssh.service")) == unit("ssh.service")
-    workloads.groups = ()
+    workloads.use(())
     assert workloads.of(make_process(comm="php", cgroup="/system.slice/php.service")) == unit("php.service")
+
+
+@pytest.mark.parametrize(
+    "change", [{"comm": "nginx"}, {"uid": 1}, {"cgroup": "/"}, {"exe": "/bin/x"}, {"cmdline": "x"}, {"pid": 101}]
+)
+def test_a_process_that_becomes_something_else_is_judged_again(tmp_path: Path, change: dict[str, Any]) -> None:
+    everything: dict[str, Any] = {
+        "pid": 100,
+        "comm": "php",
+        "uid": 0,
+        "cgroup": "/batch/a",
+        "exe": "/bin/php",
+        "cmdline": "php -f",
+    }
+    rule = RuleConfig(comm="php", uid=(0,), cgroup="/batch/a", exe="/bin/php", cmdline="php -f", workload="/batch/a")
+    groups = compile_groups([WorkloadConfig(name="a", match=(rule,))])
+    workloads = Workloads(FakeClock(), groups=groups, root=tmp_path)
+    assert workloads.of(make_process(**everything)) == Workload(kind=WorkloadKind.GROUP, name="a")
+    changed = workloads.of(make_process(**{**everything, **change}))
+    assert changed is not None
+    assert (changed.kind is WorkloadKind.GROUP) == ("pid" in change)
+
+
+def test_the_judgement_of_processes_is_bounded(tmp_path: Path) -> None:
+    workloads = Workloads(FakeClock(), groups=SHOP, root=tmp_path)
+    for pid in range(17_000):
+        workloads.of(make_process(pid, cgroup="/"))
+    assert len(workloads._judged) <= 16_384
 
 
 def test_a_process_is_annotated_with_its_workload(tmp_path: Path) -> None:
