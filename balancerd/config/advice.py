@@ -4,14 +4,20 @@ Pure. It must not know files or places; the key it names leads to them.
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
 
 from balancerd.config.fields import Section, yaml_key
-from balancerd.config.schema import Config, MigrateConfig
+from balancerd.config.patterns import count_wildcards
+from balancerd.config.schema import Config, MigrateConfig, RuleConfig
 from balancerd.config.units import format_duration, format_rate, format_ratio
 
+Path: TypeAlias = tuple[str | int, ...]
+MOST_WILDCARDS: Final = 2
+"""With three, a text of 4096 characters that is made for it keeps a core busy for 1.7 s."""
 
-def advise(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+
+def advise(config: Config) -> Iterator[tuple[Path, str]]:
     """Pairs of a key's path and what is doubtful about its value."""
     if config.tick_interval_seconds < 0.5:
         shown = format_duration(config.tick_interval_seconds)
@@ -28,11 +34,24 @@ def advise(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             ("metrics", "listen"),
             f"{listen} is open to other machines, without a password: write 127.0.0.1:{listen.port} or use a firewall",
         )
+    yield from _advise_on_rules(("select", "include"), config.select.include)
+    yield from _advise_on_rules(("select", "exclude"), config.select.exclude)
+    for index, workload in enumerate(config.workloads):
+        yield from _advise_on_rules(("workloads", index, "match"), workload.match)
     if not config.policies:
         yield ("policies",), "no policy is at work, so nothing will ever move: remove this key to get the default"
 
 
-def _advise_on_moving(migrate: MigrateConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+def _advise_on_rules(at: Path, rules: Iterable[RuleConfig]) -> Iterator[tuple[Path, str]]:
+    for index, rule in enumerate(rules):
+        for key in ("workload", "cgroup", "exe", "cmdline"):  # a comm is short
+            pattern = getattr(rule, key)
+            if pattern is not None and count_wildcards(pattern) > MOST_WILDCARDS:
+                many = f"more than {MOST_WILDCARDS} of .* before the end may take a second for a text made for it"
+                yield (*at, index, key), f"{many}: write [^ ]* or the like"
+
+
+def _advise_on_moving(migrate: MigrateConfig) -> Iterator[tuple[Path, str]]:
     for key, limit in (
         ("process_rate_limit", migrate.process_rate_limit_bytes_per_second),
         ("node_pair_rate_limit", migrate.node_pair_rate_limit_bytes_per_second),

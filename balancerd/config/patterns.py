@@ -18,6 +18,7 @@ _QUANTIFIER = re.compile(r"(?:[*+?]|\{(?P<min>[0-9]*)(?P<comma>,)?(?P<max>[0-9]*
 _CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _GROUP = re.compile(r"\((?:\?(?:P<\w+>|P=\w+|<?[=!]|[:>]|[aiLmsux-]*:|\(\w+\)))?")
 _COMMENT = re.compile(r"\(\?#[^)]*\)")
+_WILDCARD = re.compile(r"(?<!\\)\.[*+](?!\+)")
 
 
 def check_pattern(text: str) -> str:
@@ -39,6 +40,14 @@ def check_pattern(text: str) -> str:
             "write the inner one without backtracking, such as a++ for a+"
         )
     return text
+
+
+def count_wildcards(text: str) -> int:
+    """Return how many ".*" and ".+" a pattern has before its end, where one always fits.
+
+    The time for a text that does not match may grow with the length of the text to that power.
+    """
+    return sum(found.end() < len(text) for found in _WILDCARD.finditer(text))
 
 
 def _find_nested_repeat(text: str) -> int | None:

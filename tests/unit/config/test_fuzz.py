@@ -7,7 +7,10 @@ from balancerd.config.schema import Config
 from tests.unit.config.plugins import PLUGINS
 
 KEYS = st.sampled_from(
-    ["mode", "select", "migrate", "policies", "metrics", "listen", "name", "kind", "min_rss", "tick_interval", "x", "0"]
+    [
+        *("mode", "select", "migrate", "policies", "metrics", "listen", "name", "kind", "min_rss", "tick_interval"),
+        *("exclude", "workloads", "match", "comm", "uid", "root", "(a+)+", "x", "0"),
+    ]
 )
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | KEYS
 VALUES = st.recursive(

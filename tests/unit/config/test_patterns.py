@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancerd.config.patterns import LONGEST_PATTERN, check_pattern
+from balancerd.config.patterns import LONGEST_PATTERN, check_pattern, count_wildcards
 
 GOOD = [
     "postgres",
@@ -99,3 +99,11 @@ def test_no_accepted_pattern_of_repeats_takes_long(pattern: str) -> None:
     begin = time.process_time()
     re.fullmatch(pattern, "ab" * 20 + "a" * 20, re.DOTALL)
     assert time.process_time() - begin < 1.0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [("", 0), (".*", 0), (".*a", 1), (".*a.*b.*", 2), (r"\.*a\.+b", 0), (".*+a.++b", 0), (".+?a", 1)],
+)
+def test_wildcards_before_the_end_are_counted(pattern: str, count: int) -> None:
+    assert count_wildcards(pattern) == count

@@ -115,3 +115,13 @@ def test_users_are_those_of_this_machine() -> None:
     root = pwd.getpwuid(0)
     config = loader.load_text(f"select: {{exclude: [{{uid: {root.pw_name}}}]}}").config
     assert config.select.exclude == (RuleConfig(uid=(0,)),)
+
+
+def test_many_wildcards_in_one_pattern_are_warned_of() -> None:
+    text = "select: {exclude: [{comm: a}, {cmdline: .*a.*b.*c}], include: [{exe: .*a.*b.*}]}\n"
+    text += "workloads: [{name: a, match: [{cmdline: .+a.+b.+c.+}]}]"
+    found = [str(each).removeprefix("balancerd.yaml:") for each in loader.load_text(text).findings]
+    advice = (
+        "warning: more than 2 of .* before the end may take a second for a text made for it: write [^ ]* or the like"
+    )
+    assert found == [f"1:41: {advice}", f"2:41: {advice}"]
