@@ -26,7 +26,9 @@ UID = "2c48913c-b29f-11e7-9350-020968147796"
 POD, CONTAINER = WorkloadKind.POD, WorkloadKind.CONTAINER
 PODS = f"var/log/pods/shop_web-0_{UID}/nginx/0.log"
 LOGS = f"var/log/containers/web-0_shop_nginx-{ID}.log"
+OTHER_LOG = f"var/log/containers/web-1_shop_nginx-{PAUSE_ID}.log"
 DOCKER = f"var/lib/docker/containers/{ID}/config.v2.json"
+OUTSIDE = {"var/lib/docker/config.v2.json": '{"Name": "/engine"}', DOCKER: "{}"}  # what an id of ".." would lead to
 STORAGE = "var/lib/containers/storage/overlay-containers"
 STORED, VOLATILE = f"{STORAGE}/containers.json", f"{STORAGE}/volatile-containers.json"
 TRANSIENT = "run/containers/storage/vfs-containers/containers.json"
@@ -146,7 +148,7 @@ def test_storage_that_is_no_list_is_an_error() -> None:
         ({TRANSIENT: stored("db")}, container("libpod"), (CONTAINER, "db")),
         ({STORED: stored("db")}, container("docker"), None),
         ({STORED: stored("db", id_=PAUSE_ID)}, container("libpod"), None),
-        ({}, Membership(kind=CONTAINER, engine="docker", container_id=".."), None),
+        (OUTSIDE, Membership(kind=CONTAINER, container_id=".."), None),
     ],
 )  # fmt: skip
 def test_the_best_name_that_is_known_is_found(
@@ -164,13 +166,20 @@ def test_a_name_that_comes_later_is_found(tmp_path: Path) -> None:
     assert names.find(pod(), 1.0) == (POD, "shop/web-0/nginx")
 
 
-def test_a_directory_is_listed_again_when_it_changed_and_after_a_while(tmp_path: Path) -> None:
-    other = f"var/log/containers/web-1_shop_nginx-{PAUSE_ID}.log"
+def test_a_directory_is_listed_again_when_it_changed(tmp_path: Path) -> None:
+    names = HostNames(write_tree(tmp_path, {LOGS: ""}))
+    assert names.find(pod(PAUSE_ID), 0.0) is None
+    write_tree(tmp_path, {OTHER_LOG: ""})
+    os.utime(tmp_path / "var/log/containers", (1, 1))
+    assert names.find(pod(PAUSE_ID), 1.0) == (POD, "shop/web-1/nginx")
+
+
+def test_a_directory_is_listed_again_after_a_while(tmp_path: Path) -> None:
     names = HostNames(write_tree(tmp_path, {LOGS: ""}))
     logs = tmp_path / "var/log/containers"
     assert names.find(pod(), 0.0) is not None
     before = logs.stat()
-    write_tree(tmp_path, {other: ""})
+    write_tree(tmp_path, {OTHER_LOG: ""})
     os.utime(logs, ns=(before.st_atime_ns, before.st_mtime_ns))  # as if both had happened within one tick of its clock
     if logs.stat().st_size == before.st_size:
         assert names.find(pod(PAUSE_ID), 299.0) is None

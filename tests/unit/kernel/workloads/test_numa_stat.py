@@ -110,6 +110,7 @@ def test_the_mount_that_accounts_memory_is_found_on_captured_machines(machine: s
     assert parse_mountinfo(text, "mountinfo") == expected
 
 
+V1_LINE = b"37 26 0:3 / /m rw - cgroup cgroup rw,memory\n"
 OWN = b"35 26 0:33 /docker/a /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n"
 LINE = b"36 26 0:33 %s %s rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 
@@ -120,6 +121,7 @@ LINE = b"36 26 0:33 %s %s rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n
         (b"", None),
         (b"22 1 0:2 / /proc rw - proc proc rw\n", None),
         (LINE % (b"/", rb"/mnt/with\040space"), CgroupMount(version=2, root="/", point="/mnt/with space")),
+        (LINE % (b"/", b"/u") + V1_LINE, CgroupMount(version=1, root="/", point="/m")),
         # a container that was given the whole hierarchy beside its own part
         (OWN + LINE % (b"/", b"/host"), CgroupMount(version=2, root="/", point="/host")),
         (OWN + LINE % (b"/../..", b"/host"), CgroupMount(version=2, root="/../..", point="/host")),

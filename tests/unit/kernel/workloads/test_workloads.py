@@ -74,6 +74,14 @@ def test_a_process_that_becomes_something_else_is_judged_again(tmp_path: Path, c
     assert (changed.kind is WorkloadKind.GROUP) == ("pid" in change)
 
 
+def test_a_new_configuration_judges_everyone_again(tmp_path: Path) -> None:
+    workloads = Workloads(FakeClock(), groups=SHOP, root=tmp_path)
+    php = make_process(comm="php", cgroup="/")
+    assert workloads.of(php) == Workload(kind=WorkloadKind.GROUP, name="shop")
+    workloads.use(compile_groups([WorkloadConfig(name="web", match=(RuleConfig(comm="php"),))]))
+    assert workloads.of(php) == Workload(kind=WorkloadKind.GROUP, name="web")
+
+
 def test_the_judgement_of_processes_is_bounded(tmp_path: Path) -> None:
     workloads = Workloads(FakeClock(), groups=SHOP, root=tmp_path)
     for pid in range(17_000):
