@@ -104,6 +104,7 @@ class LiveKernel:
     def close(self) -> None:
         """Give descriptors and threads back; the kernel cannot be used any more."""
         self._reads.close()
+        self._surveyor.close()
         self._files.close()
 
     def topology(self) -> Topology:

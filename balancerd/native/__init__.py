@@ -2,15 +2,16 @@
 
 Stateless functions over the caller's buffers; the only code that ever holds one address per page. C sources lie beside
 this file: cdef.h is the whole interface, placement.c counts, migrate.c, submit.c and account.c move, whole.c moves a
-whole process, evict.c gives memory back, idle.c tells what moving nothing costs, survey.c reads procfs.
-backend.py builds them. After editing C, the editable installation is rebuilt by
+whole process, evict.c gives memory back, idle.c tells what moving nothing costs; survey.c goes over all processes,
+threads.c over the threads of one, procfs.c reads for both. backend.py builds them. After editing C, the editable
+installation is rebuilt by
 
     pip install --no-build-isolation --no-deps -e .
 
 Must not know the model, policies, or when anything should move.
 """
 
-from balancerd.native.binding import PAGE_BYTES, RangeArray, placement, survey, threads
+from balancerd.native.binding import PAGE_BYTES, RangeArray, placement
 from balancerd.native.moving import HUGE_BYTES, evict, idle_call, migrate, migrate_process
 from balancerd.native.records import (
     Counts,
@@ -22,9 +23,10 @@ from balancerd.native.records import (
     ProcessSurvey,
     RangePlacement,
     Run,
-    ThreadRow,
+    SurveyRules,
     ThreadSurvey,
 )
+from balancerd.native.surveying import NodeOfCpu, ProcessSeats, ThreadSeats, survey, threads
 
 __all__ = [
     "HUGE_BYTES",
@@ -33,13 +35,16 @@ __all__ = [
     "Cursor",
     "Eviction",
     "Migration",
+    "NodeOfCpu",
     "Placement",
     "ProcessRow",
+    "ProcessSeats",
     "ProcessSurvey",
     "RangeArray",
     "RangePlacement",
     "Run",
-    "ThreadRow",
+    "SurveyRules",
+    "ThreadSeats",
     "ThreadSurvey",
     "evict",
     "idle_call",

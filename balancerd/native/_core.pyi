@@ -8,6 +8,8 @@ class _Ffi(Protocol):
     def unpack(self, cdata: Any, length: int) -> list[int]: ...
     def buffer(self, cdata: Any) -> Any: ...
     def string(self, cdata: Any) -> bytes: ...
+    def memmove(self, dest: Any, source: Any, n: int) -> None: ...
+    def sizeof(self, cdata: Any) -> int: ...
 
 class _Lib(Protocol):
     BAL_PAGE_BYTES: int
@@ -33,8 +35,31 @@ class _Lib(Protocol):
         self, pid: int, pidfd: int, ranges: Any, n_ranges: int, args: Any, cursor: Any, ret: Any, /
     ) -> int: ...
     def bal_idle_call(self, ret: Any, /) -> int: ...
-    def bal_survey(self, proc_fd: int, min_rss_pages: int, rows: Any, capacity: int, ret: Any, /) -> int: ...
-    def bal_threads(self, proc_fd: int, pid: int, rows: Any, capacity: int, ret: Any, /) -> int: ...
+    def bal_survey(
+        self,
+        proc_fd: int,
+        args: Any,
+        seats: Any,
+        n_seats: int,
+        capacity: int,
+        told: Any,
+        dropped: Any,
+        ret: Any,
+        /,
+    ) -> int: ...
+    def bal_close_seats(self, seats: Any, n_seats: int, /) -> int: ...
+    def bal_threads(
+        self,
+        proc_fd: int,
+        pid: int,
+        args: Any,
+        seats: Any,
+        n_seats: int,
+        capacity: int,
+        run_ticks: Any,
+        ret: Any,
+        /,
+    ) -> int: ...
 
 ffi: _Ffi
 lib: _Lib

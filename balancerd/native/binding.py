@@ -1,4 +1,4 @@
-"""Typed Python functions over the C functions of cdef.h that look at processes; those that move pages are in moving.py.
+"""Typed Python functions over the C functions of cdef.h that say where pages are; see moving.py and surveying.py, too.
 
 Owns the crossing: packs arguments, raises OSError for -errno, unpacks results into records. Any, the type of C data,
 stops here. Must not know policies, the model, or procfs beyond a descriptor of its root. Every call releases the GIL.
@@ -9,15 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from balancerd.native._core import ffi, lib
-from balancerd.native.records import (
-    Counts,
-    Placement,
-    ProcessRow,
-    ProcessSurvey,
-    RangePlacement,
-    ThreadRow,
-    ThreadSurvey,
-)
+from balancerd.native.records import Counts, Placement, RangePlacement
 
 PAGE_BYTES = 4096
 
@@ -70,71 +62,6 @@ def placement(pid: int, ranges: RangeArray, *, n_nodes: int, samples: int = 0, p
         calls=ret.calls,
         duration_seconds=ret.seconds,
         longest_call_seconds=ret.longest_call_seconds,
-    )
-
-
-def survey(proc_fd: int, *, min_rss_pages: int, capacity: int = 1024) -> ProcessSurvey:
-    """Read PID/stat of every process below proc_fd, a descriptor (O_PATH will do) of the root of a procfs.
-
-    Kernel threads and processes with fewer than min_rss_pages resident are counted and have no row; 0 gives rows for
-    all. capacity is the first guess at the number of rows. Raises OSError when the root cannot be listed.
-    """
-    ret = ffi.new("struct bal_survey *")
-    while True:
-        rows = ffi.new("struct bal_process[]", capacity)
-        check(lib.bal_survey(proc_fd, min_rss_pages, rows, capacity, ret), None)
-        if ret.needed <= capacity:
-            break
-        capacity = ret.needed + ret.needed // 8  # some room for those that start in between
-    return ProcessSurvey(
-        rows=tuple(
-            ProcessRow(
-                pid=row.pid,
-                ppid=row.ppid,
-                start_ticks=row.start_ticks,
-                cpu_ticks=row.cpu_ticks,
-                rss_pages=row.rss_pages,
-                minor_faults=row.minor_faults,
-                major_faults=row.major_faults,
-                n_threads=row.n_threads,
-                last_cpu=row.last_cpu,
-                flags=row.flags,
-                state=row.state.decode("ascii", "backslashreplace"),
-                comm=ffi.string(row.comm).decode("utf-8", "backslashreplace"),
-            )
-            for row in rows[0 : ret.n_rows]
-        ),
-        processes=ret.processes,
-        kernel_threads=ret.kernel_threads,
-        vanished=ret.vanished,
-        unreadable=ret.unreadable,
-        duration_seconds=ret.seconds,
-    )
-
-
-def threads(proc_fd: int, pid: int, *, capacity: int = 64) -> ThreadSurvey:
-    """Read task/TID/stat of every thread of a process; parameters as for survey(). Raises OSError ESRCH: it is gone."""
-    ret = ffi.new("struct bal_survey *")
-    while True:
-        rows = ffi.new("struct bal_thread[]", capacity)
-        check(lib.bal_threads(proc_fd, pid, rows, capacity, ret), pid)
-        if ret.needed <= capacity:
-            break
-        capacity = ret.needed + ret.needed // 8
-    return ThreadSurvey(
-        rows=tuple(
-            ThreadRow(
-                tid=row.tid,
-                start_ticks=row.start_ticks,
-                cpu_ticks=row.cpu_ticks,
-                last_cpu=row.last_cpu,
-                state=row.state.decode("ascii", "backslashreplace"),
-            )
-            for row in rows[0 : ret.n_rows]
-        ),
-        vanished=ret.vanished,
-        unreadable=ret.unreadable,
-        duration_seconds=ret.seconds,
     )
 
 

@@ -156,45 +156,115 @@ int bal_evict(int pid, int pidfd, const struct bal_range *ranges, size_t n_range
 /* Seconds that a call costs which moves no page: the part of each call that the target does not feel. */
 int bal_idle_call(double *ret);
 
-struct bal_process {
+/*
+ * What is remembered of one process between passes. The caller keeps an array of these, which a pass keeps in order of
+ * pid; it must not be changed in between. A fresh array needs no preparation.
+ */
+struct bal_seat {
 	uint64_t start_ticks; /* after boot; with pid, the identity of a process */
 	uint64_t cpu_ticks;   /* utime + stime */
+	uint64_t run_ticks;   /* cpu_ticks less those of the reading before */
+	uint64_t faults;      /* minor and major ones */
 	uint64_t rss_pages;
-	uint64_t minor_faults;
-	uint64_t major_faults;
+	uint64_t read_ticks;   /* boot_ticks of the last reading, */
+	uint64_t before_ticks; /* and of the one before */
+	double read_at;	       /* now_seconds of the last reading; negative: never tried */
+	double cpu_cores;      /* between the last two readings */
+	double faults_per_second;
+	double told_cores; /* as they were when the process was last told */
+	double told_faults_per_second;
+	uint64_t told_rss_pages;
+	uint64_t told_age_ticks;
 	int32_t pid;
-	int32_t ppid;
+	int32_t fd; /* of its stat, kept open; or -1 */
 	int32_t n_threads;
 	int32_t last_cpu;
-	uint32_t flags; /* PF_* of include/linux/sched.h */
-	char state;
+	uint32_t flags;	   /* PF_* of include/linux/sched.h */
+	int32_t readings;  /* 0: its stat was never understood; 1; 2 or more: there are rates */
+	int32_t is_told;   /* the caller knows it as a large process, */
+	int32_t told_loud; /* and as a loud one */
+	int32_t is_loud;   /* large and busy at its last reading */
+	int32_t changed;   /* its name or number of threads, since it was told */
 	char comm[BAL_COMM + 1];
 };
 
+struct bal_survey_args {
+	double now_seconds;
+	uint64_t boot_ticks; /* since boot, on the clock of start_ticks */
+	double ticks_per_second;
+	uint64_t min_rss_pages; /* large: so many and more */
+	double min_cpu_cores;	/* busy: so many and more */
+	double idle_seconds;	/* how often to read large processes that are not busy, */
+	double small_seconds;	/* small ones, and those that could not be read, */
+	double kernel_seconds;	/* kernel threads */
+	uint64_t max_kept;	/* the most descriptors kept open */
+	int32_t busy_is_large;	/* small processes that are busy count as large */
+};
+
 struct bal_survey {
-	uint64_t n_rows;	 /* rows written */
-	uint64_t needed;	 /* rows that would have been written, had there been room */
-	uint64_t processes;	 /* read and understood */
+	uint64_t n_seats;	 /* in use */
+	uint64_t needed;	 /* seats; more than the capacity: nothing was done */
+	uint64_t n_told;
+	uint64_t n_dropped;
+	uint64_t processes;	 /* read at least once and understood, now or earlier */
 	uint64_t kernel_threads; /* of these */
+	uint64_t read;		 /* in this pass */
+	uint64_t kept;		 /* descriptors that are open */
 	uint64_t vanished;	 /* gone between the listing and the reading: normal */
 	uint64_t unreadable;	 /* any other error, or text that is not a stat line */
 	double seconds;
 };
 
 /*
- * Read PID/stat of every process below proc_fd, a directory (O_PATH will do) that is or looks like /proc. Processes
- * with fewer resident pages than min_rss_pages are counted but not written, nor are kernel threads unless
- * min_rss_pages is 0. Errors: those of openat(2) and getdents64(2).
+ * One pass over the processes below proc_fd, a directory (O_PATH will do) that is or looks like /proc. All are listed;
+ * PID/stat is read of those that are due: new ones and loud ones (large and busy) in each pass, large ones of which no
+ * rates are known yet, and the others each in its turn, so that no pass reads all of them. `told` gets the seats of
+ * large processes that are new, loud, or not as they were told: another name or number of threads, no longer loud, RSS
+ * by more than 1/64, 0.01 cores, faults by a quarter and 10 a second, or twice as old. `dropped` gets the pids of told
+ * processes that are gone or no longer large; one of them may be told anew. All three arrays have `capacity` elements,
+ * of which n_seats seats are in use. Errors: those of openat(2) and getdents64(2), ENOMEM (4 bytes a process).
  */
-int bal_survey(int proc_fd, uint64_t min_rss_pages, struct bal_process *rows, size_t capacity, struct bal_survey *ret);
+int bal_survey(int proc_fd, const struct bal_survey_args *args, struct bal_seat *seats, size_t n_seats, size_t capacity,
+	       uint32_t *told, int32_t *dropped, struct bal_survey *ret);
 
-struct bal_thread {
+/* Close the descriptors that the seats keep. */
+int bal_close_seats(struct bal_seat *seats, size_t n_seats);
+
+/* What is remembered of one thread; kept in order of tid. */
+struct bal_thread_seat {
 	uint64_t start_ticks;
 	uint64_t cpu_ticks;
 	int32_t tid;
-	int32_t last_cpu;
-	char state;
+	int32_t is_read; /* 0: listed, but never read so far */
+	int32_t idle;	 /* readings in a row at which it had not run */
+	int32_t in_pass; /* tried in this pass */
 };
 
-/* The same for PID/task/TID/stat, every thread of one process. Errors: ESRCH when the process is gone. */
-int bal_threads(int proc_fd, int pid, struct bal_thread *rows, size_t capacity, struct bal_survey *ret);
+struct bal_thread_args {
+	uint64_t since_ticks;	     /* what started then or later counts whole when it is first read */
+	uint64_t expected_ticks;     /* what the whole process ran; once as much is found, idle threads are mostly left out */
+	uint32_t shares;	     /* read one of so many shares of the threads, */
+	uint32_t turn;		     /* each in its turn: the number of the pass */
+	const int32_t *node_of_cpu;  /* -1: none */
+	uint32_t n_cpus;
+	uint32_t n_nodes; /* one more than the highest node of node_of_cpu */
+};
+
+struct bal_thread_survey {
+	uint64_t n_seats; /* threads listed */
+	uint64_t needed;  /* seats; more than the capacity: nothing was done */
+	uint64_t read;
+	uint64_t vanished;
+	uint64_t unreadable;
+	double seconds;
+};
+
+/*
+ * Read task/TID/stat of a share of the threads of one process, and add to run_ticks (n_nodes) what each ran since it
+ * was last read, by the node of the CPU on which it ran last. Of a thread that is read for the first time nothing is
+ * known, unless it started at since_ticks or later. Those that ran lately, and new ones, are read first. When they
+ * explain nine tenths of expected_ticks, only an eighth of the others is read, else all. Threads that are not read, and
+ * those of other shares, keep their seat: what they run is found later. Errors: ESRCH when the process is gone, ENOMEM.
+ */
+int bal_threads(int proc_fd, int pid, const struct bal_thread_args *args, struct bal_thread_seat *seats, size_t n_seats,
+		size_t capacity, uint64_t *run_ticks, struct bal_thread_survey *ret);

@@ -6,6 +6,7 @@ Counts by errno or node are tuples of (errno or node, pages) without zeros.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Counts = tuple[tuple[int, int], ...]
 
@@ -143,55 +144,76 @@ class Eviction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessRow:
-    """One process, from proc_pid_stat(5). start_ticks (after boot) makes pid unique; cpu_ticks is utime + stime."""
+class SurveyRules:
+    """Which processes a survey tells and how often it reads each.
+
+    Large ones have at least min_rss_pages resident; with busy_is_large, busy ones count as large whatever they have.
+    Loud ones are large and run on at least min_cpu_cores. New and loud processes are read in each pass, the others once
+    in so many seconds: large ones that idle, small ones, kernel threads. At most max_kept descriptors stay open.
+    """
+
+    min_rss_pages: int
+    min_cpu_cores: float
+    ticks_per_second: int
+    idle_seconds: float = 4.0
+    small_seconds: float = 10.0
+    kernel_seconds: float = 60.0
+    max_kept: int = 0
+    busy_is_large: bool = False
+
+
+class ProcessRow(NamedTuple):
+    """One large process as it was last read, from proc_pid_stat(5). A NamedTuple, since it lives for a moment only.
+
+    start_ticks (after boot) makes pid unique; cpu_ticks is utime + stime. run_ticks, cpu_cores and faults_per_second
+    are between its last two readings, the first of which was at before_ticks after boot; None when it was read once.
+    """
 
     pid: int
-    ppid: int
     start_ticks: int
+    comm: str
+    is_loud: bool
+    cpu_cores: float | None
+    faults_per_second: float | None
+    run_ticks: int | None
+    before_ticks: int | None
     cpu_ticks: int
     rss_pages: int
-    minor_faults: int
-    major_faults: int
     n_threads: int
     last_cpu: int
-    flags: int
-    state: str
-    comm: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadRow:
-    """One thread, from /proc/PID/task/TID/stat."""
-
-    tid: int
-    start_ticks: int
-    cpu_ticks: int
-    last_cpu: int
-    state: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSurvey:
-    """All processes that matter, and how many were only counted.
+    """What one pass over all processes found out.
 
-    processes counts every stat line understood, kernel_threads those of them that are the kernel's; vanished ones
-    ended between the listing and the reading; unreadable ones gave another error or no stat line.
+    rows are the large processes that are new, loud, or not as they were told. dropped are pids told earlier whose
+    process is gone or not large any more; a row may tell one of them anew. processes counts those whose stat was
+    understood, now or earlier, kernel_threads those of them that are the kernel's, read those read in this pass;
+    vanished ones ended between the listing and the reading; unreadable ones gave another error or no stat line.
     """
 
     rows: tuple[ProcessRow, ...]
+    dropped: tuple[int, ...]
     processes: int
     kernel_threads: int
+    read: int
     vanished: int
     unreadable: int
+    kept_descriptors: int
     duration_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadSurvey:
-    """All threads of one process; vanished and unreadable as in ProcessSurvey."""
+    """What the threads of one process ran since they were last read, in ticks by node.
 
-    rows: tuple[ThreadRow, ...]
+    listed counts its threads, read those read in this pass; vanished and unreadable as in ProcessSurvey.
+    """
+
+    run_ticks: Counts
+    listed: int
+    read: int
     vanished: int
     unreadable: int
     duration_seconds: float

@@ -1,225 +1,298 @@
 // SPDX-License-Identifier: MIT
 /*
- * Every process, and every thread of one, by one pass over a procfs: getdents64, openat, read, parse. Knows the format
- * of a stat line (proc_pid_stat(5)); which processes matter is the caller's affair.
+ * One pass over all processes: list them, read those that are due, say who changed. What is remembered between passes
+ * lies in the caller's seats. Which sizes and periods matter is the caller's affair, too.
  */
-#define _GNU_SOURCE /* memrchr */
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core.h"
+#include "procfs.h"
 
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
-#define STAT_BYTES 2048	      /* 52 numbers of at most 20 digits, and a name */
-#define LAST_FIELD 39
 
-/* Fields of a stat line, as proc_pid_stat(5) numbers them. */
-enum { PPID = 4, FLAGS = 9, MINFLT = 10, MAJFLT = 12, UTIME = 14, STIME = 15, NUM_THREADS = 20, STARTTIME = 22, RSS = 24,
-       PROCESSOR = 39 };
+/* How far a quiet process may be from what was told of it. */
+#define RSS_SHARE 64
+#define CORES 0.01
+#define FAULTS_PER_SECOND 10.0
+#define FAULTS_RATIO 0.25
 
-struct stat_line {
-	uint64_t field[LAST_FIELD + 1]; /* negative numbers wrap; none of those we use is */
-	char state;
-	char comm[BAL_COMM + 1];
-};
-
-struct dirent64 {
-	uint64_t d_ino;
-	int64_t d_off;
-	unsigned short d_reclen;
-	unsigned char d_type;
-	char d_name[];
-};
-
-/* What to do with one stat line; returns nothing, since no line can stop the pass. */
 struct pass {
-	void (*take)(struct pass *pass, int id, const struct stat_line *line);
-	void *rows;
-	size_t capacity;
-	uint64_t min_rss_pages;
+	int proc_fd;
+	const struct bal_survey_args *args;
+	uint32_t *told;
+	int32_t *dropped;
 	struct bal_survey *ret;
 };
 
-/* The name may hold anything, also ") R 1": it ends at the last parenthesis of the line. */
-static int parse(char *text, size_t length, struct stat_line *ret)
+static int is_busy(const struct bal_seat *seat, const struct bal_survey_args *args)
 {
-	char *open, *shut, *at;
-	size_t n;
+	return seat->readings > 1 && seat->cpu_cores >= args->min_cpu_cores;
+}
 
-	text[length] = '\0';
-	open = memchr(text, '(', length);
-	shut = memrchr(text, ')', length);
-	if (!open || !shut || shut < open || text + length - shut < 4)
-		return -EBADMSG;
-	n = (size_t)(shut - open - 1);
-	if (n > BAL_COMM)
-		n = BAL_COMM;
-	memcpy(ret->comm, open + 1, n);
-	ret->comm[n] = '\0';
-	ret->state = shut[2];
-	at = shut + 3;
-	for (int i = 4; i <= LAST_FIELD; i++) {
-		uint64_t value = 0;
-		int negative;
+static int is_large(const struct bal_seat *seat, const struct bal_survey_args *args)
+{
+	if (!seat->readings || seat->flags & PF_KTHREAD)
+		return 0;
+	return seat->rss_pages >= args->min_rss_pages || (args->busy_is_large && is_busy(seat, args));
+}
 
-		if (*at++ != ' ')
-			return -EBADMSG;
-		negative = *at == '-';
-		at += negative;
-		if (*at < '0' || *at > '9')
-			return -EBADMSG;
-		for (; *at >= '0' && *at <= '9'; at++)
-			value = value * 10 + (uint64_t)(*at - '0');
-		ret->field[i] = negative ? 0 - value : value;
+/*
+ * Whether a turn of this process came since it was last read. Each has its own phase of the period: Fibonacci hashing,
+ * which spreads successive pids evenly.
+ */
+static int had_turn(const struct bal_seat *seat, double period_seconds, double now_seconds)
+{
+	double phase = (double)((uint32_t)seat->pid * UINT32_C(2654435769)) / 4294967296.0;
+
+	if (period_seconds <= 0)
+		return 1;
+	return (int64_t)(now_seconds / period_seconds + phase) != (int64_t)(seat->read_at / period_seconds + phase);
+}
+
+static int is_due(const struct bal_seat *seat, const struct bal_survey_args *args)
+{
+	double now = args->now_seconds;
+
+	if (seat->read_at < 0)
+		return 1;
+	if (now <= seat->read_at)
+		return 0;
+	if (!seat->readings)
+		return had_turn(seat, args->small_seconds, now);
+	if (seat->flags & PF_KTHREAD)
+		return had_turn(seat, args->kernel_seconds, now);
+	if (seat->rss_pages < args->min_rss_pages && !args->busy_is_large)
+		return had_turn(seat, args->small_seconds, now);
+	return seat->readings < 2 || is_busy(seat, args) || had_turn(seat, args->idle_seconds, now);
+}
+
+static void drop_fd(struct bal_seat *seat, struct pass *pass)
+{
+	if (seat->fd < 0)
+		return;
+	close(seat->fd);
+	seat->fd = -1;
+	pass->ret->kept--;
+}
+
+static void drop(struct bal_seat *seat, struct pass *pass)
+{
+	if (seat->is_told)
+		pass->dropped[pass->ret->n_dropped++] = seat->pid;
+	seat->is_told = 0;
+}
+
+/* A kept descriptor belongs to one process for ever: ESRCH says that it is gone, but its pid may have a new owner. */
+static int read_line(struct bal_seat *seat, struct pass *pass, struct bal_stat *ret)
+{
+	int fd;
+
+	if (seat->fd >= 0) {
+		int rc = bal_read_stat(seat->fd, ret);
+
+		if (rc != -ESRCH)
+			return rc;
+		drop_fd(seat, pass);
+	}
+	fd = bal_open_stat(pass->proc_fd, seat->pid);
+	if (fd < 0)
+		return fd;
+	seat->fd = fd;
+	pass->ret->kept++;
+	return bal_read_stat(fd, ret);
+}
+
+static void take(struct bal_seat *seat, const struct bal_stat *line, struct pass *pass)
+{
+	const struct bal_survey_args *args = pass->args;
+	uint64_t cpu_ticks = line->field[UTIME] + line->field[STIME];
+	uint64_t faults = line->field[MINFLT] + line->field[MAJFLT];
+	int32_t n_threads = (int32_t)line->field[NUM_THREADS];
+
+	if (seat->readings && seat->start_ticks != line->field[STARTTIME]) {
+		drop(seat, pass);
+		seat->readings = 0;
+	}
+	if (seat->readings) {
+		double elapsed = args->now_seconds - seat->read_at;
+
+		seat->run_ticks = cpu_ticks > seat->cpu_ticks ? cpu_ticks - seat->cpu_ticks : 0;
+		seat->cpu_cores = (double)seat->run_ticks / args->ticks_per_second / elapsed;
+		seat->faults_per_second = faults > seat->faults ? (double)(faults - seat->faults) / elapsed : 0;
+		seat->before_ticks = seat->read_ticks;
+		seat->changed |= seat->readings == 1 || seat->n_threads != n_threads || strcmp(seat->comm, line->comm);
+	}
+	seat->readings += seat->readings < 2;
+	seat->start_ticks = line->field[STARTTIME];
+	seat->cpu_ticks = cpu_ticks;
+	seat->faults = faults;
+	seat->rss_pages = line->field[RSS];
+	seat->read_ticks = args->boot_ticks;
+	seat->read_at = args->now_seconds;
+	seat->n_threads = n_threads;
+	seat->last_cpu = (int32_t)line->field[PROCESSOR];
+	seat->flags = (uint32_t)line->field[FLAGS];
+	memcpy(seat->comm, line->comm, sizeof(seat->comm));
+	pass->ret->read++;
+}
+
+/* Loud processes may have all descriptors, the other large ones half of them. */
+static void keep_or_close(struct bal_seat *seat, struct pass *pass)
+{
+	uint64_t most = seat->is_loud ? pass->args->max_kept : pass->args->max_kept / 2;
+
+	if (!is_large(seat, pass->args) || seat->readings < 2 || pass->ret->kept > most)
+		drop_fd(seat, pass);
+}
+
+/* 0, or -ESRCH when there is no such process any more. */
+static int read_seat(struct bal_seat *seat, struct pass *pass)
+{
+	struct bal_stat line;
+	int rc = read_line(seat, pass, &line);
+
+	if (rc == -ENOENT || rc == -ESRCH) {
+		pass->ret->vanished++;
+		return -ESRCH;
+	}
+	if (!rc) {
+		take(seat, &line, pass);
+	} else {
+		drop_fd(seat, pass);
+		if (!seat->readings)
+			seat->read_at = pass->args->now_seconds; /* one that was understood before is due again at once */
+		else
+			pass->ret->unreadable++;
 	}
 	return 0;
 }
 
-static int read_stat(int dir_fd, const char *name, struct stat_line *ret)
+static uint64_t age_ticks(const struct bal_seat *seat, const struct bal_survey_args *args)
 {
-	char path[32], text[STAT_BYTES];
-	ssize_t got;
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/stat", name);
-	fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	got = read(fd, text, sizeof(text) - 1);
-	if (got < 0)
-		got = -errno;
-	close(fd);
-	if (got < 0)
-		return (int)got;
-	return got ? parse(text, (size_t)got, ret) : -ESRCH;
+	return args->boot_ticks > seat->start_ticks ? args->boot_ticks - seat->start_ticks : 0;
 }
 
-/* The number that a directory of a process is named by, or -1. */
-static int parse_id(const char *name)
+static int differs(const struct bal_seat *seat, const struct bal_survey_args *args)
 {
-	int64_t id = 0;
-	int i;
+	uint64_t rss = seat->rss_pages, told = seat->told_rss_pages;
+	double faults = fabs(seat->faults_per_second - seat->told_faults_per_second);
 
-	for (i = 0; name[i] >= '0' && name[i] <= '9' && i < 10; i++)
-		id = id * 10 + (name[i] - '0');
-	return i && name[i] == '\0' && id > 0 && id <= INT_MAX ? (int)id : -1;
+	return seat->changed || seat->is_loud || seat->told_loud ||
+	       (rss > told ? rss - told : told - rss) > told / RSS_SHARE ||
+	       fabs(seat->cpu_cores - seat->told_cores) >= CORES ||
+	       faults > FAULTS_PER_SECOND + FAULTS_RATIO * seat->told_faults_per_second ||
+	       age_ticks(seat, args) >= 2 * seat->told_age_ticks + (uint64_t)args->ticks_per_second;
 }
 
-static int read_all(int dir_fd, struct pass *pass)
+static void tell(struct bal_seat *seat, size_t at, struct pass *pass)
 {
-	char entries[32768] __attribute__((aligned(8)));
-	struct bal_survey *ret = pass->ret;
-	double began = bal_now_seconds();
-	long got;
+	const struct bal_survey_args *args = pass->args;
 
-	while ((got = syscall(SYS_getdents64, dir_fd, entries, sizeof(entries))) > 0) {
-		for (long at = 0; at < got;) {
-			const struct dirent64 *entry = (const void *)(entries + at);
-			int rc, id = parse_id(entry->d_name);
-			struct stat_line line;
+	if (!is_large(seat, args)) {
+		drop(seat, pass);
+		return;
+	}
+	if (seat->is_told && !differs(seat, args))
+		return;
+	seat->is_told = 1;
+	seat->changed = 0;
+	seat->told_loud = seat->is_loud;
+	seat->told_rss_pages = seat->rss_pages;
+	seat->told_cores = seat->cpu_cores;
+	seat->told_faults_per_second = seat->faults_per_second;
+	seat->told_age_ticks = age_ticks(seat, args);
+	pass->told[pass->ret->n_told++] = (uint32_t)at;
+}
 
-			at += entry->d_reclen;
-			if (id < 0)
-				continue;
-			rc = read_stat(dir_fd, entry->d_name, &line);
-			if (rc == -ENOENT || rc == -ESRCH) {
-				ret->vanished++;
-			} else if (rc) {
-				ret->unreadable++;
-			} else {
-				ret->processes++;
-				pass->take(pass, id, &line);
-			}
+/* One seat for each process that is listed: those of others are given up, and new ones are made. */
+static void merge(struct bal_seat *seats, size_t n_seats, const struct bal_ids *ids, struct pass *pass)
+{
+	size_t kept = 0, at = 0, to = ids->n;
+
+	for (size_t i = 0; i < n_seats; i++) {
+		while (at < ids->n && ids->id[at] < seats[i].pid)
+			at++;
+		pass->ret->kept += seats[i].fd >= 0;
+		if (at == ids->n || ids->id[at] != seats[i].pid) {
+			drop_fd(&seats[i], pass);
+			drop(&seats[i], pass);
+		} else {
+			if (kept != i)
+				seats[kept] = seats[i];
+			kept++;
 		}
 	}
-	ret->seconds = bal_now_seconds() - began;
-	return got < 0 ? -errno : 0;
+	while (kept != to) {
+		to--;
+		if (kept && seats[kept - 1].pid == ids->id[to])
+			seats[to] = seats[--kept];
+		else
+			seats[to] = (struct bal_seat){ .pid = ids->id[to], .fd = -1, .read_at = -1 };
+	}
+	pass->ret->n_seats = ids->n;
 }
 
-static void take_process(struct pass *pass, int id, const struct stat_line *line)
-{
-	int kernel_thread = (line->field[FLAGS] & PF_KTHREAD) != 0;
-	struct bal_survey *ret = pass->ret;
-	struct bal_process *row;
-
-	ret->kernel_threads += (uint64_t)kernel_thread;
-	if (pass->min_rss_pages && (kernel_thread || line->field[RSS] < pass->min_rss_pages))
-		return;
-	if (ret->needed++ >= pass->capacity)
-		return;
-	row = (struct bal_process *)pass->rows + ret->n_rows++;
-	*row = (struct bal_process){
-		.pid = id,
-		.ppid = (int32_t)line->field[PPID],
-		.start_ticks = line->field[STARTTIME],
-		.cpu_ticks = line->field[UTIME] + line->field[STIME],
-		.rss_pages = line->field[RSS],
-		.minor_faults = line->field[MINFLT],
-		.major_faults = line->field[MAJFLT],
-		.n_threads = (int32_t)line->field[NUM_THREADS],
-		.last_cpu = (int32_t)line->field[PROCESSOR],
-		.flags = (uint32_t)line->field[FLAGS],
-		.state = line->state,
-	};
-	memcpy(row->comm, line->comm, sizeof(row->comm));
-}
-
-static void take_thread(struct pass *pass, int id, const struct stat_line *line)
+static void visit(struct bal_seat *seats, struct pass *pass)
 {
 	struct bal_survey *ret = pass->ret;
-	struct bal_thread *row;
+	size_t n = 0;
 
-	if (ret->needed++ >= pass->capacity)
-		return;
-	row = (struct bal_thread *)pass->rows + ret->n_rows++;
-	*row = (struct bal_thread){
-		.tid = id,
-		.start_ticks = line->field[STARTTIME],
-		.cpu_ticks = line->field[UTIME] + line->field[STIME],
-		.last_cpu = (int32_t)line->field[PROCESSOR],
-		.state = line->state,
-	};
+	for (size_t i = 0; i < ret->n_seats; i++) {
+		struct bal_seat *seat = &seats[n];
+
+		if (n != i)
+			*seat = seats[i];
+		if (is_due(seat, pass->args) && read_seat(seat, pass)) {
+			drop(seat, pass);
+			continue;
+		}
+		seat->is_loud = is_large(seat, pass->args) && is_busy(seat, pass->args);
+		keep_or_close(seat, pass);
+		tell(seat, n, pass);
+		ret->processes += seat->readings > 0;
+		ret->unreadable += !seat->readings;
+		ret->kernel_threads += seat->readings && seat->flags & PF_KTHREAD;
+		n++;
+	}
+	ret->n_seats = n;
 }
 
-/* A descriptor of our own: its position is at the start, and it may be read though proc_fd is O_PATH. */
-static int read_directory(int proc_fd, const char *path, struct pass *pass)
+int bal_survey(int proc_fd, const struct bal_survey_args *args, struct bal_seat *seats, size_t n_seats, size_t capacity,
+	       uint32_t *told, int32_t *dropped, struct bal_survey *ret)
 {
-	int rc, fd = openat(proc_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct pass pass = { .proc_fd = proc_fd, .args = args, .told = told, .dropped = dropped, .ret = ret };
+	double began = bal_now_seconds();
+	struct bal_ids ids;
+	int rc, fd;
 
+	memset(ret, 0, sizeof(*ret));
+	ret->n_seats = n_seats;
+	fd = bal_open_directory(proc_fd, ".");
 	if (fd < 0)
-		return -errno;
-	rc = read_all(fd, pass);
+		return fd;
+	rc = bal_list_ids(fd, &ids);
 	close(fd);
+	if (!rc) {
+		ret->needed = ids.n;
+		if (ids.n <= capacity) {
+			merge(seats, n_seats, &ids, &pass);
+			visit(seats, &pass);
+		}
+	}
+	free(ids.id);
+	ret->seconds = bal_now_seconds() - began;
 	return rc;
 }
 
-int bal_survey(int proc_fd, uint64_t min_rss_pages, struct bal_process *rows, size_t capacity, struct bal_survey *ret)
+int bal_close_seats(struct bal_seat *seats, size_t n_seats)
 {
-	struct pass pass = {
-		.take = take_process,
-		.rows = rows,
-		.capacity = capacity,
-		.min_rss_pages = min_rss_pages,
-		.ret = ret,
-	};
-
-	memset(ret, 0, sizeof(*ret));
-	return read_directory(proc_fd, ".", &pass);
-}
-
-int bal_threads(int proc_fd, int pid, struct bal_thread *rows, size_t capacity, struct bal_survey *ret)
-{
-	struct pass pass = { .take = take_thread, .rows = rows, .capacity = capacity, .ret = ret };
-	char path[32];
-	int rc;
-
-	memset(ret, 0, sizeof(*ret));
-	snprintf(path, sizeof(path), "%d/task", pid);
-	rc = read_directory(proc_fd, path, &pass);
-	return rc == -ENOENT ? -ESRCH : rc;
+	for (size_t i = 0; i < n_seats; i++) {
+		if (seats[i].fd >= 0)
+			close(seats[i].fd);
+		seats[i].fd = -1;
+	}
+	return 0;
 }

@@ -1,4 +1,4 @@
-"""The small files of one process: /proc/PID/{status,cgroup,stat}. Owns their spelling; remembers nothing."""
+"""The small files of one process: /proc/PID/{status,cgroup,stat,cmdline}. Owns their spelling; remembers nothing."""
 
 from dataclasses import dataclass
 
@@ -95,6 +95,11 @@ def parse_cgroup(text: bytes, path: str) -> str:
             memory = where
     known = [where for where in (unified, cpuset, memory) if where]
     return next((where for where in known if where != "/"), "/")
+
+
+def parse_cmdline(text: bytes) -> str:
+    """Parse /proc/PID/cmdline (proc_pid_cmdline(5)): arguments between spaces; "" for a zombie or a kernel thread."""
+    return text.rstrip(b"\0").replace(b"\0", b" ").decode("utf-8", "backslashreplace")
 
 
 def parse_stat(text: bytes, path: str) -> Stat:

@@ -174,8 +174,10 @@ policies:
 """
     assert list_errors(text, "migrate.watermark=1", "log.levle=info") == [
         "2:16: error: a duration needs a unit: write 2s",
-        "4:3: error: unknown key 'treshold' (known: min_rss, min_cpu, min_age, scan_budget, read_timeout, include, "
-        "exclude)",
+        (
+            "4:3: error: unknown key 'treshold' "
+            "(known: min_rss, min_cpu, min_age, scan_budget, read_timeout, include, exclude)"
+        ),
         '5:12: error: 007 is octal to YAML 1.1 and decimal to YAML 1.2: write 7, or "007" for a text',
         "6:1: error: duplicate key 'mode': it is set at line 1, column 1, keep one",
         "7:11: error: unknown key 'stall_traget' (did you mean 'stall_target'?)",

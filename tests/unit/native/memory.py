@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+
+from balancerd.kernel.processes.status import parse_stat
 
 T = TypeVar("T")
 
@@ -82,6 +84,16 @@ def without_privileges(function: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     return results[0]
+
+
+def kernel_thread() -> int:
+    """The pid of one; the test is skipped where none is visible from this PID namespace."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            stat = parse_stat(path.read_bytes(), str(path))
+            if stat.kernel_thread:
+                return stat.pid
+    pytest.skip("no kernel thread is visible from this PID namespace")
 
 
 def own_node() -> int:

@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 
-from balancerd.native import Cursor, Migration, RangeArray, migrate, survey
-from tests.unit.native.memory import PAGE, address_of, child, map_pages, needs_root, own_node, touch, without_privileges
+from balancerd.native import Cursor, Migration, RangeArray, migrate
+from tests.unit.native.memory import (
+    PAGE,
+    address_of,
+    child,
+    kernel_thread,
+    map_pages,
+    needs_root,
+    own_node,
+    touch,
+    without_privileges,
+)
 
 NODE = own_node()
 NO_SUCH_NODE = 999
-PF_KTHREAD = 0x00200000
 MIB = 1 << 20
 
 
@@ -106,13 +115,7 @@ def test_a_process_that_is_gone_ends_with_esrch_at_the_same_place() -> None:
 
 
 def test_a_kernel_thread_ends_with_einval() -> None:
-    proc_fd = os.open("/proc", os.O_PATH)
-    rows = survey(proc_fd, min_rss_pages=0).rows
-    os.close(proc_fd)
-    kernel_threads = [row.pid for row in rows if row.flags & PF_KTHREAD]
-    if not kernel_threads:
-        pytest.skip("no kernel thread is visible from this PID namespace")
-    step = one_step(kernel_threads[0], RangeArray([(0x10000, 0x20000, PAGE)]))
+    step = one_step(kernel_thread(), RangeArray([(0x10000, 0x20000, PAGE)]))
     assert (step.error, step.looked_pages) == (errno.EINVAL, 0)
 
 

@@ -5,11 +5,10 @@ import os
 
 import pytest
 
-from balancerd.native import migrate_process, survey
-from tests.unit.native.memory import child, needs_root, own_node, without_privileges
+from balancerd.native import migrate_process
+from tests.unit.native.memory import child, kernel_thread, needs_root, own_node, without_privileges
 
 NODE = own_node()
-PF_KTHREAD = 0x00200000
 
 
 def errno_of(pid: int, sources: list[int], targets: list[int]) -> int | None:
@@ -47,10 +46,4 @@ def test_a_pid_that_names_no_single_process_is_einval(pid: int) -> None:
 
 
 def test_a_kernel_thread_is_einval() -> None:
-    proc_fd = os.open("/proc", os.O_PATH)
-    rows = survey(proc_fd, min_rss_pages=0).rows
-    os.close(proc_fd)
-    kernel_threads = [row.pid for row in rows if row.flags & PF_KTHREAD]
-    if not kernel_threads:
-        pytest.skip("no kernel thread is visible from this PID namespace")
-    assert errno_of(kernel_threads[0], [NODE], [NODE]) == errno.EINVAL
+    assert errno_of(kernel_thread(), [NODE], [NODE]) == errno.EINVAL

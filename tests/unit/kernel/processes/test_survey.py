@@ -1,5 +1,7 @@
 import os
+import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,11 @@ from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.survey import Surveyor
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.sample import ProcessSample, Survey
-from balancerd.native.records import ProcessSurvey, ThreadSurvey
+from balancerd.native import NodeOfCpu, ProcessSeats, ProcessSurvey, SurveyRules, ThreadSeats, ThreadSurvey
 from balancerd.ports import SurveyScope
 from tests.unit.fakes import FakeClock, make_memory, make_topology
 from tests.unit.kernel.children import child
-from tests.unit.kernel.trees import proc_tree, stat_line
+from tests.unit.kernel.trees import proc_tree, stat_line, write_tree
 
 SCOPE = SurveyScope(min_rss_bytes=40 * 4096, min_cpu_cores=0.5)
 BOOTTIME = 1_000_000.0
@@ -30,9 +32,23 @@ class Machine:
         self.clock = FakeClock()
         self.files = ProcessFiles(str(root))
         self.core = Core()
+        self.annotated: list[ProcessSample] = []
         self.surveyor = Surveyor(
-            self.core, self.files, self.clock, lambda: BOOTTIME + self.clock.now(), ticks_per_second=HZ
+            self.core,
+            self.files,
+            self.clock,
+            lambda: BOOTTIME + self.clock.now(),
+            ticks_per_second=HZ,
+            annotate=self.annotate,
         )
+
+    def annotate(self, process: ProcessSample) -> ProcessSample:
+        self.annotated.append(process)
+        return replace(process, opt_out="asked")
+
+    def close(self) -> None:
+        self.surveyor.close()
+        self.files.close()
 
     def ticks(self, seconds_ago: float = 0.0) -> int:
         return round((BOOTTIME + self.clock.now() - seconds_ago) * HZ)
@@ -46,6 +62,7 @@ class Machine:
         rss_pages: int = 100,
         flags: int = 0,
         thread_starts: Mapping[int, int] | None = None,
+        comm: str = "work er",
     ) -> None:
         """Write a process whose threads have run so many ticks each, thread n on CPU n modulo 4."""
         starts = thread_starts or {}
@@ -53,7 +70,7 @@ class Machine:
         files = {
             "stat": stat_line(
                 pid,
-                "work er",
+                comm,
                 start_ticks=start_ticks,
                 cpu_ticks=(total, 0),
                 rss_pages=rss_pages,
@@ -79,20 +96,32 @@ class Core:
     def __init__(self) -> None:
         self.vanishing: set[int] = set()
 
-    def survey(self, proc_fd: int, *, min_rss_pages: int) -> ProcessSurvey:
-        return native.survey(proc_fd, min_rss_pages=min_rss_pages)
+    def survey(
+        self, proc_fd: int, seats: ProcessSeats, rules: SurveyRules, *, now_seconds: float, boot_ticks: int
+    ) -> ProcessSurvey:
+        return native.survey(proc_fd, seats, rules, now_seconds=now_seconds, boot_ticks=boot_ticks)
 
-    def threads(self, proc_fd: int, pid: int) -> ThreadSurvey:
+    def threads(
+        self,
+        proc_fd: int,
+        pid: int,
+        seats: ThreadSeats,
+        nodes: NodeOfCpu,
+        *,
+        expected_ticks: int,
+        turn: int = 0,
+        shares: int = 1,
+    ) -> ThreadSurvey:
         if pid in self.vanishing:
             raise ProcessLookupError
-        return native.threads(proc_fd, pid)
+        return native.threads(proc_fd, pid, seats, nodes, expected_ticks=expected_ticks, turn=turn, shares=shares)
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     made = Machine(tmp_path)
     yield made
-    made.files.close()
+    made.close()
 
 
 def ran(process: ProcessSample) -> dict[NodeId, float]:
@@ -154,22 +183,24 @@ def test_a_thread_counts_what_it_ran_since_the_survey_before_and_a_new_one_count
 
 def test_a_tid_that_another_thread_had_before_starts_from_nothing(machine: Machine) -> None:
     surveys = []
-    for at, run, start in ((0, {7: 0, 8: 0}, 6000), (2, {7: 200, 8: 50}, 6000), (4, {7: 400, 8: 20}, 7000)):
+    for at, run, start in ((0, {7: 0, 8: 0}, 6000), (2, {7: 200, 8: 50}, 6000), (4, {7: 400, 8: 20}, None)):
         machine.clock.time = 1000.0 + at
-        machine.write(7, run=run, thread_starts={8: start})
+        machine.write(7, run=run, thread_starts={8: start or machine.ticks(seconds_ago=1)})
         surveys.append(machine.survey())
     assert ran(only(surveys[-1])) == {3: pytest.approx(2.0), 0: pytest.approx(0.2)}
 
 
 def test_threads_that_were_not_read_a_survey_ago_are_known_only_when_they_are_new(machine: Machine) -> None:
-    machine.write(7, run={7: 0})
+    machine.write(7, run={7: 0, 9: 0})
     machine.survey()
     machine.clock.time += 2
-    machine.write(7, run={7: 1})
+    machine.write(7, run={7: 1, 9: 0})
     assert only(machine.survey()).run_seconds is None
-    machine.clock.time += 2
-    machine.write(7, run={7: 100, 8: 100}, thread_starts={8: machine.ticks(seconds_ago=1)})
-    assert ran(only(machine.survey())) == {0: pytest.approx(1.0)}
+    machine.clock.time += 4
+    machine.write(7, run={7: 200, 9: 1, 8: 100}, thread_starts={8: machine.ticks(seconds_ago=3)})
+    process = only(machine.survey())
+    assert process.cpu_cores == pytest.approx(0.75)
+    assert ran(process) == {0: pytest.approx(1.0)}
 
 
 def test_another_process_with_the_same_pid_is_seen_for_the_first_time(machine: Machine) -> None:
@@ -268,7 +299,7 @@ def test_a_look_between_surveys_disturbs_neither_and_tells_the_last_busy_cores(m
 def test_a_real_child_that_spins_is_seen_with_the_cpu_it_runs_on() -> None:
     clock = FakeClock()
     files = ProcessFiles()
-    surveyor = Surveyor(native, files, clock, lambda: 1e9)
+    surveyor = Surveyor(native, files, clock, lambda: 1e9, kept_descriptors=20)
     scope = SurveyScope(min_rss_bytes=1 << 20, min_cpu_cores=0.0)
     survey = Survey(taken_at=0, interval_seconds=None, topology=TOPOLOGY, memory={}, processes=())
     with child(
@@ -288,6 +319,7 @@ def test_a_real_child_that_spins_is_seen_with_the_cpu_it_runs_on() -> None:
     assert found.run_seconds is not None
     assert sum(found.run_seconds.values()) == pytest.approx(0, abs=0.05)
     assert {process.id.pid for process in survey.processes} >= {os.getpid()}
+    surveyor.close()
     files.close()
 
 
@@ -311,3 +343,77 @@ def test_a_thread_that_is_alone_had_all_that_its_process_had(machine: Machine) -
     machine.clock.time += 2.0
     machine.write(7, run={7: 1000 + 3 * HZ // 2})
     assert ran(only(machine.survey())) == {3: 1.5}
+
+
+def test_a_process_that_is_as_it_was_is_told_by_the_same_object(machine: Machine) -> None:
+    for pid in (7, 8):
+        machine.write(pid, run={pid: 0})
+    machine.survey()
+    machine.clock.time += 2
+    before = machine.survey().processes
+    for read in (False, True):
+        machine.clock.time += 4 if read else 0.001
+        survey = machine.survey()
+        assert survey.read_processes == (2 if read else 0)
+        assert all(a is b for a, b in zip(survey.processes, before, strict=True))
+    machine.clock.time += 4
+    machine.write(8, run={8: 400})
+    first, second = machine.survey().processes
+    assert first is before[0]
+    assert second.cpu_cores == pytest.approx(1.0)
+
+
+def test_faults_are_told_by_the_second_and_what_cannot_be_read_is_counted(machine: Machine) -> None:
+    machine.write(7, run={7: 0})
+    write_tree(machine.root, {"8/stat": "garbage"})
+    machine.survey()
+    text = (machine.root / "7/stat").read_text()
+    (machine.root / "7/stat").write_text(text.replace(" 2009 0 0 ", " 2100 0 9 "))
+    machine.clock.time += 2
+    survey = machine.survey()
+    assert only(survey).faults_per_second == pytest.approx(50)
+    assert (survey.unreadable_processes, survey.read_processes) == (1, 1)
+
+
+def test_only_busy_processes_are_annotated_when_all_else_is_known(machine: Machine) -> None:
+    surveys = []
+    for ticks in (0, 200):
+        machine.clock.time += 2
+        machine.write(7, run={7: ticks})
+        machine.write(8, run={8: 0})
+        surveys.append(machine.survey())
+    (annotated,) = machine.annotated
+    assert (annotated.id.pid, annotated.cgroup, ran(annotated)) == (7, "/a.slice", {3: 2.0})
+    assert [process.opt_out for process in surveys[-1].processes] == ["asked", None]
+
+
+def test_program_and_command_line_are_read_on_request_once_until_the_name_changes(machine: Machine) -> None:
+    scope = SurveyScope(min_rss_bytes=40 * 4096, min_cpu_cores=0.5, read_exe=True, read_cmdline=True)
+    told = []
+    for second, comm in enumerate(("java", "java", "java", "other"), 1):
+        machine.clock.time += 1
+        machine.write(7, run={7: 100 * second}, comm=comm)
+        (machine.root / "7/exe").unlink(missing_ok=True)
+        (machine.root / "7/exe").symlink_to(f"/opt/{second} (deleted)")
+        (machine.root / "7/cmdline").write_bytes(b"/opt/%d\0-x\0" % second)
+        told.append(only(machine.survey(scope)))
+    assert [process.exe for process in told] == [None, "/opt/2", "/opt/2", "/opt/4"]
+    assert [process.cmdline for process in told] == [None, "/opt/2 -x", "/opt/2 -x", "/opt/4 -x"]
+    machine.clock.time += 1
+    machine.write(7, run={7: 1000}, comm="other")
+    process = only(machine.survey())
+    assert (process.exe, process.cmdline) == (None, None)
+
+
+def test_the_dead_leave_nothing_behind(machine: Machine) -> None:
+    for second in range(3):
+        machine.clock.time += 1
+        machine.write(7, run={7: 100 * second, 8: 0})
+        machine.survey()
+    assert 7 in machine.surveyor._threads._known
+    shutil.rmtree(machine.root / "7")
+    machine.clock.time += 1
+    survey = machine.survey()
+    assert (survey.processes, survey.vanished_processes) == ((), 0)
+    assert machine.surveyor._threads._known == {}
+    assert machine.surveyor._details._status._answers == {}
