@@ -1,10 +1,10 @@
 """The native core: where pages are, moving them, and reading all of /proc, in C.
 
 Stateless functions over the caller's buffers; the only code that ever holds one address per page. C sources lie beside
-this file: cdef.h is the whole interface, placement.c counts, migrate.c, submit.c and account.c move, whole.c moves a
-whole process, evict.c gives memory back, idle.c tells what moving nothing costs; survey.c goes over all processes,
-threads.c over the threads of one, procfs.c reads for both. backend.py builds them. After editing C, the editable
-installation is rebuilt by
+this file: cdef.h is the whole interface, maps.c reads mappings, sample.c asks for pages by chance, numa_maps.c and
+placement.c count, migrate.c, submit.c and account.c move, whole.c moves a whole process, evict.c gives memory back,
+idle.c tells what moving nothing costs; survey.c goes over all processes, threads.c over the threads of one, procfs.c
+reads for both. backend.py builds them. After editing C, the editable installation is rebuilt by
 
     pip install --no-build-isolation --no-deps -e .
 
@@ -12,10 +12,13 @@ Must not know the model, policies, or when anything should move.
 """
 
 from balancerd.native.binding import PAGE_BYTES, RangeArray, placement
+from balancerd.native.looking import MalformedTextError, VmaTable, count_numa_maps, parse_maps, sample
 from balancerd.native.moving import HUGE_BYTES, evict, idle_call, migrate, migrate_process
 from balancerd.native.records import (
+    VMA_KINDS,
     Counts,
     Cursor,
+    Device,
     Eviction,
     Migration,
     Placement,
@@ -23,17 +26,24 @@ from balancerd.native.records import (
     ProcessSurvey,
     RangePlacement,
     Run,
+    Stratum,
     SurveyRules,
+    Tally,
     ThreadSurvey,
+    VmaRow,
+    VmaTally,
 )
 from balancerd.native.surveying import NodeOfCpu, ProcessSeats, ThreadSeats, survey, threads
 
 __all__ = [
     "HUGE_BYTES",
     "PAGE_BYTES",
+    "VMA_KINDS",
     "Counts",
     "Cursor",
+    "Device",
     "Eviction",
+    "MalformedTextError",
     "Migration",
     "NodeOfCpu",
     "Placement",
@@ -43,14 +53,22 @@ __all__ = [
     "RangeArray",
     "RangePlacement",
     "Run",
+    "Stratum",
     "SurveyRules",
+    "Tally",
     "ThreadSeats",
     "ThreadSurvey",
+    "VmaRow",
+    "VmaTable",
+    "VmaTally",
+    "count_numa_maps",
     "evict",
     "idle_call",
     "migrate",
     "migrate_process",
+    "parse_maps",
     "placement",
+    "sample",
     "survey",
     "threads",
 ]

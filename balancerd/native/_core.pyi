@@ -16,6 +16,11 @@ class _Lib(Protocol):
     BAL_NODES: int
     BAL_ERRNOS: int
     BAL_CALL_TIMES: int
+    BAL_SHARED: int
+    BAL_EXECUTABLE: int
+    BAL_PROGRAM: int
+    BAL_STRATA: int
+    BAL_NO_STRATUM: int
 
     def bal_placement(
         self,
@@ -26,6 +31,45 @@ class _Lib(Protocol):
         phase: float,
         n_nodes: int,
         per_range: Any,
+        ret: Any,
+        /,
+    ) -> int: ...
+    def bal_parse_maps(
+        self,
+        text: bytes,
+        length: int,
+        devices: Any,
+        n_devices: int,
+        huge_bytes: int,
+        vmas: Any,
+        capacity: int,
+        ret: Any,
+        /,
+    ) -> int: ...
+    def bal_sample(
+        self,
+        pid: int,
+        vmas: Any,
+        n_vmas: int,
+        maps: Any,
+        strata: int,
+        questions: int,
+        seed: int,
+        n_nodes: int,
+        rows: Any,
+        row_capacity: int,
+        ret: Any,
+        /,
+    ) -> int: ...
+    def bal_count_numa_maps(
+        self,
+        text: bytes,
+        length: int,
+        vmas: Any,
+        n_vmas: int,
+        n_nodes: int,
+        rows: Any,
+        row_capacity: int,
         ret: Any,
         /,
     ) -> int: ...

@@ -38,6 +38,90 @@ struct bal_placement {
 int bal_placement(int pid, const struct bal_range *ranges, size_t n_ranges, uint64_t samples, double phase,
 		  uint32_t n_nodes, uint64_t *per_range, struct bal_placement *ret);
 
+/* What a mapping holds; as VmaKind in model/sample.py. */
+#define BAL_ANON 0
+#define BAL_HEAP 1
+#define BAL_STACK 2
+#define BAL_FILE 3
+#define BAL_SHMEM 4
+#define BAL_HUGETLB 5
+#define BAL_SPECIAL 6
+
+#define BAL_SHARED 1
+#define BAL_EXECUTABLE 2
+#define BAL_PROGRAM 4 /* a file of which some mapping is executable */
+
+#define BAL_STRATA 16
+#define BAL_HUGETLB_STRATUM 8 /* the first of those for hugetlb pages */
+#define BAL_NO_STRATUM 255
+
+struct bal_vma {
+	uint64_t start;
+	uint64_t end;
+	uint64_t inode;
+	uint32_t device; /* major << 20 | minor */
+	uint32_t name_at; /* of the text */
+	uint32_t name_bytes;
+	uint8_t kind;
+	uint8_t flags;
+	uint8_t stratum; /* BAL_NO_STRATUM: nothing is asked of it */
+};
+
+/* A device whose mappings hold no ordinary files: a mount of tmpfs or hugetlbfs. */
+struct bal_device {
+	uint32_t device;
+	uint32_t kind;
+	uint64_t page_bytes; /* of hugetlbfs; 0: not known */
+};
+
+struct bal_maps {
+	uint64_t n_vmas;
+	uint64_t error_line; /* the first that is not a mapping, from 1; 0: none */
+	uint64_t pages[BAL_STRATA];	 /* base pages of each stratum */
+	uint64_t unit_bytes[BAL_STRATA]; /* what one question is about there: a base page or a hugetlb page */
+};
+
+/*
+ * Parse the text of /proc/PID/maps into the mappings that have any permission, ascending. Mappings of base pages share a
+ * stratum when their numbers of pages have about as many digits: stratum = bit length / 6. Those of hugetlb pages have
+ * strata of their own, by page size: that of their device, or else huge_bytes; 0 asks them like base pages. capacity must
+ * be the number of lines. Errors: EBADMSG (see error_line), EINVAL (argument, or text beyond 4 GiB), ENOMEM, ENOSPC.
+ */
+int bal_parse_maps(const char *text, size_t length, const struct bal_device *devices, size_t n_devices,
+		   uint64_t huge_bytes, struct bal_vma *vmas, size_t capacity, struct bal_maps *ret);
+
+struct bal_tally {
+	uint64_t asked;	  /* units asked for */
+	uint64_t present; /* of these on a node below n_nodes */
+	uint64_t units;	  /* all of the strata */
+	uint64_t n_rows;
+	uint64_t on_node[BAL_NODES];
+	/* Of the pairs: in so many just one page is on the node; and of these, in so many the other page is on no node. */
+	uint64_t differ[BAL_NODES];
+	uint64_t alone[BAL_NODES];
+	uint64_t calls;
+	double seconds;
+};
+
+/*
+ * Ask move_pages(2) where units (pages, or hugetlb pages) of the mappings are whose stratum has its bit in `strata`, which
+ * must be of one unit. Units are numbered through all these mappings, from one chosen by chance on, and cut into `questions`
+ * / 2 cells of as many units each, give or take one; two units of each cell, chosen by chance, are asked for. An odd number
+ * of questions is one less; as many as there are units ask for every one. `seed` makes the chance. rows (n_nodes + 3
+ * columns: index of the mapping, units on node 0..n_nodes-1, absent, others) gets one row for each mapping asked about,
+ * but that asked first may have another at the end. Errors: EINVAL, ESRCH, EPERM, ENOSPC (rows).
+ */
+int bal_sample(int pid, const struct bal_vma *vmas, size_t n_vmas, const struct bal_maps *maps, uint32_t strata,
+	       uint64_t questions, uint64_t seed, uint32_t n_nodes, uint64_t *rows, size_t row_capacity,
+	       struct bal_tally *ret);
+
+/*
+ * Count the base pages of each mapping by node from the text of /proc/PID/numa_maps. rows are as for bal_sample(), one for
+ * each mapping that holds any page, absent and others 0; asked and units are 0. Errors: EBADMSG, EINVAL, ENOSPC.
+ */
+int bal_count_numa_maps(const char *text, size_t length, const struct bal_vma *vmas, size_t n_vmas, uint32_t n_nodes,
+			uint64_t *rows, size_t row_capacity, struct bal_tally *ret);
+
 struct bal_cursor {
 	uint64_t range;	  /* index into the ranges; n_ranges when all is done */
 	uint64_t address; /* next page to look at; anything below the range's start means the start */

@@ -39,6 +39,77 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device whose mappings hold no ordinary files: `device` is major << 20 | minor, `kind` one of VMA_KINDS.
+
+    page_bytes is the page size of a hugetlbfs; 0: not known.
+    """
+
+    device: int
+    kind: int
+    page_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmaRow:
+    """One mapping, [start, end). `kind` is an index into VMA_KINDS.
+
+    `is_program` tells that some mapping of its file is executable. Nothing is asked of a mapping without a stratum: its
+    pages are the kernel's, or a driver's.
+    """
+
+    start: int
+    end: int
+    kind: int
+    is_shared: bool
+    is_executable: bool
+    is_program: bool
+    name: str
+    stratum: int | None
+
+
+VMA_KINDS = ("anon", "heap", "stack", "file", "shmem", "hugetlb", "special")
+"""What a mapping may hold, in the order of the constants in cdef.h."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stratum:
+    """Mappings of about the same size, `units` units in all. A unit is a base page or a hugetlb page."""
+
+    index: int
+    units: int
+    unit_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmaTally:
+    """Units of one mapping by where they are: `on_node[n]`, absent, and all others (the zero page, errors)."""
+
+    vma: int
+    on_node: tuple[int, ...]
+    absent: int
+    other: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Where `asked_units` of `units` are. Of pairs asked near each other, differing_pairs[n] have one on node n.
+
+    In lone_pairs[n] of these, the other one is on no node. All are 0 when every unit was asked for. A mapping has one
+    row, but the first may have another at the end.
+    """
+
+    asked_units: int
+    present_units: int
+    units: int
+    on_node: tuple[int, ...]
+    differing_pairs: tuple[int, ...]
+    lone_pairs: tuple[int, ...]
+    rows: tuple[VmaTally, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
     """Where the next step of a migration begins; Cursor() is the start of the first range.
 
