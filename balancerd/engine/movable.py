@@ -10,11 +10,10 @@ from balancerd.model.sample import PlacementSample, VmaKind, VmaPlacement, bytes
 
 def movable(placement: PlacementSample) -> tuple[VmaPlacement, ...]:
     """Return the mappings of a sample that a migration may be about, in the sample's order."""
-    programs = {p.vma.name for p in placement.vmas if p.vma.kind is VmaKind.FILE and p.vma.executable}
     return tuple(
         p
         for p in placement.vmas
-        if p.vma.kind is not VmaKind.SPECIAL and not (p.vma.kind is VmaKind.FILE and p.vma.name in programs)
+        if p.vma.kind is not VmaKind.SPECIAL and not (p.vma.kind is VmaKind.FILE and p.vma.program)
     )
 
 

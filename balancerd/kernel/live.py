@@ -22,7 +22,7 @@ from balancerd.kernel.moving.verify import Verifier
 from balancerd.kernel.moving.whole import WHOLE_SAMPLES, WholeCore, WholeMover
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
-from balancerd.kernel.placement.reader import PlacementReader
+from balancerd.kernel.placement.reader import PlacementReader, SampleCore
 from balancerd.kernel.processes.opt_out import OptOuts
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.survey import SurveyCore, Surveyor
@@ -48,7 +48,7 @@ _NUMA_MAPS_SECONDS_PER_BYTE = 150e-9 / PAGE_BYTES
 """What reading numa_maps may take beyond the time-out: three times what it takes where nobody is in its way."""
 
 
-class Core(SurveyCore, MigrateCore, EvictCore, WholeCore, Protocol):
+class Core(SurveyCore, SampleCore, MigrateCore, EvictCore, WholeCore, Protocol):
     """Everything that the kernel room asks of balancerd.native."""
 
 
@@ -210,6 +210,7 @@ class LiveKernel:
                     n_nodes=n_nodes,
                     rss_bytes=request.rss_bytes,
                     read_mempolicies=request.read_mempolicies,
+                    home=request.home,
                 ),
                 extra_seconds=request.rss_bytes * _NUMA_MAPS_SECONDS_PER_BYTE if request.read_mempolicies else 0.0,
             )

@@ -152,6 +152,15 @@ def bytes_by_node(vmas: Iterable[VmaPlacement]) -> dict[NodeId, int]:
     return {node: round(pages * PAGE_BYTES) for node, pages in sorted(total.items()) if pages > 0}
 
 
+def bytes_by_kind(vmas: Iterable[VmaPlacement]) -> dict[VmaKind, dict[NodeId, int]]:
+    """Return the estimated bytes of some mappings by what they hold and by node, without kinds that hold nothing."""
+    by_kind: dict[VmaKind, list[VmaPlacement]] = {}
+    for placed in vmas:
+        by_kind.setdefault(placed.vma.kind, []).append(placed)
+    totals = {kind: bytes_by_node(by_kind[kind]) for kind in VmaKind if kind in by_kind}
+    return {kind: nodes for kind, nodes in totals.items() if nodes}
+
+
 class PlacementMethod(enum.StrEnum):
     """How a placement was found out."""
 
@@ -192,6 +201,11 @@ class PlacementSample:
     def bytes_by_node(self) -> dict[NodeId, int]:
         """Estimated bytes on each node that holds any."""
         return bytes_by_node(self.vmas)
+
+    @property
+    def bytes_by_kind(self) -> dict[VmaKind, dict[NodeId, int]]:
+        """Estimated bytes of each kind of mapping on each node that holds any."""
+        return bytes_by_kind(self.vmas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,113 +1,76 @@
-"""The mappings of one process from /proc/PID/maps. Owns how a line tells what a mapping holds.
+"""The mappings of one process from /proc/PID/maps, and the mounts that tell what their files are.
 
-Sources: proc_pid_maps(5); show_map_vma() in fs/proc/task_mmu.c; shmem_kernel_file_setup() callers in
-mm/shmem.c, mm/memfd.c and fs/hugetlbfs/inode.c for the names of files that no directory holds.
+The line format and what a name means are known in native/maps.c, since a process may have tens of thousands of lines.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
+from balancerd import native
 from balancerd.kernel.errors import ParseError
 from balancerd.model.sample import Vma, VmaKind
+from balancerd.native.records import VMA_KINDS, Device, VmaRow
 
-_FILESYSTEM_KINDS = {
-    b"tmpfs": VmaKind.SHMEM,
-    b"devtmpfs": VmaKind.SHMEM,
-    b"hugetlbfs": VmaKind.HUGETLB,
-}
+HUGE_PAGE_BYTES = 2 << 20
+"""The smallest hugetlb page of x86-64. Asking a larger page once for each of these costs time and is still right."""
+
+_KINDS = tuple(VmaKind(word) for word in VMA_KINDS)
+_FILESYSTEM_KINDS = {b"tmpfs": VmaKind.SHMEM, b"devtmpfs": VmaKind.SHMEM, b"hugetlbfs": VmaKind.HUGETLB}
+_UNITS = {b"K": 1 << 10, b"M": 1 << 20, b"G": 1 << 30}
 
 
-def parse_mountinfo(text: bytes, path: str) -> dict[bytes, VmaKind]:
-    """Parse /proc/PID/mountinfo into the kind of the mappings of each device that holds no ordinary files.
+def parse_mountinfo(text: bytes, path: str) -> tuple[Device, ...]:
+    """Parse /proc/PID/mountinfo into the devices that hold no ordinary files. Raises ParseError.
 
-    Keys are "major:minor" as maps writes them, two hexadecimal digits at least.
+    The page size of a hugetlbfs is its option pagesize=, see hugetlbfs_show_options() in fs/hugetlbfs/inode.c.
     """
-    kinds: dict[bytes, VmaKind] = {}
+    devices: dict[int, Device] = {}
     for number, line in enumerate(text.split(b"\n"), 1):
         if not line:
             continue
         before, dash, after = line.partition(b" - ")
         try:
-            kind = _FILESYSTEM_KINDS.get(after.split()[0])
+            words = after.split()
+            kind = _FILESYSTEM_KINDS.get(words[0])
             if not dash or kind is None:
                 continue
             major, minor = before.split()[2].split(b":")
-            kinds[b"%02x:%02x" % (int(major), int(minor))] = kind
+            device = int(major) << 20 | int(minor)
+            devices[device] = Device(
+                device=device, kind=_KINDS.index(kind), page_bytes=_page_bytes(words[-1]) if len(words) > 2 else 0
+            )
         except (IndexError, ValueError) as error:
             raise ParseError(path, number, line, "not a mount") from error
-    return kinds
+    return tuple(devices.values())
 
 
-def parse_maps(text: bytes, path: str, device_kinds: Mapping[bytes, VmaKind]) -> tuple[Vma, ...]:
-    r"""Parse every mapping that can be read, written or executed, in ascending order.
+def parse_maps(text: bytes, path: str, devices: Sequence[Device]) -> native.VmaTable:
+    """Parse every mapping that can be read, written or executed, in ascending order.
 
     Mappings without any permission are left out: they are reservations, and hold pages only where a program took
-    the permission away afterwards. Names stay as the kernel writes them, newlines as "\012", with " (deleted)".
-    `device_kinds` comes from `parse_mountinfo`. Raises ParseError.
+    the permission away afterwards. `devices` comes from `parse_mountinfo`. Raises ParseError.
     """
-    vmas: list[Vma] = []
-    known: dict[tuple[bytes, bytes, bytes], tuple[VmaKind, str]] = {}
-    for number, line in enumerate(text.split(b"\n"), 1):
-        if not line:
-            continue
-        words = line.split(None, 5)  # the name keeps its spaces: "start-end perms offset device inode   name"
-        try:
-            low, high = words[0].split(b"-")
-            start, end = int(low, 16), int(high, 16)
-            permissions, device, inode = words[1], words[3], words[4]
-        except (ValueError, IndexError) as error:
-            raise ParseError(path, number, line, "not a mapping") from error
-        if len(permissions) != 4 or start >= end:
-            raise ParseError(path, number, line, "not a mapping")
-        if permissions.startswith(b"---"):
-            continue
-        raw_name = words[5] if len(words) == 6 else b""
-        key = (raw_name, device, inode)
-        if key not in known:
-            known[key] = (
-                _kind(raw_name, device, inode, device_kinds),
-                raw_name.decode("utf-8", "backslashreplace"),
-            )
-        kind, name = known[key]
-        vmas.append(
-            Vma(
-                start=start,
-                end=end,
-                kind=kind,
-                shared=permissions[3:] == b"s",
-                executable=permissions[2:3] == b"x",
-                name=name,
-            )
-        )
-    return tuple(vmas)
+    try:
+        return native.parse_maps(text, devices, huge_bytes=HUGE_PAGE_BYTES)
+    except native.MalformedTextError as error:
+        line = text.split(b"\n", error.line_number)[error.line_number - 1]
+        raise ParseError(path, error.line_number, line, "not a mapping") from error
 
 
-def _kind(name: bytes, device: bytes, inode: bytes, device_kinds: Mapping[bytes, VmaKind]) -> VmaKind:
-    """Tell what a mapping holds from its name, and from the device when the name does not say."""
-    if not name:
-        return VmaKind.ANON if inode == b"0" else VmaKind.FILE
-    if name.startswith(b"["):
-        return _kind_in_brackets(name)
-    if not name.startswith(b"/"):
-        return VmaKind.SPECIAL  # "anon_inode:[perf_event]", "socket:[123]": pages of a driver
-    if name.startswith((b"/anon_hugepage", b"/dev/hugepages")):
-        return VmaKind.HUGETLB
-    if name.startswith((b"/SYSV", b"/memfd:", b"/dev/shm/")) or name == b"/dev/zero (deleted)":
-        return VmaKind.SHMEM
-    if name == b"/dev/zero":
-        return VmaKind.ANON  # a private mapping of it is anonymous memory, mmap_zero() in drivers/char/mem.c
-    if name.startswith(b"/dev/"):
-        # a device's own pages, but for hugetlbfs mounted under another name there
-        return device_kinds[device] if device_kinds.get(device) is VmaKind.HUGETLB else VmaKind.SPECIAL
-    return device_kinds.get(device, VmaKind.FILE)
+def to_vma(row: VmaRow) -> Vma:
+    """Return a mapping as the model has it; what only numa_maps tells is not known yet."""
+    return Vma(
+        start=row.start,
+        end=row.end,
+        kind=_KINDS[row.kind],
+        shared=row.is_shared,
+        executable=row.is_executable,
+        program=row.is_program,
+        name=row.name,
+    )
 
 
-def _kind_in_brackets(name: bytes) -> VmaKind:
-    if name == b"[heap]":
-        return VmaKind.HEAP
-    if name.startswith(b"[stack"):
-        return VmaKind.STACK  # also "[stack:TID]" of Linux 3.4 to 4.4
-    if name.startswith(b"[anon_shmem:"):
-        return VmaKind.SHMEM  # shared and named with PR_SET_VMA_ANON_NAME
-    if name.startswith(b"[anon:"):
-        return VmaKind.ANON
-    return VmaKind.SPECIAL  # vdso, vvar, vvar_vclock, vsyscall, uprobes: pages of the kernel
+def _page_bytes(options: bytes) -> int:
+    """Return what pagesize= says, as in "rw,pagesize=1024M"; 0 without."""
+    _, found, rest = options.partition(b"pagesize=")
+    number = rest.partition(b",")[0]
+    return int(number[:-1]) * _UNITS[number[-1:]] if found and number[-1:] in _UNITS else 0

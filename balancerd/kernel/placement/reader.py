@@ -1,37 +1,53 @@
 """Which nodes hold the pages of a process. `estimate(pid)` is the entry point for anybody outside of the daemon.
 
-Reads /proc/PID/maps for the ranges and asks move_pages(2) for some of their pages. Mappings without any permission and
-pages of the kernel or a driver are left out. numa_maps, whose cost grows with the memory of the process, is read only
-on request, for mempolicies and page sizes. Both files take the mmap lock of the process for reading.
+Reads /proc/PID/maps for the mappings and asks move_pages(2) for some of their pages: some tens where it only has to be
+seen that a process is still well placed, about two thousand for a share of each node, and all when they are no more.
+Mappings without any permission and pages of the kernel or a driver are left out. numa_maps, whose cost grows with the
+memory of the process, is read on request, for mempolicies and page sizes, and where it costs less than a sample. Both
+files take the mmap lock of the process for reading.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from balancerd import native
 from balancerd.kernel.clock import MonotonicClock
-from balancerd.kernel.errors import ProcessGoneError
+from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.machine.topology import parse_ids
+from balancerd.kernel.placement.confidence import Part, intervals
+from balancerd.kernel.placement.costs import NumaMapsCosts
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.numa_maps import VmaPolicy, parse_numa_maps
-from balancerd.kernel.placement.sampling import Estimate, estimate_ranges
+from balancerd.kernel.placement.placing import place
+from balancerd.kernel.placement.sampling import Ask, estimate_strata
+from balancerd.kernel.placement.sequential import (
+    dense_group,
+    groups_like,
+    is_worth_a_test,
+    judge_home,
+    plain_intervals,
+)
 from balancerd.kernel.processes.identity import HeldProcess, read_start_ticks
 from balancerd.kernel.processes.status import parse_status
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.sample import PAGE_BYTES, PlacementSample, Vma, VmaKind, VmaPlacement
-from balancerd.native.records import Placement, RangePlacement
+from balancerd.model.interval import Interval
+from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample
+from balancerd.native.records import Placement, Tally
 from balancerd.ports import Clock
 
 WANTED_SAMPLES = 2048
-"""Present pages that give 1 % of error with 95 % confidence, whatever the size of the process."""
+"""Present pages that give about 1 % of error, whatever the size of the process."""
+
+_CHANCES = 1 << 53
+"""How many numbers a random float in [0, 1) can be."""
 
 
 class PlacementCore(Protocol):
-    """The native function that a placement needs; balancerd.native has it."""
+    """The native function that tells where pages are; balancerd.native has it."""
 
     def placement(
         self, pid: int, ranges: native.RangeArray, *, n_nodes: int, samples: int = 0, phase: float = 0.0
@@ -40,18 +56,39 @@ class PlacementCore(Protocol):
         ...
 
 
-class PlacementReader:
-    """Estimates placements, and remembers the mempolicies of those that it was told to read.
+class SampleCore(Protocol):
+    """The native function that a placement needs; balancerd.native has it."""
 
-    `phase` returns numbers in [0, 1): where each sample begins. `n_nodes` is the highest node id + 1.
+    def sample(
+        self, pid: int, table: native.VmaTable, *, n_nodes: int, strata: Iterable[int], questions: int, seed: int
+    ) -> Tally:
+        """Ask for so many pages chosen by chance, or for all. Raises OSError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What was found out of the placement of one process, and how."""
+
+    method: PlacementMethod
+    parts: tuple[Part, ...]
+    queried_pages: int
+    is_exact: bool
+    intervals: Mapping[NodeId, Interval] = field(default_factory=dict)
+
+
+class PlacementReader:
+    """Estimates placements, and remembers of each process its mempolicies, where they were read, and how dense it is.
+
+    `chance` returns numbers in [0, 1) that decide which pages are asked for.
     """
 
     def __init__(
         self,
-        core: PlacementCore,
+        core: SampleCore,
         clock: Clock,
         procfs: str = "/proc",
-        phase: Callable[[], float] = random.random,
+        chance: Callable[[], float] = random.random,
         *,
         samples: int = WANTED_SAMPLES,
         mappings: Mappings | None = None,
@@ -59,21 +96,34 @@ class PlacementReader:
         self._core = core
         self._clock = clock
         self._procfs = procfs
-        self._phase = phase
+        self._chance = chance
         self._samples = samples
         self._policies: dict[ProcessId, tuple[float, dict[int, VmaPolicy]]] = {}
+        self._densities: dict[ProcessId, dict[tuple[int, ...], float]] = {}
+        self._costs = NumaMapsCosts()
         self._mappings = mappings or Mappings(clock, procfs)
 
     def read(
-        self, process: ProcessId, *, n_nodes: int, rss_bytes: int, read_mempolicies: bool = False, exact: bool = False
+        self,
+        process: ProcessId,
+        *,
+        n_nodes: int,
+        rss_bytes: int,
+        read_mempolicies: bool = False,
+        exact: bool = False,
+        home: NodeId | None = None,
     ) -> PlacementSample:
-        """Estimate where the pages of `process` are; `exact` asks for all, at a cost in proportion to what it mapped.
+        """Estimate where the pages of `process` are; `n_nodes` is the highest node id + 1.
 
+        `exact` asks for all pages, at a cost in proportion to what it mapped. `home` asks whether it is well placed
+        there, before anything else. The sample is complete with `exact` or `read_mempolicies`.
         Raises ProcessGoneError, PermissionError, ParseError, and OSError otherwise.
         """
         with HeldProcess(process, self._procfs) as held:
             try:
-                return self._read(process, n_nodes, rss_bytes, read_mempolicies=read_mempolicies, exact=exact)
+                return self._read(
+                    process, n_nodes, rss_bytes, read_mempolicies=read_mempolicies, exact=exact, home=home
+                )
             except (FileNotFoundError, ProcessLookupError) as error:
                 raise ProcessGoneError(f"process {process.pid} exited while it was read") from error
             finally:
@@ -82,60 +132,115 @@ class PlacementReader:
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
         """Drop what is remembered of processes that are not in `alive`."""
-        for process in self._policies.keys() - alive:
-            del self._policies[process]
+        for remembered in (self._policies, self._densities):
+            for process in remembered.keys() - alive:
+                del remembered[process]
+        self._costs.forget_all_but(alive)
 
     def _read(
-        self, process: ProcessId, n_nodes: int, rss_bytes: int, *, read_mempolicies: bool, exact: bool
+        self,
+        process: ProcessId,
+        n_nodes: int,
+        rss_bytes: int,
+        *,
+        read_mempolicies: bool,
+        exact: bool,
+        home: NodeId | None,
     ) -> PlacementSample:
         began = self._clock.now()
-        vmas = [vma for vma in self._mappings.read(process.pid) if vma.kind is not VmaKind.SPECIAL]
+        table = self._mappings.table(process.pid)
+
+        def ask(strata: Sequence[int], questions: int) -> Tally:
+            seed = int(self._chance() * _CHANCES)
+            return self._core.sample(process.pid, table, n_nodes=n_nodes, strata=strata, questions=questions, seed=seed)
+
+        resident_pages = rss_bytes // PAGE_BYTES
+        is_complete = exact or read_mempolicies
+        found: _Found | None = None
         if read_mempolicies:
-            path = f"{self._procfs}/{process.pid}/numa_maps"
-            self._policies[process] = (began, parse_numa_maps(read_bytes(path), path))
+            counted, text, path = self._count(process, table, n_nodes)
+            self._policies[process] = (began, parse_numa_maps(text, path))
+            found = None if exact else counted
+        elif not exact and self._costs.is_cheaper(
+            process, resident_pages=resident_pages, n_vmas=len(table), questions=self._samples
+        ):
+            found, _, _ = self._count(process, table, n_nodes)
+        if found is None and home is not None and not is_complete:
+            found = self._test(process, table, resident_pages, home, ask)
+        if found is None:
+            found = self._sample(process, table, resident_pages, ask, exact=exact)
         read_at, policies = self._policies.get(process, (None, {}))
-        vmas = [_with_policy(vma, policies.get(vma.start)) for vma in vmas]
-        estimate = self._estimate(process.pid, vmas, n_nodes, rss_bytes, exact=exact)
+        is_counted = found.method is PlacementMethod.NUMA_MAPS
         return PlacementSample(
             process=process,
             taken_at=began,
-            vmas=tuple(map(_place, vmas, estimate.found, estimate.scale)),
-            queried_pages=estimate.queried_pages,
-            present_pages=estimate.present_pages,
-            exact=estimate.exact,
+            vmas=place(table, found.parts, policies, is_counted=is_counted, complete=is_complete),
+            queried_pages=found.queried_pages,
+            present_pages=sum(part.tally.present_units for part in found.parts),
+            exact=found.is_exact,
             seconds=self._clock.now() - began,
             mempolicies_at=read_at,
+            method=found.method,
+            intervals=found.intervals,
+            n_vmas=len(table),
+            complete=is_complete,
         )
 
-    def _estimate(self, pid: int, vmas: Sequence[Vma], n_nodes: int, rss_bytes: int, *, exact: bool) -> Estimate:
-        def ask(indexes: Sequence[int], samples: int) -> Sequence[RangePlacement]:
-            ranges = native.RangeArray(
-                (vma.start, vma.end, vma.page_bytes or PAGE_BYTES) for vma in (vmas[i] for i in indexes)
-            )
-            phase = self._phase()
-            return self._core.placement(pid, ranges, n_nodes=n_nodes, samples=samples, phase=phase).per_range
+    def _count(self, process: ProcessId, table: native.VmaTable, n_nodes: int) -> tuple[_Found, bytes, str]:
+        """Count pages by numa_maps, and remember what that cost; the text is of use for mempolicies, too."""
+        path = f"{self._procfs}/{process.pid}/numa_maps"
+        began = self._clock.now()
+        text = read_bytes(path)
+        seconds = self._clock.now() - began
+        try:
+            tally = native.count_numa_maps(text, table, n_nodes=n_nodes)
+        except native.MalformedTextError as error:
+            raise ParseError(path, error.line_number, b"", "not a mapping") from error
+        self._costs.learn(process, present_pages=tally.present_units, n_vmas=len(table), seconds=seconds)
+        found = _Found(
+            method=PlacementMethod.NUMA_MAPS,
+            parts=(Part(strata=(), tally=tally, scale=1.0),),
+            queried_pages=tally.present_units,
+            is_exact=True,
+        )
+        return found, text, path
 
-        pages = [(vma.end - vma.start) // PAGE_BYTES for vma in vmas]
-        return estimate_ranges(pages, rss_bytes // PAGE_BYTES, self._samples, ask, exact=exact)
+    def _test(
+        self, process: ProcessId, table: native.VmaTable, resident_pages: int, home: NodeId, ask: Ask
+    ) -> _Found | None:
+        """Return what a test found that says that the process is well placed, or None: look closer."""
+        known = self._densities.get(process)
+        strata = table.strata()
+        groups = groups_like(strata, known) if known else dense_group(strata, resident_pages)
+        if groups is None or not is_worth_a_test(groups):
+            return None
 
+        def counts(vma: int) -> bool:
+            return not table.row(vma).is_program
 
-def _with_policy(vma: Vma, policy: VmaPolicy | None) -> Vma:
-    """Add what numa_maps said; it alone knows a memfd or a SysV segment of huge pages from one of base pages."""
-    if policy is None:
-        return vma
-    kind = VmaKind.HUGETLB if policy.hugetlb else vma.kind
-    return replace(vma, kind=kind, page_bytes=policy.page_bytes, mempolicy=policy.mempolicy)
+        verdict = judge_home(groups, home, ask, counts)
+        if not verdict.is_well_placed:
+            return None
+        return _Found(
+            method=PlacementMethod.TEST,
+            parts=verdict.parts,
+            queried_pages=verdict.queried_pages,
+            is_exact=False,
+            intervals=plain_intervals(verdict.parts),
+        )
 
-
-def _place(vma: Vma, found: RangePlacement, scale: float) -> VmaPlacement:
-    """Scale the answers to pages. A mapping in which no page was asked for has none at all, not even absent ones."""
-    if not (found.absent_pages or found.other_pages or any(found.on_node)):
-        return VmaPlacement(vma=vma, pages_by_node={}, absent_pages=0.0)
-    return VmaPlacement(
-        vma=vma,
-        pages_by_node={NodeId(node): n * scale for node, n in enumerate(found.on_node) if n},
-        absent_pages=(found.absent_pages + found.other_pages) * scale,
-    )
+    def _sample(
+        self, process: ProcessId, table: native.VmaTable, resident_pages: int, ask: Ask, *, exact: bool
+    ) -> _Found:
+        estimate = estimate_strata(table.strata(), resident_pages, self._samples, ask, exact=exact)
+        self._densities[process] = {part.strata: part.present_ratio for part in estimate.parts}
+        return _Found(
+            method=PlacementMethod.EVERY_PAGE if estimate.is_exact else PlacementMethod.SAMPLE,
+            parts=estimate.parts,
+            queried_pages=estimate.queried_pages,
+            is_exact=estimate.is_exact,
+            intervals={} if estimate.is_exact else intervals(estimate.parts),
+        )
 
 
 def estimate(pid: int, *, samples: int = WANTED_SAMPLES, exact: bool = False) -> PlacementSample:

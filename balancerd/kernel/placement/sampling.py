@@ -1,96 +1,111 @@
 """Which of a process's pages to ask for, so that few answers say where all lie. Pure: the asking is a parameter.
 
-Systematic samples, a random start and equal distances over the pages of all ranges in a row, err by
-less than 1 % from 2048 pages that are present. Addresses without a page tell little, so where most are absent it
-looks at the density first, by size of the range: a reservation of terabytes that was never touched must neither
-hide the small dense ranges beside it nor cost more than a few thousand questions.
+About 2048 pages that are present, two in each of 1024 cells of equal size, err by a little more than 1 % at most (see
+confidence.py for how that is known of each sample). Addresses without a page tell little, so where most are absent it
+looks at the density first, by size of the mappings: a reservation of terabytes that was never touched must neither
+hide the small dense mappings beside it nor cost more than a few thousand questions.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from balancerd.native.records import RangePlacement
+from balancerd.kernel.placement.confidence import Part
+from balancerd.model.sample import PAGE_BYTES
+from balancerd.native.records import Stratum, Tally
 
 _LOOK_SAMPLES = 128
-"""Questions that tell how dense the ranges of one size are."""
+"""Questions that tell how dense a stratum is."""
 
 _MOST_PER_STRATUM = 4
 """The questions asked of one stratum, at most: so many times the wanted samples."""
 
-_STRATUM_BITS = 6
-"""Ranges share a stratum when their sizes are within a factor of 2**6; 48 bits of addresses give at most six strata."""
+DENSE_RATIO = 0.5
+"""From this share of present pages on, all strata are asked together."""
 
-Ask = Callable[[Sequence[int], int], Sequence[RangePlacement]]
-"""Asks for so many pages (0: all) of the ranges with these indexes, and returns what it found of each."""
+Ask = Callable[[Sequence[int], int], Tally]
+"""Asks for so many units of the strata with these indexes, or for every one if there are no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Base pages of each range: `found[i]` counts answers, and each stands for `scale[i]` pages."""
+    """What was asked in the end, and how many questions it took with those that led there."""
 
-    found: tuple[RangePlacement, ...]
-    scale: tuple[float, ...]
+    parts: tuple[Part, ...]
     queried_pages: int
-    exact: bool
+
+    @property
+    def is_exact(self) -> bool:
+        """Return whether every unit was asked for."""
+        return all(part.tally.asked_units == part.tally.units for part in self.parts)
 
     @property
     def present_pages(self) -> int:
-        """How many of the answers named a node."""
-        return sum(sum(row.on_node) for row in self.found)
+        """Return how many of the answers named a node."""
+        return sum(part.tally.present_units for part in self.parts)
 
 
-def estimate_ranges(pages: Sequence[int], resident_pages: int, samples: int, ask: Ask, *, exact: bool) -> Estimate:
-    """Ask about ranges of so many `pages` each, until about `samples` present pages were found.
+class _Counted:
+    """Asks, and counts the questions."""
 
-    As many questions as pages, or `exact`, make the answer exact. `resident_pages` is an upper bound of what
-    can be present; it keeps a single hit in a huge reservation from being taken for a huge memory.
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self.questions = 0
+
+    def __call__(self, strata: Sequence[Stratum], questions: int) -> Part:
+        units = sum(stratum.units for stratum in strata)
+        indexes = tuple(stratum.index for stratum in strata)
+        tally = self._ask(indexes, units if questions >= units else max(2, questions & ~1))
+        self.questions += tally.asked_units
+        return make_part(indexes, tally, strata[0].unit_bytes)
+
+
+def make_part(strata: tuple[int, ...], tally: Tally, unit_bytes: int) -> Part:
+    """Return the answers of some strata with the base pages that each stands for."""
+    scale = tally.units / tally.asked_units * (unit_bytes // PAGE_BYTES) if tally.asked_units else 0.0
+    return Part(strata=strata, tally=tally, scale=scale)
+
+
+def estimate_strata(
+    strata: Sequence[Stratum], resident_pages: int, samples: int, ask: Ask, *, exact: bool = False
+) -> Estimate:
+    """Ask about some strata, until about `samples` present pages were found.
+
+    As many questions as pages, or `exact`, make the answer exact. `resident_pages` is an upper bound of what can be
+    present; it keeps a single hit in a huge reservation from being taken for a huge memory.
     """
-    everything = range(len(pages))
-    total = sum(pages)
-    if exact or total <= samples:
-        return Estimate(found=tuple(ask(everything, 0)), scale=(1.0,) * len(pages), queried_pages=total, exact=True)
-    first = Estimate(
-        found=tuple(ask(everything, samples)),
-        scale=(total / samples,) * len(pages),
-        queried_pages=samples,
-        exact=False,
-    )
-    if first.present_pages >= samples * 3 / 4:
-        return first
-    return _estimate_by_strata(pages, resident_pages, samples, ask)
-
-
-def _estimate_by_strata(pages: Sequence[int], resident_pages: int, samples: int, ask: Ask) -> Estimate:
-    strata = _strata(pages)
-    queried = samples
-    present: list[float] = []
+    counted = _Counted(ask)
+    base = [stratum for stratum in strata if stratum.unit_bytes == PAGE_BYTES]
+    parts: list[Part] = []
     for stratum in strata:
-        total = sum(pages[i] for i in stratum)
-        look = min(total, _LOOK_SAMPLES)
-        hits = sum(sum(row.on_node) for row in ask(stratum, look))
-        present.append(min(total * hits / look, resident_pages))
-        queried += look
-    wanted_ratio = samples / max(1.0, sum(present))
-    found: list[RangePlacement | None] = [None] * len(pages)
-    scale = [1.0] * len(pages)
-    for stratum in strata:
-        total = sum(pages[i] for i in stratum)
-        questions = min(total, _MOST_PER_STRATUM * samples, max(_LOOK_SAMPLES, round(total * wanted_ratio)))
-        for i, row in zip(stratum, ask(stratum, questions), strict=True):
-            found[i] = row
-            scale[i] = total / questions
-        queried += questions
-    return Estimate(
-        found=tuple(row for row in found if row is not None),
-        scale=tuple(scale),
-        queried_pages=queried,
-        exact=False,
-    )
+        if stratum.unit_bytes != PAGE_BYTES:
+            parts.append(counted([stratum], stratum.units if exact else samples))
+            resident_pages -= round(parts[-1].present_pages)
+    total = sum(stratum.units for stratum in base)
+    if total and (exact or total <= samples):
+        parts.append(counted(base, total))
+    elif total:
+        parts.extend(_estimate_base(base, total, max(1, resident_pages), samples, counted))
+    return Estimate(parts=tuple(parts), queried_pages=counted.questions)
 
 
-def _strata(pages: Sequence[int]) -> list[list[int]]:
-    """Group the indexes of the ranges by the order of magnitude of their size."""
-    strata: dict[int, list[int]] = {}
-    for i, n in enumerate(pages):
-        strata.setdefault(n.bit_length() // _STRATUM_BITS, []).append(i)
-    return [strata[magnitude] for magnitude in sorted(strata)]
+def _estimate_base(
+    base: Sequence[Stratum], total: int, resident_pages: int, samples: int, ask: _Counted
+) -> Sequence[Part]:
+    """Ask all strata together if they are dense, and else each as much as its present pages deserve."""
+    density = min(1.0, resident_pages / total)
+    if density >= DENSE_RATIO:
+        together = ask(base, round(samples / density))
+        if together.tally.present_units >= samples * 3 / 4 or together.unasked_ratio == 0:
+            return [together]
+    return _estimate_by_strata(base, resident_pages, samples, ask)
+
+
+def _estimate_by_strata(base: Sequence[Stratum], resident_pages: int, samples: int, ask: _Counted) -> Sequence[Part]:
+    looks = [ask([stratum], _LOOK_SAMPLES) for stratum in base]
+    present = sum(min(look.present_pages, resident_pages) for look in looks)
+    wanted_ratio = samples / max(1.0, present)
+    parts: list[Part] = []
+    for stratum, look in zip(base, looks, strict=True):
+        questions = min(_MOST_PER_STRATUM * samples, round(stratum.units * wanted_ratio))
+        parts.append(look if questions <= look.tally.asked_units else ask([stratum], questions))
+    return parts

@@ -309,7 +309,7 @@ def test_evictions_stop_for_pressure_on_memory_and_not_on_cpus() -> None:
     [
         ({}, True),
         ({"kind": VmaKind.FILE}, True),
-        ({"kind": VmaKind.FILE, "executable": True}, False),
+        ({"kind": VmaKind.FILE, "program": True}, False),
         ({"shared": True}, False),
         ({"kind": VmaKind.SHMEM}, False),
         ({"kind": VmaKind.HUGETLB}, False),
@@ -368,7 +368,7 @@ def place(index: int, pages: dict[int, float], absent: float = 0.0, **changes: A
         (place(0, {}), True),  # too small to be sampled
         (place(0, {}, kind=VmaKind.FILE), False),
         (place(0, {2: 256}, kind=VmaKind.FILE), True),
-        (place(0, {2: 256}, kind=VmaKind.FILE, executable=True), False),
+        (place(0, {2: 256}, kind=VmaKind.FILE, program=True), False),
         (place(0, {2: 256}, kind=VmaKind.SPECIAL), False),
         (place(0, {2: 256}, mempolicy=BOUND), False),
         (place(0, {2: 256}, mempolicy=None), False),

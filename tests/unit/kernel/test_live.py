@@ -1,6 +1,6 @@
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import Range, RunsNow, VerifyRequest
 from balancerd.model.sample import Pressure, SampleRequest
-from balancerd.native.records import Eviction, Migration, Placement, ProcessSurvey, ThreadSurvey
+from balancerd.native.records import Eviction, Migration, Placement, ProcessSurvey, Tally, ThreadSurvey
 from balancerd.ports import Kernel, SurveyScope
 from tests.unit.fakes import FakeClock
 from tests.unit.kernel.children import child
@@ -40,12 +40,14 @@ class SpoiltCore:
         self.evict: Callable[..., Eviction] = native.evict
         self.migrate_process: Callable[..., int] = native.migrate_process
 
-    def placement(
-        self, pid: int, ranges: native.RangeArray, *, n_nodes: int, samples: int = 0, phase: float = 0.0
-    ) -> Placement:
+        self.placement: Callable[..., Placement] = native.placement
+
+    def sample(
+        self, pid: int, table: native.VmaTable, *, n_nodes: int, strata: Iterable[int], questions: int, seed: int
+    ) -> Tally:
         if pid in self.errors:
             raise self.errors[pid]
-        return native.placement(pid, ranges, n_nodes=n_nodes, samples=samples, phase=phase)
+        return native.sample(pid, table, n_nodes=n_nodes, strata=strata, questions=questions, seed=seed)
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_one_process_that_cannot_be_read_does_not_stop_the_others() -> None:
             broken.pid: OSError(errno.EIO, "odd"),
         }
         own = request(os.getpid())
-        requests = [SampleRequest(process=id_, rss_bytes=1 << 20) for id_ in (refused, broken, gone)]
+        requests = [SampleRequest(process=id_, rss_bytes=1 << 30) for id_ in (refused, broken, gone)]
         sampling = live.sample((*requests, request(refused.pid + 0, start_ticks=1), own))
     live.close()
     assert [placement.process for placement in sampling.placements] == [own.process]
@@ -106,7 +108,7 @@ def test_a_process_without_pages_and_one_that_is_not_understood_are_skipped(
         stat = Path(f"/proc/{id_.pid}/stat").read_text()
         procfs = write_tree(tmp_path, {f"{id_.pid}/maps": maps, f"{id_.pid}/stat": stat, "self/mountinfo": ""})
         live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs)
-        sampling = live.sample((SampleRequest(process=id_, rss_bytes=1 << 20),))
+        sampling = live.sample((SampleRequest(process=id_, rss_bytes=1 << 30),))
         live.close()
     assert [skip.reason for skip in sampling.missed] == [reason]
 

@@ -17,7 +17,7 @@ from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import EvictionStep, MigrationOutcome, MigrationStep, Range
-from balancerd.native.records import Cursor, Eviction, Migration, Placement, RangePlacement, Run
+from balancerd.native.records import Cursor, Eviction, Migration, Placement, RangePlacement, Run, Tally, VmaTally
 from tests.unit.fakes import FakeClock
 from tests.unit.kernel.trees import MACHINES, write_tree
 
@@ -59,6 +59,7 @@ class FakeCore:
         self.before_call: Callable[[], None] = lambda: None
         self.gone = False
         self.kept: set[int] = set()
+        self.samples: list[tuple[int, int]] = []
 
     @property
     def batches(self) -> list[object]:
@@ -219,6 +220,33 @@ class FakeCore:
             calls=1,
             duration_seconds=0.0,
             longest_call_seconds=0.0,
+        )
+
+    def sample(
+        self, pid: int, table: native.VmaTable, *, n_nodes: int, strata: Iterable[int], questions: int, seed: int
+    ) -> Tally:
+        """Tell where pages are: of mappings whose stratum is asked, `questions` at equal distances."""
+        assert seed >= 0
+        wanted = set(strata)
+        rows = [(i, table.row(i)) for i in range(len(table))]
+        rows = [(i, row) for i, row in rows if row.stratum in wanted]
+        self.samples.append((questions, sum(row.end - row.start for _, row in rows) // PAGE))
+        ranges = native.RangeArray((row.start, row.end, PAGE) for _, row in rows)
+        found = self.placement(pid, ranges, n_nodes=n_nodes, samples=questions, phase=0.5)
+        tallies = tuple(
+            VmaTally(vma=i, on_node=row.on_node, absent=row.absent_pages, other=row.other_pages)
+            for (i, _), row in zip(rows, found.per_range, strict=True)
+        )
+        on_node = tuple(map(sum, zip(*(row.on_node for row in tallies), strict=True))) or (0,) * n_nodes
+        return Tally(
+            asked_units=found.queried_pages,
+            present_units=sum(on_node),
+            units=self.samples[-1][1],
+            on_node=on_node,
+            differing_pairs=(0,) * n_nodes,
+            lone_pairs=(0,) * n_nodes,
+            rows=tallies,
+            seconds=0.0,
         )
 
     def evict(

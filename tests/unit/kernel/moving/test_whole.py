@@ -82,7 +82,6 @@ class HugeProcess(FakeCore):
         self, pid: int, ranges: native.RangeArray, *, n_nodes: int, samples: int = 0, phase: float = 0.0
     ) -> Placement:
         del pid, phase
-        self.calls.append({"samples": samples})
         (row,) = unpack(ranges)
         asked = samples or (row[1] - row[0]) // PAGE
         return Placement(
@@ -97,14 +96,21 @@ class HugeProcess(FakeCore):
         )
 
 
-@pytest.mark.parametrize(("gib", "samples"), [(4, 0), (5, 4096)])
-def test_a_process_too_large_to_count_is_sampled(tmp_path: Path, gib: int, samples: int) -> None:
+def test_a_process_small_enough_is_asked_for_every_page(tmp_path: Path) -> None:
     world = make_whole(tmp_path)
     world.core = HugeProcess(world.clock)
-    world.maps(anon(START, gib << 18))
+    world.maps(anon(START, 4 << 18))
     done = move(world, WholeCore(world), {1: 3})
-    assert world.core.calls == [{"samples": samples}] * 2
-    assert done.before_bytes == {1: gib << 30}
+    assert world.core.samples == [(4 << 18, 4 << 18)] * 2
+    assert done.before_bytes == {1: 4 << 30}
+
+
+def test_a_process_too_large_to_ask_is_counted_by_numa_maps(tmp_path: Path) -> None:
+    world = make_whole(tmp_path)
+    world.maps(anon(START, 5 << 18))
+    done = move(world, WholeCore(world), {1: 3})
+    assert world.core.samples == []
+    assert done.before_bytes == {1: 300 * PAGE}, "as its numa_maps says"
 
 
 @pytest.mark.parametrize(
