@@ -124,7 +124,7 @@ def test_a_process_that_cannot_be_read_in_time_is_blocked_and_the_others_are_rea
         live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs, read_timeout_seconds=0.0)
         descriptors = Path("/proc/self/fd")
         before = len(list(descriptors.iterdir()))
-        wanted = tuple(SampleRequest(process=id_, rss_bytes=1 << 20) for id_ in (locked, free))
+        wanted = tuple(SampleRequest(process=id_, rss_bytes=1 << 30) for id_ in (locked, free))
         first = live.sample(wanted[:1])
         live.set_read_timeout(60.0)
         second = live.sample(wanted)
