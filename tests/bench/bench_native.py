@@ -1,11 +1,12 @@
 """What the native core costs, as ratios taken in one run.
 
-    python -m tests.bench.bench_native placement          on any machine with 16 GiB free
+    python -m tests.bench.bench_native placement          on any machine; what has no room in its memory is skipped
     python -m tests.bench.bench_native move               on a machine with three nodes, such as the lab's
 
-`placement`: `balancerd.kernel.placement.estimate(pid)`, and the native sampling inside it, against reading numa_maps
-and against asking for every page, for 1 to 8 GiB. The error is that of the share of pages present, since one node
-holds them all.
+`placement`: `balancerd.kernel.placement.reader.estimate(pid)` for processes of 0.25 to 16 GiB of base pages, among holes
+and beside the 200 mappings of a Python program, and for processes of very many mappings; the daemon's own sample, and
+its test whether all is at home; against reading numa_maps, and asking for every page of the largest mapping. CPU time.
+"off" is the error of the number of pages present, since one node holds them all.
 `move`: the daemon's mover against move_loop.c, a bare loop over move_pages(2), turn by turn over the same pages and
 nodes.
 Prints a table, then one line of JSON.
@@ -34,12 +35,12 @@ from balancerd.kernel.moving.claims import Claims
 from balancerd.kernel.moving.migrate import Mover
 from balancerd.kernel.moving.pacing import Pace, Pacer
 from balancerd.kernel.placement.mappings import Mappings
-from balancerd.kernel.placement.reader import estimate
+from balancerd.kernel.placement.reader import PlacementReader, estimate
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
-from balancerd.native import Placement, RangeArray, placement
+from balancerd.native import RangeArray, placement
 
 MIB, GIB, PAGE = 1 << 20, 1 << 30, 4096
 MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_POPULATE_WRITE = 14, 15, 23  # include/uapi/asm-generic/mman-common.h
@@ -89,51 +90,91 @@ def memory_of_a_child(
         os.waitpid(pid, 0)
 
 
-def seconds_of(function: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def cpu_seconds_of(function: Callable[[], object]) -> float:
+    """CPU time of this thread, in the kernel too: all ways are calls of its own, and other programs do not count."""
+    began = time.thread_time()
     function()
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
-def present_share(found: Placement) -> float:
-    return sum(found.on_node) / found.queried_pages
+def available_gib() -> float:
+    """What may be used without anybody being pushed out."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) / (1 << 20)
 
 
-def bench_placement(samples: int, turns: int) -> list[Row]:
+@contextmanager
+def many_mappings(count: int) -> Iterator[tuple[int, int, int]]:
+    """A child with so many mappings of one present page each; gives (pid, start, end) of them all."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        libc = ctypes.CDLL(None)
+        libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        area = mmap.mmap(-1, count * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        area.madvise(MADV_NOHUGEPAGE)
+        area.madvise(MADV_POPULATE_WRITE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        for page in range(0, count, 2):
+            libc.mprotect(address + page * PAGE, PAGE, mmap.PROT_READ)
+        os.write(write, b"%d %d\n" % (address, address + len(area)))
+        signal.pause()
+    os.close(write)
+    try:
+        start, end = map(int, os.read(read, 64).split())
+        yield pid, start, end
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def bench_process(name: str, pid: int, start: int, end: int, turns: int) -> Row:
+    """Every way to find out where the pages of one process are, turn by turn; medians."""
+    process, clock = ProcessId(pid, read_start_ticks(pid)), MonotonicClock()
+    reader = PlacementReader(native, clock)
+    rss_bytes = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+    ranges = RangeArray([(start, end, PAGE)])
+    numa_maps = Path(f"/proc/{pid}/numa_maps")
+    ways: dict[str, Callable[[], object]] = {
+        "estimate": lambda: estimate(pid),
+        "sample": lambda: reader.read(process, n_nodes=1, rss_bytes=rss_bytes),
+        "test": lambda: reader.read(process, n_nodes=1, rss_bytes=rss_bytes, home=NodeId(0)),
+        "numa_maps": numa_maps.read_bytes,
+        "every page": lambda: placement(pid, ranges, n_nodes=1),
+    }
+    slow = {"numa_maps", "every page"}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(turns):
+        for way, function in ways.items():
+            if turn < 5 or way not in slow:
+                times[way].append(cpu_seconds_of(function))
+    clock.close()
+    medians = {way: statistics.median(values) for way, values in times.items()}
+    told = estimate(pid)
+    truth = estimate(pid, exact=True)
+    total = sum(truth.bytes_by_node.values())
+    return {
+        "process": name,
+        "mappings": told.n_vmas,
+        "way": str(told.method),
+        **{f"{way} ms": round(seconds * 1e3, 2) for way, seconds in medians.items()},
+        "numa_maps/estimate": round(medians["numa_maps"] / medians["estimate"], 1),
+        "every page/estimate": round(medians["every page"] / medians["estimate"], 1),
+        "off %": round(100 * abs(sum(told.bytes_by_node.values()) / total - 1), 2),
+    }
+
+
+def bench_placement(turns: int) -> list[Row]:
     rows: list[Row] = []
-    for gib in (1, 2, 4, 8):
-        with memory_of_a_child(gib * GIB, present_share=0.8) as (pid, start, end):
-            ranges = RangeArray([(start, end, PAGE)])
-            numa_maps = Path(f"/proc/{pid}/numa_maps")
-            times: dict[str, list[float]] = {"estimate": [], "sampled": [], "numa_maps": [], "exact": []}
-            errors = []
-            exact = present_share(placement(pid, ranges, n_nodes=1))
-            for turn in range(turns):
-                phase = turn / turns
-
-                def sample(phase: float = phase) -> Placement:
-                    return placement(pid, ranges, n_nodes=1, samples=samples, phase=phase)  # noqa: B023 same turn
-
-                times["estimate"].append(seconds_of(lambda: estimate(pid)))
-                times["sampled"].append(seconds_of(sample))
-                times["numa_maps"].append(seconds_of(numa_maps.read_bytes))
-                if turn < 3:
-                    times["exact"].append(seconds_of(lambda: placement(pid, ranges, n_nodes=1)))  # noqa: B023
-                errors.append(abs(present_share(sample()) - exact))
-            medians = {name: statistics.median(values) for name, values in times.items()}
-            rows.append(
-                {
-                    "GiB present": gib,
-                    "mappings": len(estimate(pid).vmas),
-                    "estimate(pid) ms": round(medians["estimate"] * 1e3, 3),
-                    "sampled ms": round(medians["sampled"] * 1e3, 3),
-                    "numa_maps ms": round(medians["numa_maps"] * 1e3, 2),
-                    "exact ms": round(medians["exact"] * 1e3, 1),
-                    "numa_maps/estimate": round(medians["numa_maps"] / medians["estimate"], 1),
-                    "numa_maps/sampled": round(medians["numa_maps"] / medians["sampled"], 1),
-                    "worst error %": round(max(errors) * 100, 2),
-                }
-            )
+    for gib in (0.25, 1, 4, 16):
+        if available_gib() < gib + 1:
+            print(f"skipped: {gib} GiB, as {available_gib():.1f} GiB are available", file=sys.stderr)
+            continue
+        with memory_of_a_child(int(gib * GIB), present_share=0.8) as (pid, start, end):
+            rows.append(bench_process(f"{gib} GiB", pid, start, end, turns))
+    for count in (1_000, 60_000):
+        with many_mappings(count) as (pid, start, end):
+            rows.append(bench_process(f"{count} VMAs", pid, start, end, turns))
     return rows
 
 
@@ -209,7 +250,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     place = verbs.add_parser("placement")
-    place.add_argument("--samples", type=int, default=4096)
     place.add_argument("--turns", type=int, default=15)
     move = verbs.add_parser("move")
     move.add_argument("--mib", type=int, default=256)
@@ -218,7 +258,7 @@ def main() -> None:
     move.add_argument("--huge", action="store_true", help="transparent huge pages too")
     options = parser.parse_args()
     if options.verb == "placement":
-        rows = bench_placement(options.samples, options.turns)
+        rows = bench_placement(options.turns)
     else:
         with tempfile.TemporaryDirectory() as folder:
             loop = f"{folder}/move_loop"
