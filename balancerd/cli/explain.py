@@ -3,7 +3,8 @@
 Owns the order and the sentences of the story. It must not know how the daemon is reached.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
@@ -57,6 +58,7 @@ def _tell_who(process: Document) -> None:
     facts = [
         ("user", None if process["uid"] is None else f"uid {process['uid']}"),
         ("cgroup", process["cgroup"]),
+        ("workload", f"{process['workload']} ({process['workload_kind']})"),
         ("age", words.age(process["age_seconds"])),
         ("memory", f"{words.size(process['rss_bytes'])} resident"),
         ("CPU", None if cores is None else f"{cores:.2f} cores, {words.count(process['threads'], 'thread')}"),
@@ -73,12 +75,11 @@ def _tell_memory(process: Document) -> None:
     if placement is None or held is None:
         write("Where its memory is: not known")
         return
-    how = "exactly" if placement["exact"] else "estimated"
-    asked = words.count(placement["queried_pages"], "page")
-    write(f"Where its memory is ({how}, from {asked} looked at {words.age(placement['age_seconds'])} ago)")
-    total = sum(held.values())
-    for node, count_bytes in held.items():
-        write(f"  node {node:7}{words.size(count_bytes)}, {words.percent(count_bytes / total if total else None)}")
+    write(f"Where its memory is ({_how(placement)}, {words.age(placement['age_seconds'])} ago)")
+    total, intervals = sum(held.values()), placement["share_intervals"]
+    for node in sorted({*held, *intervals}, key=int):
+        share = words.percent(held.get(node, 0) / total if total else None)
+        write(f"  node {node:7}{words.size(held.get(node, 0))}, {share}{_interval(intervals.get(node))}")
     mappings = [each for each in placement["vmas"] if _bytes_away(each, process["run_ratio"])][:SHOWN_MAPPINGS]
     if mappings:
         columns = [Column(title=title) for title in ("MAPPING", "KIND", "NODE:BYTES", "MEMPOLICY", "NAME")]
@@ -86,6 +87,21 @@ def _tell_memory(process: Document) -> None:
         write("  the mappings with most memory away from where it runs:")
         for line in aligned(columns, rows):
             write(f"    {line}")
+
+
+def _how(placement: Document) -> str:
+    """Return how the placement was found: "estimated by a sample of 2048 pages, with 95 % intervals"."""
+    verb = "exactly" if placement["exact"] else "estimated"
+    sure = ", with 95 % intervals" if placement["share_intervals"] and not placement["exact"] else ""
+    return f"{verb} by {words.method(placement['method'], placement['queried_pages'])}{sure}"
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    """Return the bounds of a share in tenths of a percent, rounded outwards; "" when it is exact, or none are known."""
+    if bounds is None or bounds[0] == bounds[1]:
+        return ""
+    low, high = math.floor(bounds[0] * 1000 + 1e-9) / 10, math.ceil(bounds[1] * 1000 - 1e-9) / 10
+    return f" ({low:.1f}% to {high:.1f}%)"
 
 
 def _bytes_away(mapping: Document, run_ratio: Mapping[str, float] | None) -> int:

@@ -10,6 +10,7 @@ from balancerd.cli.screen import UNKNOWN
 from balancerd.config.units import format_bytes, format_duration
 from balancerd.model.decision import MIGRATION_REASONS, Reason
 from balancerd.model.migration import PageStatus
+from balancerd.model.sample import PlacementMethod
 
 SKIPPED: Final = frozenset(
     {
@@ -136,9 +137,26 @@ def status_text(status: str) -> str:
         return ""
 
 
+def method(name: str, queried_pages: int) -> str:
+    """Return how a placement was found, with the number of pages that were asked for where that says something."""
+    asked = count(queried_pages, "page")
+    known = {
+        PlacementMethod.TEST.value: f"a first test of {asked}",
+        PlacementMethod.SAMPLE.value: f"a sample of {asked}",
+        PlacementMethod.EVERY_PAGE.value: f"asking for every page, {asked}",
+        PlacementMethod.NUMA_MAPS.value: "numa_maps",
+    }
+    return known.get(name, name)
+
+
 def percent(ratio: float | None) -> str:
     """Return whole percents, rounded down, so that 100% means all of it."""
     return UNKNOWN if ratio is None else f"{int(ratio * 100 + 1e-9)}%"
+
+
+def cores(busy: float | None) -> str:
+    """Return how many CPUs' worth of time something uses, to the hundredth."""
+    return UNKNOWN if busy is None else f"{busy:.2f}"
 
 
 def size(count_bytes: int | None) -> str:

@@ -265,7 +265,7 @@ def _placement(placement: PlacementSample, run_ratio: Mapping[NodeId, float] | N
         "present_pages": placement.present_pages,
         "exact": placement.exact,
         "share_intervals": {
-            str(node): [round(interval.low, 4), round(interval.high, 4)]
+            str(node): [round(interval.low, 6), round(interval.high, 6)]
             for node, interval in sorted(placement.intervals.items())
         },
         "seconds": _seconds(placement.seconds),

@@ -57,13 +57,14 @@ EXPLAIN_MOVING = """\
 Process 4242 (spin)
   user        uid 1000
   cgroup      /system.slice/spin.service
+  workload    spin.service (other)
   age         1m
   memory      256MiB resident
   CPU         1.00 cores, 1 thread
   may run on  CPUs 0-1
   may hold    memory on nodes 0-1
 
-Where its memory is (estimated, from 2048 pages looked at 500ms ago)
+Where its memory is (estimated by a sample of 2048 pages, 500ms ago)
   node 1      256MiB, 100%
   the mappings with most memory away from where it runs:
     MAPPING                    KIND  NODE:BYTES  MEMPOLICY  NAME
@@ -142,6 +143,7 @@ def test_ps_lists_candidates_with_most_remote_memory_first(serve: Serve, run: Ru
         (["--sort", "age"], [5, 51, 52, 4242]),
         (["--sort", "command", "--all"], [51, 5, 77, 52, 4242]),
         (["--sort", "pid", "--limit", "2"], [5, 51]),
+        (["--sort", "workload"], [5, 51, 52, 4242]),
     ],
 )
 def test_ps_sorts_and_limits_text_and_json_alike(serve: Serve, run: Run, options: list[str], pids: list[int]) -> None:
@@ -272,7 +274,10 @@ def test_a_socket_that_may_not_be_opened_gives_exit_code_4(serve: Serve, run: Ru
 
 @pytest.mark.parametrize(
     "arguments",
-    [["explain"], ["explain", "x"], ["explain", "0"], ["ps", "--sort", "x"], ["ps", "--limit", "0"], ["no"]],
+    [
+        *(["explain"], ["explain", "x"], ["explain", "0"], ["ps", "--sort", "x"], ["ps", "--limit", "0"], ["no"]),
+        *(["ps", "--workloads", "--sort", "pid"], ["ps", "--sort", "processes"]),
+    ],
 )
 def test_wrong_usage_gives_exit_code_2(run: Run, arguments: list[str]) -> None:
     done = run(*arguments)

@@ -239,11 +239,11 @@ def test_a_placement_is_told_with_its_method_and_how_sure_it_is() -> None:
     sure = replace(
         a_placement(process.id),
         method=PlacementMethod.TEST,
-        intervals={NodeId(1): Interval(0.123456, 0.75), NodeId(0): Interval(0.25, 0.876544)},
+        intervals={NodeId(1): Interval(0.1234561, 0.75), NodeId(0): Interval(0.25, 0.876544)},
     )
     told = api.process(view_of(None), a_process_report(process, placement=sure), now=0.0)["process"]["placement"]
     assert told["method"] == "test"
-    assert list(told["share_intervals"].items()) == [("0", [0.25, 0.8765]), ("1", [0.1235, 0.75])]
+    assert list(told["share_intervals"].items()) == [("0", [0.25, 0.876544]), ("1", [0.123456, 0.75])]
 
 
 @pytest.fixture
