@@ -11,8 +11,8 @@ from balancerd.cli import words
 from balancerd.cli.screen import UNKNOWN, can_print, on_terminal
 
 CELLS: Final = 5
-SIZE_WIDTH: Final = 7
-"""As long as "1023MiB"."""
+SIZE_WIDTH: Final = 9
+"""As long as "1023.9MiB"."""
 
 REST_WIDTH: Final = 80
 """What the other columns of a table take, about; bars are drawn only where there is room beside that."""

@@ -80,6 +80,11 @@ def _tell_memory(process: Document) -> None:
     for node in sorted({*held, *intervals}, key=int):
         share = words.percent(held.get(node, 0) / total if total else None)
         write(f"  node {node:7}{words.size(held.get(node, 0))}, {share}{_interval(intervals.get(node))}")
+    wait = process["next_look_seconds"]
+    if wait is not None:
+        write(
+            f"  looked at again {f'in {words.age(wait)}' if wait else 'at one of the next ticks'}, or when it changes"
+        )
     mappings = [each for each in placement["vmas"] if _bytes_away(each, process["run_ratio"])][:SHOWN_MAPPINGS]
     if mappings:
         columns = [Column(title=title) for title in ("MAPPING", "KIND", "NODE:BYTES", "MEMPOLICY", "NAME")]

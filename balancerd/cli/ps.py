@@ -69,7 +69,7 @@ def ps(
 
     With --workloads: sums over the processes of each that are large enough to be watched (PROCS). Memory that several
     of them share counts as often in RSS. KNOWN is the share of RSS that the NODE columns tell of, "exact" when the
-    cgroup told them, page cache included. MOVES counts what moves, what is held back and why, and what is left to move.
+    cgroup told them: then each page counts once. MOVES is what moves, what is held back and why, and what is left.
 
     In JSON: the answer of the daemon to GET /v1/processes, sorted and limited likewise, each process with "state" and
     "remote_bytes" (null where unknown), and "hidden", the number of skipped processes left out; with --workloads, that

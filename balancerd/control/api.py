@@ -32,6 +32,8 @@ GET /v1/processes/PID       (404: no such process; 400: PID is no number)
                     present_pages, exact, share_intervals: {node: [low, high]} (95 %), seconds, mempolicies_age_seconds,
                     vmas: the largest [{start, end (hexadecimal), kind, name, shared, bytes_by_node, absent_bytes,
                     page_bytes, mempolicy}], vmas_left_out}
+        next_look_seconds   until it is looked at again, if it does not change before; 0 when that is due, null when
+                    it is no candidate or was never looked at
         outcome     null or the last migration known, as in history
         history     newest first: [{tick, age_seconds, policy, target, move (its id, null for none), submitted_pages,
                     pages, moved_from, calls, longest_call_seconds, seconds, stopped_by, detail}]
@@ -150,6 +152,7 @@ def process(view: View, report: ProcessReport, *, now: float) -> Json:
     sample = report.process
     history = _history(view.outcomes, sample.id, now)
     told = () if view.report is None else view.report.workloads
+    next_look = None if view.report is None else view.report.next_looks.get(sample.id)
     workload = next((each.workload for each in told if sample.id in each.members), None)
     return {
         "schema": SCHEMA,
@@ -160,6 +163,7 @@ def process(view: View, report: ProcessReport, *, now: float) -> Json:
             "mems_allowed": None if sample.mems_allowed is None else format_id_list(sample.mems_allowed),
             "verdicts": [_verdict(verdict) for verdict in report.verdicts],
             "placement": None if report.placement is None else _placement(report.placement, report.run_ratio, now),
+            "next_look_seconds": None if next_look is None else _seconds(max(0.0, next_look - now)),
             "outcome": history[0] if history else None,
             "history": history,
         },

@@ -5,10 +5,11 @@ GET /v1/workloads
     enough to be watched:
         name, kind ("unit", "pod", "container", "vm", "group", "other"), cgroup (null: none of its own), processes,
         threads, rss_bytes, cpu_cores (null at first sight), cores_by_node (of those processes whose node is known),
-        run_ratio (by node, or null), bytes_by_node (null: not known of any), exact (its cgroup told bytes_by_node,
-        page cache included; else estimated), known_ratio (share of rss_bytes that bytes_by_node tells of),
-        local_ratio (share of its memory that lies where its processes run, or null), remote_bytes (the rest of what
-        that is known of, or null), pending_bytes (wanted elsewhere), moving_processes, held {reason: processes}
+        run_ratio (by node, or null), bytes_by_node (null: not known of any), exact (its cgroup told bytes_by_node:
+        all that its processes map, each page once; else estimated), known_ratio (share of rss_bytes that
+        bytes_by_node tells of), local_ratio (share of its memory that lies where its processes run, or null),
+        remote_bytes (the rest of what that is known of, or null), pending_bytes (wanted elsewhere),
+        moving_processes, held {reason: processes}
 
 GET /v1/top?sort=remote|cpu     (400: another sort; remote unless given)
     schema, tick, mode, age_seconds (since the tick ended), interval_seconds, sort

@@ -178,6 +178,7 @@ class Engine:
             workloads=self._memory.workloads.tell(
                 snapshot, wanted=wanted, rejected=plan.rejected, outcomes=outcomes, evictions=evictions
             ),
+            next_looks={p.id: at for p in selection.eligible if (at := self._looks.due_at(p.id)) is not None},
         )
 
     def _part(self, wanted: Iterable[Decision | Eviction]) -> tuple[list[Decision | Eviction], tuple[Skip, ...]]:

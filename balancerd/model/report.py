@@ -40,12 +40,13 @@ class WorkloadReport:
     """One workload at the end of a tick: the sum over its surveyed processes, `members`.
 
     `rss_bytes` counts memory that several of them map as often as they do. `bytes_by_node` is `exact` when the cgroup
-    told it, page cache included; else each process's placement is scaled to its resident size, and `known_bytes` is
-    the part of `rss_bytes` whose placement is known. `cores_by_node` is the CPU use of those whose node is known.
-    `judged_bytes` is the part of which both is known, `local_bytes` how much of it lies where its process runs.
+    told it: what all of its processes map, small ones too, each page once. Else each process's placement is scaled to
+    its resident size, and `known_bytes` is the part of `rss_bytes` whose placement is known. `cores_by_node` is the CPU
+    use of those whose node is known; `cpu_cores` is None at first sight. `judged_bytes` is the part of which both is
+    known, `local_bytes` how much of it lies where its process runs.
 
     `pending_bytes` is what policies want moved and this tick did not move; `moving_processes` are on their way, `held`
-    are those that policies want to move and that stay, by reason. None of `cpu_cores` at first sight.
+    are those that policies want to move and that stay, by reason.
     """
 
     workload: Workload
@@ -107,6 +108,8 @@ class TickReport:
     phase_seconds: Mapping[str, float]
     policy_errors: Mapping[str, str]
     workloads: tuple[WorkloadReport, ...] = ()
-    """By name, each with at least one process."""
+    """Each with at least one surveyed process, and with a name of its own."""
+    next_looks: Mapping[ProcessId, float] = field(default_factory=dict)
+    """When those that selection let through and that were looked at are due again, unless they change before."""
     scan_cpu_seconds: float = 0.0
     scan_budget_ratio: float | None = None

@@ -173,7 +173,7 @@ def test_a_terminal_without_blocks_gets_ascii(monkeypatch: pytest.MonkeyPatch) -
     assert [bars.bar(ratio) for ratio in (0.0, 0.01, 0.5, 0.99, 1.0)] == ["", "#", "##", "####", "#####"]
 
 
-@pytest.mark.parametrize("columns", [109, 110])
+@pytest.mark.parametrize("columns", [113, 114])
 def test_bars_are_drawn_only_where_there_is_room(
     serve: Serve, run: Run, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
@@ -182,10 +182,10 @@ def test_bars_are_drawn_only_where_there_is_room(
     width = {"COLUMNS": str(columns)}
     for command in (["ps", "--workloads", "--sort", "rss"], ["ps", "--sort", "rss"]):
         drawn = run(*command, socket=socket, env=width).stdout
-        assert ("█" in drawn) is (columns == 110)
+        assert ("█" in drawn) is (columns == 114)
     shown = run("ps", "--workloads", "--sort", "rss", socket=socket, env=width).stdout.splitlines()[1]
-    if columns == 110:
-        assert "█▋       1GiB  ███▍     2GiB" in shown
+    if columns == 114:
+        assert "█▋         1GiB  ███▍       2GiB" in shown
     assert "█" not in run("ps", "--workloads", "--json", socket=socket, env=width).stdout
 
 
@@ -247,6 +247,24 @@ def test_explain_says_how_memory_was_looked_at_and_how_sure_that_is(
     told = explained(serve, run, **changes)
     start = told.index(lines[0])
     assert told[start : start + len(lines)] == lines
+
+
+@pytest.mark.parametrize(
+    ("due_at", "line"),
+    [
+        (None, None),
+        (112.5, "  looked at again in 12s, or when it changes"),
+        (90.0, "  looked at again at one of the next ticks, or when it changes"),
+    ],
+)
+def test_explain_says_when_memory_is_looked_at_again(
+    serve: Serve, run: Run, due_at: float | None, line: str | None
+) -> None:
+    process = a_process()
+    seen = a_process_report(process, placement=a_placement(process.id))
+    report = replace(a_report(processes=(seen,)), next_looks={} if due_at is None else {process.id: due_at})
+    told = run("explain", "4242", socket=serve(answers(report))).stdout.splitlines()
+    assert [each for each in told if "looked at again" in each] == ([] if line is None else [line])
 
 
 @pytest.mark.parametrize(

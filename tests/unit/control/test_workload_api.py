@@ -246,6 +246,18 @@ def test_a_placement_is_told_with_its_method_and_how_sure_it_is() -> None:
     assert list(told["share_intervals"].items()) == [("0", [0.25, 0.876544]), ("1", [0.123456, 0.75])]
 
 
+@pytest.mark.parametrize(
+    ("due_at", "now", "seconds"), [(None, 100.0, None), (120.5, 100.0, 20.5), (120.5, 120.5, 0.0), (120.5, 999.0, 0.0)]
+)
+def test_when_the_next_look_is_due_is_told_in_seconds_from_now(
+    due_at: float | None, now: float, seconds: float | None
+) -> None:
+    report = a_process_report(a_process())
+    due = {} if due_at is None else {report.process.id: due_at}
+    view = view_of(replace(a_report(processes=(report,)), next_looks=due))
+    assert api.process(view, report, now=now)["process"]["next_look_seconds"] == seconds
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Room]:
     room = Room(socket=tmp_path / "run" / "control.sock")

@@ -17,7 +17,7 @@ from balancerd.model.migration import PageStatus
 from balancerd.model.report import WorkloadReport
 from balancerd.model.sample import PlacementSample, ProcessSample, Snapshot
 from balancerd.model.workload import Workload, WorkloadKind
-from tests.unit.engine.test_tick import misplaced
+from tests.unit.engine.test_tick import PID, misplaced
 from tests.unit.fakes import MIB, N0, N1, N2, make_placement, make_process, make_survey
 from tests.unit.reports import a_decision, an_eviction, an_eviction_outcome, an_outcome
 
@@ -334,6 +334,8 @@ def test_a_tick_tells_its_workloads_and_agrees_with_what_it_tells_of_the_process
             assert workload.moving_processes == moving
             assert workload.held == ({} if moving else {process.reason: 1})
         seen.add((bool(wanted), process.reason))
+        assert report.next_looks.keys() <= {process.process.id}
     assert (True, Reason.MISPLACED) in seen
+    assert reports[-1].next_looks[PID] > reports[-1].survey.taken_at
     assert reports[-1].workloads[0].local_ratio == 1.0
     assert by_name(run.load().tick().workloads).keys() == by_name(reports[-1].workloads).keys()
