@@ -1,7 +1,11 @@
 """python -m tests.bench [NAME ...]: the benchmarks, ratios measured side by side in one run; all of them by default.
 
 placement   sampling a process's placement against reading its numa_maps and asking for every page (here, 16 GiB free)
-observe     the daemon in observe mode beside numad, on 300 idle and 20 busy processes (in the virtual machine)
+observe     a tick of the daemon beside numad's pass, on 1,000 processes with 5,000 threads (in the virtual machine)
+tick        a tick of the daemon beside psutil, pidstat and numastat on as many (here, as root)
+growth      the cost of a tick from 100 to 5,000 processes (likewise)
+memory      the daemon's peak RSS at 5,000 processes (likewise)
+budget      the share of a core that the daemon takes over ten minutes, on 1,000 processes (likewise)
 move        our migration steps against a bare C loop over move_pages(2) (in the virtual machine with four nodes)
 batch       throughput and the longest call by batch size, and the adaptive batch beside the best fixed one (likewise)
 threads     moving with two threads at once against one after the other (likewise, each virtual CPU on its own thread)
@@ -15,7 +19,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from tests.lab.packages import ensure_installed, ensure_tools
+from tests.bench.watchers import find_tool
+from tests.lab.packages import ensure_installed, ensure_tools, unpack
 from tests.lab.state import lab_directory
 
 LAB = ("tests.lab", "run", "--topology", "four-nodes", "--", sys.executable, "-m")
@@ -23,7 +28,8 @@ LAB_OF_THREADS = (*LAB[:4], "--threads", "multi", *LAB[4:])
 LAB_OF_GAPS = (*LAB[:3], "asymmetric-eight", "--kernel-arguments", "skew_tick=1")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "placement": ("tests.bench.bench_native", "placement"),
-    "observe": (*LAB, "tests.bench.bench_daemon"),
+    "observe": (*LAB, "tests.bench.bench_tick", "tick", "--rivals", "psutil"),
+    **{part: ("tests.bench.bench_tick", part, "--alone") for part in ("tick", "growth", "memory", "budget")},
     "move": (*LAB, "tests.bench.bench_native", "move"),
     "batch": (*LAB, "tests.bench.bench_batch"),
     "threads": (*LAB_OF_THREADS, "tests.bench.bench_threads"),
@@ -40,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     ensure_installed()
     ensure_tools(lab_directory().packages)
+    if find_tool("pidstat", "sysstat") is None:
+        unpack("sysstat", lab_directory().packages)
     worst = 0
     for name in arguments or COMMANDS:
         print(f"\n== {name}", flush=True)

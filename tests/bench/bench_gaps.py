@@ -10,7 +10,7 @@ nothing         nobody moves anything: the floor, which is the emulator's
 computing       nobody does, and a process computes on the movers' CPU: what a mover costs that never made anyone wait
 reading         nobody does; numa_maps and smaps are read, for each of which mmap_lock is held while a mapping is walked
 migratepages    of numactl: migrate_pages(2)
-numad           by itself, at its own time; its clock is set ahead (see bench_daemon.py)
+numad           by itself, at its own time; its clock is set ahead (see watchers.py)
 kernel          kernel.numa_balancing=1
 ours            LiveKernel.migrate() in steps as long as the daemon's, with its default pace, as if it had just started
 ours-settled    the same once it has found the size of its batches: a part of the memory has gone before, uncounted
@@ -59,9 +59,9 @@ from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
 from balancerd.native import RangeArray, placement
 from balancerd.wiring import BUSY_RATIO, build_pace
-from tests.bench.bench_daemon import numad
 from tests.bench.gap_tables import Run, as_json, tell
 from tests.bench.victim import PAGE, Lap, Victim, beat, build, joined
+from tests.bench.watchers import numad
 
 MIB = 1 << 20
 BEAT_MICROSECONDS = 200
