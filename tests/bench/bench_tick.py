@@ -6,10 +6,10 @@
     python -m tests.bench.bench_tick budget [--seconds 600]        a minute at least
 
 tick      CPU time per pass of the daemon, in observe mode; of psutil reading the same; of numad where it is installed
-          and there are several nodes, as in the lab; of pidstat, and of numastat on the busy ones. The daemon's is all that
-          its process used from the end of one tick to the end of a later one, by the ticks between. In each round
-          everyone passes, the others while the daemon waits; numad at its own time; pidstat and numastat with the start
-          of their programs. Aim: 5 times less than psutil, and less than numad
+          and there are several nodes, as in the lab; of pidstat, and of numastat on the busy ones. The daemon's is
+          all that its process used from the end of one tick to the end of a later one, by the ticks between. In each
+          round everyone passes, the others while the daemon waits; numad at its own time; pidstat and numastat with
+          the start of their programs. Aim: 5 times less than psutil, and less than numad
 growth    the daemon's CPU time per tick as processes, threads, large and busy ones all grow alike. Aim: the CPU time
           per process falls or stays (within a tenth)
 memory    peak RSS of the daemon, also when it has told of all processes. Aim: 60 MiB
