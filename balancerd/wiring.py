@@ -37,6 +37,7 @@ from balancerd.kernel.moving.pacing import Pace
 from balancerd.kernel.observe import ObserveKernel
 from balancerd.log import TickLog, setup
 from balancerd.metrics import Metrics
+from balancerd.model.manager import Manager
 from balancerd.model.report import ProcessReport
 from balancerd.ports import Kernel, Policy, PolicyContext, PolicyPlugin
 from balancerd.systemd import Notifier, watchdog_interval
@@ -74,6 +75,7 @@ def build_settings(config: Config) -> Settings:
         include=compile_rules(config.select.include, "select.include"),
         exclude=compile_rules(config.select.exclude, "select.exclude"),
     )
+    yield_to = frozenset(map(Manager, config.yield_to))
     return Settings(
         criteria=Criteria(
             min_rss_bytes=config.select.min_rss_bytes,
@@ -83,6 +85,7 @@ def build_settings(config: Config) -> Settings:
             rules=rules,
             read_exe=ask_for("exe", rules, groups),
             read_cmdline=ask_for("cmdline", rules, groups),
+            yield_to=yield_to,
         ),
         scan_budget_ratio=config.select.scan_budget_ratio,
         limits=PlanLimits(
@@ -91,6 +94,7 @@ def build_settings(config: Config) -> Settings:
             max_memory_pressure_ratio=config.migrate.max_memory_pressure_ratio,
             max_cpu_pressure_ratio=config.migrate.max_cpu_pressure_ratio,
             move_all=config.migrate.move_all,
+            yield_to=yield_to,
         ),
         rates=Rates(
             machine_bytes_per_second=config.migrate.rate_limit_bytes_per_second,
@@ -133,6 +137,7 @@ class Application:
             clock=self._clock,
             pace=build_pace(self._config),
             read_timeout_seconds=self._config.select.read_timeout_seconds,
+            groups=compile_groups(self._config.workloads),
         )
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
@@ -230,6 +235,7 @@ class Application:
         running = self._assemble(config)
         self._live.set_pace(build_pace(config))
         self._live.set_read_timeout(config.select.read_timeout_seconds)
+        self._live.set_groups(compile_groups(config.workloads))
         self._jobs.use(self._means(config))
         self._config, self._running = config, running
         self._warn(loaded)

@@ -1,6 +1,6 @@
 """`balancerctl doctor`: what this machine and this user allow, tried out. Needs no daemon, privilege or second node.
 
-Owns the picture of the checks, and the one about the control socket; the others are in `kernel.doctor.probes`.
+Owns the picture of the checks, and those that the daemon answers; the others are in `kernel.doctor.probes`.
 """
 
 from collections import Counter
@@ -10,10 +10,12 @@ from dataclasses import asdict
 import click
 
 from balancerd.cli.exits import CommandError, ExitCode, NotPermittedError, NotRunningError
-from balancerd.cli.options import Settings, ask, json_option, socket_option
+from balancerd.cli.options import Document, Settings, ask, json_option, socket_option
 from balancerd.cli.screen import can_print, escape, paint, write, write_json
 from balancerd.kernel.doctor.files import Check, CheckStatus
+from balancerd.kernel.doctor.managers import check_name
 from balancerd.kernel.doctor.probes import examine
+from balancerd.model.manager import REMEDY, Manager
 
 _SYMBOLS = {
     CheckStatus.OK: ("✓", "+", "green"),
@@ -44,7 +46,7 @@ def doctor(ctx: click.Context, settings: Settings, *, as_json: bool) -> None:
 
     In JSON, each of "checks" has name, status (ok, info, warning, failure, unknown), seen and fix (null: none needed).
     """
-    checks = (*examine(), control_socket(settings))
+    checks = (*examine(), *ask_daemon(settings))
     count = Counter(check.status for check in checks)
     if as_json:
         totals = {status.value: count[status] for status in CheckStatus}
@@ -56,12 +58,31 @@ def doctor(ctx: click.Context, settings: Settings, *, as_json: bool) -> None:
         ctx.exit(ExitCode.FINDINGS)
 
 
-def control_socket(settings: Settings) -> Check:
-    """Whether a daemon answers on the control socket."""
+def ask_daemon(settings: Settings) -> tuple[Check, ...]:
+    """Whether a daemon answers, and what only a daemon knows: whether processes have mempolicies of their own."""
+    name = check_name(Manager.MEMPOLICY)
+    answer = control_socket(settings)
+    if isinstance(answer, Check):
+        return (answer,)
+    known = {each["manager"]: each["processes"] for each in answer["managers"] or ()}
+    held = known.get(Manager.MEMPOLICY.value)
+    if held is None:
+        mempolicy = Check(name=name, status=CheckStatus.UNKNOWN, seen="unknown before the daemon's first tick")
+    elif held:
+        seen = f"processes with memory of an explicit mempolicy, among those looked at: {held}"
+        mempolicy = Check(name=name, status=CheckStatus.INFO, seen=seen, fix=REMEDY[Manager.MEMPOLICY])
+    else:
+        mempolicy = Check(name=name, status=CheckStatus.OK, seen="no process that was looked at has one")
+    seen = f"the daemon answers on {settings.socket_path}"
+    return mempolicy, Check(name="control-socket", status=CheckStatus.OK, seen=seen)
+
+
+def control_socket(settings: Settings) -> Document | Check:
+    """Return what the daemon answers on the control socket, or what is wrong with it."""
     name = "control-socket"
     shown = settings.socket_path
     try:
-        ask(settings, "/v1/status")
+        return ask(settings, "/v1/status")
     except NotRunningError:
         return Check(
             name=name,
@@ -73,7 +94,6 @@ def control_socket(settings: Settings) -> Check:
         return Check(name=name, status=CheckStatus.WARNING, seen=error.message, fix="run it with sudo")
     except CommandError as error:
         return Check(name=name, status=CheckStatus.FAILURE, seen=error.message, fix="journalctl -u balancerd")
-    return Check(name=name, status=CheckStatus.OK, seen=f"the daemon answers on {shown}")
 
 
 def _show(checks: Iterable[Check]) -> None:

@@ -8,10 +8,14 @@ from balancerd.cli import words
 from balancerd.cli.options import Document, Settings, ask, json_option, socket_option
 from balancerd.cli.screen import UNKNOWN, Column, Table, draw, escape, paint, write, write_json
 from balancerd.model.decision import REASON_TEXT
+from balancerd.model.manager import MANAGER_TEXT, Manager
 
 MISSED_TICKS: Final = 3
 LEAST_STALL_SECONDS: Final = 10.0
 """A tick that is late by less than this is never called a stall: migrations and busy machines stretch ticks."""
+
+ALWAYS_RESPECTED: Final = frozenset({Manager.MEMPOLICY})
+"""Whatever `yield_to` says."""
 
 
 @click.command(
@@ -39,6 +43,7 @@ def status(settings: Settings, *, as_json: bool) -> None:
     _show_daemon(document)
     _show_nodes(document)
     _show_processes(document)
+    _show_managers(document)
     _show_totals(document)
 
 
@@ -110,6 +115,31 @@ def _show_processes(document: Document) -> None:
         draw(Table(columns=columns, rows=[(str(n), reason, meaning.get(reason, "")) for reason, n in ranked]))
     passed_over = words.count(counts["small_processes"], "smaller process")
     write(f"not listed: {passed_over}, {words.count(counts['kernel_threads'], 'kernel thread')}")
+
+
+def _show_managers(document: Document) -> None:
+    """Show who else is at work; nothing when nobody is."""
+    found = [manager for manager in document["managers"] or () if manager["active"]]
+    if not found:
+        return
+    columns = (
+        Column(title="MANAGER"),
+        Column(title="PROCESSES", right=True),
+        Column(title="BALANCERD"),
+        Column(title="SEEN", cut=True),
+    )
+    meaning = {manager.value: text for manager, text in MANAGER_TEXT.items()}
+    rows = [
+        (
+            each["manager"],
+            UNKNOWN if each["processes"] is None else str(each["processes"]),
+            "yields" if each["yields"] or each["manager"] in ALWAYS_RESPECTED else "goes on",
+            each["detail"] or meaning.get(each["manager"], ""),
+        )
+        for each in found
+    ]
+    write()
+    draw(Table(columns=columns, rows=rows))
 
 
 def _show_totals(document: Document) -> None:

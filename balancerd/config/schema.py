@@ -18,6 +18,19 @@ from balancerd.config.patterns import LONGEST_PATTERN, check_pattern
 from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten
 
 Mode = Literal["enforce", "observe"]
+ManagerName = Literal[
+    "numad",
+    "memtierd",
+    "katalyst",
+    "damos",
+    "kernel-balancing",
+    "kubelet-cpu",
+    "kubelet-memory",
+    "libvirt",
+    "numa-policy",
+    "affinity",
+]
+"""Every manager but "mempolicy", which is always respected."""
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
@@ -337,6 +350,11 @@ class Config(Section):
     evict: EvictConfig = Field(
         default=EvictConfig(),
         description="How fast memory that is hardly used goes to swap, when something asks for it.",
+    )
+    yield_to: tuple[ManagerName, ...] = Field(
+        default=("numad", "memtierd", "katalyst", "damos", "kubelet-cpu", "kubelet-memory", "libvirt", "numa-policy"),
+        description="Whom to yield to. While numad, memtierd, katalyst, damos or kernel-balancing is at work, "
+        "nothing moves; processes that one of the others has placed are left alone.",
     )
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="The Prometheus endpoint.")
     control: ControlConfig = Field(default=ControlConfig(), description="The socket that balancerctl talks to.")

@@ -10,6 +10,9 @@ GET /v1/status
     nodes       [{node, cpus ("0-3"), total_bytes, free_bytes, available_bytes, distances: {node: n}}]
     counts      {surveyed, sampled, decided, planned, small_processes, kernel_threads, vanished_processes,
                 by_reason: {reason: processes}}
+    managers    null before the first tick, else every other manager of placement: [{manager, active, yields (whether
+                yield_to names it), processes (held by it; null where it is about the whole machine), detail, pids (its
+                own), fix, unreadable (what could not be read, or null)}]
     totals      {ticks, failed_ticks, moved_bytes, submitted_pages, pages: {status: n}}
     policy_errors  {policy: text} of the last tick
     config      {path (null: built-in defaults), last_reload: null or {succeeded, at_unix_seconds, error}}
@@ -79,6 +82,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from balancerd.control.state import PastOutcome, View
+from balancerd.engine.managers import tell_managers
 from balancerd.engine.workloads import workload_of
 from balancerd.model.decision import REASON_TEXT, Decision, Eviction, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
@@ -114,6 +118,7 @@ def status(view: View, *, version: str, pid: int, now: float) -> Json:
         },
         "nodes": [] if report is None else _nodes(report),
         "counts": None if report is None else _counts(report),
+        "managers": None if report is None else _managers(report),
         "totals": {
             "ticks": view.totals.ticks,
             "failed_ticks": view.totals.failed_ticks,
@@ -209,6 +214,22 @@ def _counts(report: TickReport) -> Json:
         "vanished_processes": report.survey.vanished_processes,
         "by_reason": dict(Counter(process.reason.value for process in report.processes)),
     }
+
+
+def _managers(report: TickReport) -> list[Json]:
+    return [
+        {
+            "manager": found.manager.value,
+            "active": found.active,
+            "yields": found.manager in report.yield_to,
+            "processes": found.held_processes,
+            "detail": found.detail,
+            "pids": list(found.pids),
+            "fix": found.fix,
+            "unreadable": found.unreadable,
+        }
+        for found in tell_managers(report)
+    ]
 
 
 def process_facts(report: ProcessReport, workload: Workload | None) -> Json:

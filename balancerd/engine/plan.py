@@ -13,6 +13,7 @@ from balancerd.engine.ledger import Ledger
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.model.decision import Decision, Eviction, Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
+from balancerd.model.manager import MACHINE_WIDE, Manager, ManagerFinding
 from balancerd.model.migration import EvictionStep, MigrationPlan, MigrationStep, Range
 from balancerd.model.sample import PlacementSample, Pressure, Snapshot
 from balancerd.model.topology import NodeMemory
@@ -37,6 +38,7 @@ class PlanLimits:
     """What one tick may do beside its budgets. `watermark_ratio` is the share of the target to leave available.
 
     Above a pressure ratio (PSI, some avg10) nothing moves; None never waits. `move_all` moves shared pages, too.
+    While a machine-wide manager of `yield_to` is at work nothing moves at all.
     """
 
     budget_seconds: float
@@ -44,6 +46,7 @@ class PlanLimits:
     max_memory_pressure_ratio: float | None = None
     max_cpu_pressure_ratio: float | None = None
     move_all: bool = False
+    yield_to: frozenset[Manager] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,7 @@ class _Arbiter:
         self._room = {memory.node: room_bytes(memory, limits) for memory in snapshot.survey.memory.values()}
         self._draft = budgets.draft(self._now)
         self._evict_bytes = budgets.allowed_eviction_bytes(self._now)
+        self._other_manager = explain_other_manager(snapshot.survey.managers, limits)
         self.claimed: dict[ProcessId, str] = {}
         self.may_read = True
         self.steps: list[MigrationStep] = []
@@ -170,6 +174,8 @@ class _Arbiter:
     def _standing_objection(self, wanted: Decision | Eviction) -> Skip | None:
         if wanted.process in self.claimed:
             return _no(wanted, Reason.CLAIMED, self.claimed[wanted.process])
+        if self._other_manager is not None:
+            return _no(wanted, Reason.OTHER_MANAGER, self._other_manager)
         pressure = explain_pressure(
             self._snapshot.survey.pressure, self._limits, memory_only=isinstance(wanted, Eviction)
         )
@@ -252,6 +258,16 @@ def explain_pressure(pressure: Pressure, limits: PlanLimits, *, memory_only: boo
         if ratio is not None and limit is not None and ratio > limit
     ]
     return ", ".join(told) or None
+
+
+def explain_other_manager(managers: Iterable[ManagerFinding], limits: PlanLimits) -> str | None:
+    """Return which machine-wide managers are at work to whom the daemon yields; None when none is."""
+    told = [
+        f"{found.manager.value}: {found.detail}"
+        for found in managers
+        if found.active and found.manager in MACHINE_WIDE and found.manager in limits.yield_to
+    ]
+    return "; ".join(told) or None
 
 
 def _wanted_pairs(placement: PlacementSample, target: NodeId) -> dict[NodePair, int]:

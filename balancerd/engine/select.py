@@ -8,6 +8,7 @@ from balancerd.engine.looks import Circumstances, Looks, circumstances
 from balancerd.engine.rules import Rules
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
+from balancerd.model.manager import Manager
 from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Survey
 from balancerd.ports import SurveyScope
 
@@ -19,7 +20,7 @@ TYPICAL_SAMPLE_SECONDS = 0.0015
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
-    """The `select` section of the configuration. `own_pid` is never selected.
+    """The `select` section of the configuration. `own_pid` is never selected, nor whom one of `yield_to` has placed.
 
     `read_exe` and `read_cmdline` tell that some rule needs them of the processes.
     """
@@ -28,6 +29,7 @@ class Criteria:
     min_cpu_cores: float
     min_age_seconds: float
     own_pid: int
+    yield_to: frozenset[Manager] = frozenset()
     rules: Rules = field(default_factory=Rules)
     read_exe: bool = False
     read_cmdline: bool = False
@@ -73,6 +75,8 @@ def reason_to_skip(process: ProcessSample, criteria: Criteria) -> Skip | None:
         reason = Reason.FIRST_SIGHT
     elif process.cpu_cores < criteria.min_cpu_cores:
         reason, detail = Reason.BELOW_MIN_CPU, f"{process.cpu_cores:.3f} of {criteria.min_cpu_cores:.3f} cores"
+    elif process.manager is not None and process.manager in criteria.yield_to:
+        reason, detail = Reason.MANAGED, f"{process.manager.value}: {process.manager_detail}"
     elif (
         objection := criteria.rules.objection(process)
     ) is not None:  # last: user, cgroup and so on are read of the busy

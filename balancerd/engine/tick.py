@@ -179,6 +179,7 @@ class Engine:
                 snapshot, wanted=wanted, rejected=plan.rejected, outcomes=outcomes, evictions=evictions
             ),
             next_looks={p.id: at for p in selection.eligible if (at := self._looks.due_at(p.id)) is not None},
+            yield_to=settings.limits.yield_to,
         )
 
     def _part(self, wanted: Iterable[Decision | Eviction]) -> tuple[list[Decision | Eviction], tuple[Skip, ...]]:

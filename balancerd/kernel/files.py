@@ -1,4 +1,4 @@
-"""Reading one file of procfs or sysfs, whole and once. Knows nothing of what the bytes mean."""
+"""Reading one file or directory of procfs or sysfs, whole and once. Knows nothing of what the bytes mean."""
 
 import errno
 import os
@@ -36,3 +36,9 @@ def read_if_there(path: str) -> bytes | None:
         if error.errno == errno.ENODEV:
             return None
         raise
+
+
+def list_names(directory: str) -> list[str]:
+    """Return the names in a directory, in no order. Raises OSError."""
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries]

@@ -1,12 +1,13 @@
 """The Kernel port on the real machine. Owns how its parts come together; each part knows only its own files."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from balancerd import native
+from balancerd.engine.rules import Group
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
 from balancerd.kernel.machine.memory import read_hugetlb_in_use, read_memory
@@ -20,12 +21,15 @@ from balancerd.kernel.moving.migrate import Mover
 from balancerd.kernel.moving.pacing import Pace, Pacer
 from balancerd.kernel.moving.verify import Verifier
 from balancerd.kernel.moving.whole import WHOLE_SAMPLES, WholeCore, WholeMover
+from balancerd.kernel.neighbours.watch import Neighbours
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.kernel.placement.reader import PlacementReader, SampleCore
 from balancerd.kernel.processes.opt_out import OptOuts
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.survey import SurveyCore, Surveyor
+from balancerd.kernel.workloads.accounts import WorkloadAccounts
+from balancerd.kernel.workloads.workloads import Workloads
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import (
@@ -55,9 +59,9 @@ class Core(SurveyCore, SampleCore, MigrateCore, EvictCore, WholeCore, Protocol):
 class LiveKernel:
     """Surveys, samples and migrates the processes of this machine.
 
-    `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at. What waits for a lock of the
-    process it is about may take `read_timeout_seconds`. Construction opens `procfs`; nothing is read before the first
-    survey.
+    `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at; `neighbours` tell of others. What
+    waits for a lock of the process it is about may take `read_timeout_seconds`. Construction opens `procfs`; nothing is
+    read before the first survey.
     """
 
     def __init__(
@@ -71,14 +75,18 @@ class LiveKernel:
         core: Core = native,
         boottime: Callable[[], float] = boottime_seconds,
         phase: Callable[[], float] = random.random,
+        neighbours: Neighbours | None = None,
+        groups: Sequence[Group] = (),
     ) -> None:
         self._clock = clock
         self._procfs = procfs
         self._sysfs = sysfs
         self._files = ProcessFiles(str(procfs))
-        self._surveyor = Surveyor(core, self._files, clock, boottime)
         self._reads = PatientReads(clock, ReadPool(), read_timeout_seconds)
         self._opt_outs = OptOuts(clock, self._reads, str(procfs))
+        self._workloads = Workloads(clock, groups=groups, procfs=str(procfs))
+        self._accounts = WorkloadAccounts(clock, self._workloads.bytes_by_node)
+        self._surveyor = Surveyor(core, self._files, clock, boottime, annotate=self._annotate)
         mappings = Mappings(clock, str(procfs))
 
         def new_placements() -> PlacementReader:
@@ -93,6 +101,7 @@ class LiveKernel:
         self._verifier = Verifier(core, str(procfs), str(sysfs), phase)
         counted = PlacementReader(core, clock, str(procfs), phase, samples=WHOLE_SAMPLES, mappings=mappings)
         self._whole_mover = WholeMover(core, clock, claims, counted)
+        self._neighbours = Neighbours(procfs=procfs, sysfs=sysfs) if neighbours is None else neighbours
         self._topology: tuple[OnlineSets, Topology] | None = None
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 
@@ -117,6 +126,7 @@ class LiveKernel:
     def survey(self, scope: SurveyScope) -> Survey:
         """Look at the machine and every process. Raises OSError or ParseError when the machine cannot be read."""
         topology, memory = self._look_at_nodes()
+        managers = self._neighbours.look(topology, self._clock.now())
         survey = self._surveyor.survey(scope, topology, memory, hugetlb=read_hugetlb_in_use(self._sysfs))
         alive = {process.id for process in survey.processes}
         self._placements.forget_all_but(alive)
@@ -124,9 +134,10 @@ class LiveKernel:
         self._opt_outs.forget_all_but(alive)
         return replace(
             survey,
-            processes=tuple(map(self._with_opt_out, survey.processes)),
             pressure=read_pressure(str(self._procfs)),
             machine=self._machine.read(topology),
+            managers=managers,
+            workload_bytes=self._accounts.of(survey.processes),
         )
 
     def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
@@ -173,10 +184,14 @@ class LiveKernel:
         """Wait so long for reads from now on."""
         self._reads.timeout_seconds = seconds
 
+    def set_groups(self, groups: Sequence[Group]) -> None:
+        """Name workloads by other groups from the next survey on."""
+        self._workloads.use(groups)
+
     def look(self, pid: int) -> ProcessSample | None:
         """Read one process now, whatever its size; None when there is none. Raises PermissionError, ParseError."""
         process = self._surveyor.look(pid)
-        return None if process is None else self._with_opt_out(process)
+        return None if process is None else self._annotate_whole(process)
 
     def memory(self) -> dict[NodeId, NodeMemory]:
         """Read the memory of the nodes now. Raises OSError or ParseError."""
@@ -195,9 +210,14 @@ class LiveKernel:
     def _memory(self, topology: Topology) -> dict[NodeId, NodeMemory]:
         return read_memory(self._sysfs, topology.node_ids, self._machine.high_watermarks(topology))
 
-    def _with_opt_out(self, process: ProcessSample) -> ProcessSample:
-        where = None if process.cgroup is None else self._opt_outs.of(process)
-        return process if where is None else replace(process, opt_out=where)
+    def _annotate(self, process: ProcessSample) -> ProcessSample:
+        """Add what others know of a surveyed process; who has placed it or wants it left alone is asked for busy ones."""
+        return self._annotate_whole(process) if process.run_seconds is not None else self._workloads.annotate(process)
+
+    def _annotate_whole(self, process: ProcessSample) -> ProcessSample:
+        placed = self._neighbours.annotate(self._workloads.annotate(process))
+        where = self._opt_outs.of(placed)
+        return placed if where is None else replace(placed, opt_out=where)
 
     def _sample(self, request: SampleRequest, n_nodes: int) -> PlacementSample | Skip:
         reader = self._placements

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client.core import Metric
 
+from balancerd.engine.managers import tell_managers
 from balancerd.metrics.instruments import Values, gauge
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Reason
 from balancerd.model.ids import format_id_list
@@ -61,7 +62,26 @@ def of_report(report: TickReport, policies: Iterable[str]) -> list[Metric]:
             {(name,): ratio for name, ratio in _pressure(report).items() if ratio is not None},
             "resource",
         ),
+        *_of_managers(report),
         *_of_topology(report.survey.topology),
+    ]
+
+
+def _of_managers(report: TickReport) -> list[Metric]:
+    managers = tell_managers(report)
+    return [
+        gauge(
+            "conflicting_manager_active",
+            "Whether another manager of placement is at work; see docs/other-managers.md.",
+            {(found.manager.value,): float(found.active) for found in managers},
+            "manager",
+        ),
+        gauge(
+            "managed_processes",
+            "Surveyed processes that another manager has placed.",
+            {(m.manager.value,): float(m.held_processes) for m in managers if m.held_processes is not None},
+            "manager",
+        ),
     ]
 
 

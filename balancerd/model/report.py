@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from balancerd.model.decision import Reason, Verdict
 from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.manager import Manager
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, RunsNow
 from balancerd.model.sample import PlacementSample, ProcessSample, Survey
 from balancerd.model.workload import Workload
@@ -113,3 +114,5 @@ class TickReport:
     """When those that selection let through and that were looked at are due again, unless they change before."""
     scan_cpu_seconds: float = 0.0
     scan_budget_ratio: float | None = None
+    yield_to: frozenset[Manager] = frozenset()
+    """Whom the configuration of this tick yields to."""

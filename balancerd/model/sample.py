@@ -46,7 +46,9 @@ class ProcessSample:
     mems_allowed: frozenset[NodeId] | None = None
     opt_out: str | None = None
     manager: Manager | None = None
-    """Who else has placed this very process: LIBVIRT, KUBELET_CPU, KUBELET_MEMORY or NUMA_POLICY."""
+    """Who else has placed this very process: LIBVIRT, KUBELET_CPU, KUBELET_MEMORY, NUMA_POLICY or AFFINITY."""
+    manager_detail: str = ""
+    """How: "unit a.service: NUMAPolicy=bind in ..."."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

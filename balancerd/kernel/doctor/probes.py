@@ -1,8 +1,8 @@
 """Tries out whether this machine and this user can do what balancerd needs: the doctor's probes that act.
 
-Owns the syscalls tried on this process and on a foreign one, the look at other managers of memory, and the list of all
-probes. Nothing is compared with a version: each interface is called, on one page of this process, and what the kernel
-answers is reported. It must not know how a check is printed, nor need a daemon, a privilege or a second node.
+Owns the syscalls tried on this process and on a foreign one, and the list of all probes. Nothing is compared with a
+version: each interface is called, on one page of this process, and what the kernel answers is reported. It must not
+know how a check is printed, nor need a daemon, a privilege or a second node.
 """
 
 import errno
@@ -21,18 +21,12 @@ import psutil
 
 from balancerd.kernel.doctor import files
 from balancerd.kernel.doctor.files import CAP_SYS_NICE, CAP_SYS_PTRACE, ROOT, Check, CheckStatus
+from balancerd.kernel.doctor.managers import other_managers
 
 SYSCALL_NUMBER: Final[Mapping[str, int]] = {"x86_64": 279, "aarch64": 239, "riscv64": 239}  # asm/unistd_64.h
 MPOL_MF_MOVE = 2  # include/uapi/linux/mempolicy.h
 MPOL_MF_MOVE_ALL = 4
 NOBODY = 65534  # the kernel's own overflow uid, /proc/sys/kernel/overflowuid
-
-OTHER_MANAGERS: Final[Mapping[str, str]] = {
-    "numad": "systemctl disable --now numad",
-    "memtierd": "systemctl disable --now memtierd",
-    "katalyst-agent": "take this node out of katalyst's DaemonSet",
-}
-"""Programs that move memory between nodes too, by process name, and how to stop each."""
 
 _SECCOMP_FIX = (
     "a seccomp filter refuses it: in Docker, --security-opt seccomp=unconfined; in Kubernetes, "
@@ -212,27 +206,6 @@ def pidfd() -> Check:
     return Check(name=name, status=CheckStatus.OK, seen="works")
 
 
-def other_managers(names: Iterable[str]) -> Check:
-    """Whether a program that manages memory placement runs beside balancerd, by the names of all processes."""
-    name = "other-managers"
-    found = sorted(OTHER_MANAGERS.keys() & set(names))
-    if not found:
-        return Check(name=name, status=CheckStatus.OK, seen=f"none of {', '.join(OTHER_MANAGERS)} is running")
-    return Check(
-        name=name,
-        status=CheckStatus.WARNING,
-        seen=f"{', '.join(found)} running: two managers undo each other's work",
-        fix="as root: " + "; ".join(OTHER_MANAGERS[each] for each in found),
-    )
-
-
-def process_names() -> Iterable[str]:
-    """Yield the name of every process that can be seen."""
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"] is not None:
-            yield process.info["name"]
-
-
 def examine(root: Path = ROOT) -> tuple[Check, ...]:
     """Run every probe, the files below `root`; no probe raises."""
     checks = [kernel_release(), files.numa_nodes(root), native_core()]
@@ -254,7 +227,7 @@ def examine(root: Path = ROOT) -> tuple[Check, ...]:
         files.cgroup_version,
         files.perf_paranoia,
     )
-    return (*checks, pidfd(), *(read(root) for read in reads), other_managers(process_names()))
+    return (*checks, pidfd(), *(read(root) for read in reads), *other_managers(root))
 
 
 def _refused_on_self(name: str, error: OSError) -> Check:

@@ -31,6 +31,9 @@ PROCESSES  REASON         MEANING
         1  well-placed    its memory is where its threads run
 not listed: 90 smaller processes, 120 kernel threads
 
+MANAGER    PROCESSES  BALANCERD  SEEN
+mempolicy          1  yields     somebody chose a mempolicy for its memory
+
 moved 3.9MiB in 1 tick; 1024 pages submitted
 PAGES  STATUS  MEANING
  1000  moved   now on the target node

@@ -1,0 +1,1 @@
+"""Who else on this machine moves memory or has placed processes on purpose."""
