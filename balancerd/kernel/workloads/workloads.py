@@ -62,8 +62,9 @@ class Workloads:
         return workload if group is None else Workload(kind=WorkloadKind.GROUP, name=group.name)
 
     def annotate(self, process: ProcessSample) -> ProcessSample:
-        """Return the process with its workload."""
-        return replace(process, workload=self.of(process))
+        """Return the process with its workload: the very same record where that is known already."""
+        workload = self.of(process)
+        return process if process.workload == workload else replace(process, workload=workload)
 
     def bytes_by_node(self, cgroups: Iterable[str]) -> dict[str, dict[NodeId, int]]:
         """Read what processes map of each cgroup's memory, by node; those that cannot be read are left out.

@@ -91,9 +91,11 @@ def test_the_judgement_of_processes_is_bounded(tmp_path: Path) -> None:
 
 def test_a_process_is_annotated_with_its_workload(tmp_path: Path) -> None:
     process = make_process(cgroup="/system.slice/ssh.service")
-    annotated = Workloads(FakeClock(), root=tmp_path).annotate(process)
+    workloads = Workloads(FakeClock(), root=tmp_path)
+    annotated = workloads.annotate(process)
     assert annotated.workload == unit("ssh.service")
     assert annotated.id == process.id
+    assert workloads.annotate(annotated) is annotated
 
 
 def test_a_name_that_was_missing_is_looked_for_again_after_half_a_minute(tmp_path: Path) -> None:
