@@ -7,7 +7,7 @@ memory_numa_stat_show() in mm/. Memory is charged to the cgroup that touched it 
 share is told by one of them only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from balancerd.kernel.errors import ParseError
@@ -19,11 +19,17 @@ from balancerd.model.sample import PAGE_BYTES
 NumaStat = Mapping[str, Mapping[NodeId, int]]
 """Bytes by kind of memory, such as "anon", and by node."""
 _HIERARCHICAL: Final = "hierarchical_"
-_MAPPED: Final[Mapping[int, tuple[str, ...]]] = {1: ("anon", "unevictable"), 2: ("anon", "file_mapped")}
+MAPPED_KINDS: Final[Mapping[int, frozenset[str]]] = {
+    1: frozenset({"anon", "unevictable"}),
+    2: frozenset({"anon", "file_mapped"}),
+}
+"""What processes map, by version of cgroups; see mapped_bytes."""
 
 
-def read_numa_stat(mount: CgroupMount, cgroup: str) -> NumaStat | None:
+def read_numa_stat(mount: CgroupMount, cgroup: str, *, kinds: Container[str] | None = None) -> NumaStat | None:
     """Read memory.numa_stat of a cgroup, its descendants included; None when `mount` does not show it.
+
+    With `kinds`, only these are parsed.
 
     Raises OSError: FileNotFoundError when the cgroup is gone, and for the root of v2. Raises ParseError.
     """
@@ -31,10 +37,10 @@ def read_numa_stat(mount: CgroupMount, cgroup: str) -> NumaStat | None:
     if directory is None:
         return None
     path = f"{directory}/memory.numa_stat"
-    return parse_numa_stat(read_bytes(path), path, version=mount.version)
+    return parse_numa_stat(read_bytes(path), path, version=mount.version, kinds=kinds)
 
 
-def parse_numa_stat(text: bytes, path: str, *, version: int) -> NumaStat:
+def parse_numa_stat(text: bytes, path: str, *, version: int, kinds: Container[str] | None = None) -> NumaStat:
     """Parse memory.numa_stat of cgroup v2 ("anon N0=4096 N1=0", bytes) or v1 ("anon=1 N0=1 N1=0", pages).
 
     v1 tells a cgroup by itself and, as "hierarchical_anon", with its descendants: where it does (since Linux 3.16), the
@@ -43,16 +49,17 @@ def parse_numa_stat(text: bytes, path: str, *, version: int) -> NumaStat:
     unit_bytes = PAGE_BYTES if version == 1 else 1
     found: dict[str, dict[NodeId, int]] = {}
     for number, line in enumerate(text.split(b"\n"), 1):
-        head, *fields = line.split() or [b""]
-        nodes = [field[1:].partition(b"=") for field in fields if field.startswith(b"N")]
+        head, _, rest = line.partition(b" ")
+        kind = head.partition(b"=")[0].decode("ascii", "replace")
+        if kinds is not None and kind.removeprefix(_HIERARCHICAL) not in kinds:
+            continue
+        nodes = [field[1:].partition(b"=") for field in rest.split() if field.startswith(b"N")]
         if not nodes:
             continue
         try:
-            by_node = {NodeId(int(node)): int(amount) * unit_bytes for node, _, amount in nodes}
-            kind = head.partition(b"=")[0].decode("ascii")
+            found[kind] = {NodeId(int(node)): int(amount) * unit_bytes for node, _, amount in nodes}
         except ValueError as error:
             raise ParseError(path, number, line, "not a kind of memory by node") from error
-        found[kind] = by_node
     if version == 1:
         whole = {kind.removeprefix(_HIERARCHICAL): nodes for kind, nodes in found.items() if _HIERARCHICAL in kind}
         found = whole or found
@@ -70,7 +77,7 @@ def mapped_bytes(stat: NumaStat, *, version: int) -> dict[NodeId, int]:
     cache, most of which nobody maps, so mapped files are missing. hugetlb pages are in neither.
     """
     total: dict[NodeId, int] = {}
-    for kind in _MAPPED[version]:
+    for kind in MAPPED_KINDS[version]:
         for node, amount_bytes in stat.get(kind, {}).items():
             total[node] = total.get(node, 0) + amount_bytes
     return dict(sorted(total.items()))

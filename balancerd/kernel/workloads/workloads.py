@@ -13,7 +13,7 @@ from balancerd.engine.rules import Group, find_group
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.workloads.mounts import CgroupMount, read_memory_mount
 from balancerd.kernel.workloads.names import SHORT_ID_CHARACTERS, HostNames
-from balancerd.kernel.workloads.numa_stat import mapped_bytes, read_numa_stat
+from balancerd.kernel.workloads.numa_stat import MAPPED_KINDS, mapped_bytes, read_numa_stat
 from balancerd.kernel.workloads.paths import Membership, parse_path
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import ProcessSample
@@ -77,7 +77,7 @@ class Workloads:
         found: dict[str, dict[NodeId, int]] = {}
         for cgroup in cgroups:
             try:
-                stat = read_numa_stat(mount, cgroup)
+                stat = read_numa_stat(mount, cgroup, kinds=MAPPED_KINDS[mount.version])
             except (OSError, ParseError):
                 continue
             if stat is not None:
