@@ -211,7 +211,7 @@ class LiveKernel:
         return read_memory(self._sysfs, topology.node_ids, self._machine.high_watermarks(topology))
 
     def _annotate(self, process: ProcessSample) -> ProcessSample:
-        """Add what others know of a surveyed process; who has placed it or wants it left alone is asked for busy ones."""
+        """Add what others know of a surveyed process. Only of busy ones it is asked who placed them or opted out."""
         return self._annotate_whole(process) if process.run_seconds is not None else self._workloads.annotate(process)
 
     def _annotate_whole(self, process: ProcessSample) -> ProcessSample:
