@@ -77,8 +77,10 @@ def test_what_is_not_among_the_largest_is_told_as_one_weighted_by_memory() -> No
 
 
 def test_a_workload_called_other_is_one_of_the_others_however_large() -> None:
-    told = scraped(a_workload_report("a"), a_workload_report(OTHER, rss_bytes=9000 * MIB))
+    named = sized((f"w{n}", MIB) for n in range(ENTER))
+    told = scraped(a_workload_report(OTHER, rss_bytes=9000 * MIB), *named)
     assert told["workload_resident_bytes"]["1", OTHER] == 9000 * MIB
+    assert len(told["workload_locality_ratio"]) == ENTER + 1
 
 
 def test_two_workloads_that_take_turns_at_the_edge_keep_their_series() -> None:

@@ -136,15 +136,24 @@ def test_exact_numbers_come_go_and_change_while_no_process_does() -> None:
 
 def test_an_idle_process_stays_with_the_workload_that_was_read_while_it_was_busy() -> None:
     accounts = Workloads()
-    busy = make_process(1, workload=WEB, cgroup="/system.slice/web.service")
+    busy = make_process(1, workload=JOB, cgroup=JOB.cgroup)
     accounts.tell(snapshot(busy))
     for rss in (1, 2, 3):
         idle = replace(busy, workload=None, cgroup=None, rss_bytes=rss * MIB)
-        assert list(by_name(accounts.tell(snapshot(idle)))) == ["web.service"]
+        assert list(by_name(accounts.tell(snapshot(idle)))) == [JOB.name]
     same_cgroup = replace(busy, workload=None, rss_bytes=4 * MIB)
-    assert list(by_name(accounts.tell(snapshot(same_cgroup)))) == ["web.service"]
+    assert list(by_name(accounts.tell(snapshot(same_cgroup)))) == [JOB.name]
     elsewhere = replace(busy, workload=None, cgroup="/user.slice/app.scope")
     assert list(by_name(accounts.tell(snapshot(elsewhere)))) == ["app.scope"]
+
+
+def test_a_container_that_was_started_again_is_exact_once_the_old_one_is_gone() -> None:
+    accounts = Workloads()
+    old, new = make_process(1, workload=JOB), make_process(2, workload=replace(JOB, cgroup="/kubepods/pod1/c2"))
+    exact = {str(JOB.cgroup): {N0: MIB}, "/kubepods/pod1/c2": {N1: MIB}}
+    told = [by_name(accounts.tell(snapshot(*now, exact=exact)))[JOB.name] for now in ((old,), (old, new), (new,))]
+    assert [each.exact for each in told] == [True, False, True]
+    assert told[2].bytes_by_node == {N1: MIB}
 
 
 def test_a_pid_that_is_used_again_is_another_process() -> None:
@@ -319,9 +328,11 @@ def test_a_thousand_quiet_processes_cost_well_below_a_millisecond() -> None:
     assert min(took) < 0.0005  # 0.1 ms on the machine it was written on
 
 
-def test_a_tick_tells_its_workloads_and_agrees_with_what_it_tells_of_the_process() -> None:
+@pytest.mark.parametrize("stuck_mib", [0.0, 256.0])
+def test_a_tick_tells_its_workloads_and_agrees_with_what_it_tells_of_the_process(stuck_mib: float) -> None:
     run = misplaced()
-    reports = run.ticks(40)
+    run.kernel.stuck_mib[PID] = stuck_mib
+    reports = run.ticks(12)
     seen = set()
     for report in reports:
         (workload,) = report.workloads
@@ -333,9 +344,10 @@ def test_a_tick_tells_its_workloads_and_agrees_with_what_it_tells_of_the_process
             moving = process.reason is Reason.MISPLACED
             assert workload.moving_processes == moving
             assert workload.held == ({} if moving else {process.reason: 1})
-        seen.add((bool(wanted), process.reason))
         assert report.next_looks.keys() <= {process.process.id}
+        seen.add((bool(wanted), process.reason))
     assert (True, Reason.MISPLACED) in seen
+    assert ((True, Reason.QUARANTINE) in seen) is bool(stuck_mib)
     assert reports[-1].next_looks[PID] > reports[-1].survey.taken_at
-    assert reports[-1].workloads[0].local_ratio == 1.0
+    assert reports[-1].workloads[0].local_ratio == (0.0 if stuck_mib else 1.0)
     assert by_name(run.load().tick().workloads).keys() == by_name(reports[-1].workloads).keys()
