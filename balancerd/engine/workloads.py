@@ -7,7 +7,7 @@ must not know how workloads get their names, nor how they are told.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, count
 from operator import is_not
 from typing import TypeVar
 
@@ -21,6 +21,10 @@ from balancerd.model.workload import Workload, WorkloadKind
 
 OTHER_NAME = "other"
 """The workload of processes of which not even the cgroup is known."""
+
+MOST_GAPS = 40
+WIDEST_GAP = 16
+"""How far two ticks are compared place by place before sets are cheaper: gaps in all, and objects in one gap."""
 
 Item = TypeVar("Item")
 
@@ -156,10 +160,28 @@ class Workloads:
 def _differences(now: tuple[Item, ...], before: tuple[Item, ...]) -> tuple[list[Item], list[Item]]:
     """Return the objects that are only in `now`, and those only in `before`, by identity.
 
-    Almost all of them are where they were, and comparing place by place costs a third of comparing sets.
+    A survey keeps the order of those that it did not read again and lists the others last, so long runs of the two are
+    the same but for gaps; comparing these place by place costs a fifth of comparing sets. Whatever is left when that
+    does not get on is compared as sets.
     """
-    new, old = list(now), list(before)
-    if len(now) == len(before):
-        new, old = list(compress(now, map(is_not, now, before))), list(compress(before, map(is_not, now, before)))
+    at, at_before, stuck = 0, 0, 0
+    old: list[Item] = []
+    for _ in range(MOST_GAPS):
+        same = next(compress(count(), map(is_not, now[at:], before[at_before:])), None)
+        if same is None:
+            same = min(len(now) - at, len(before) - at_before)
+            at, at_before = at + same, at_before + same
+            break
+        at, at_before = at + same, at_before + same
+        stuck = 0 if same else stuck + 1
+        if stuck > WIDEST_GAP:
+            break
+        old.append(before[at_before])
+        at_before += 1
+    new = now[at:]
+    old += before[at_before:]
     new_ids, old_ids = set(map(id, new)), set(map(id, old))
-    return [each for each in new if id(each) not in old_ids], [each for each in old if id(each) not in new_ids]
+    only_new, only_old = new_ids - old_ids, old_ids - new_ids
+    return [*compress(new, map(only_new.__contains__, map(id, new)))], [
+        *compress(old, map(only_old.__contains__, map(id, old)))
+    ]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancerd.engine.accounts import Part, part_of
-from balancerd.engine.workloads import Workloads, workload_of
+from balancerd.engine.workloads import Workloads, _differences, workload_of
 from balancerd.model.decision import Decision, Eviction, Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import PageStatus
@@ -269,6 +269,22 @@ def test_objects_that_did_not_change_are_not_added_up_again(monkeypatch: pytest.
     assert added == []
     accounts.tell(snapshot(*crowd[1:], make_process(99, workload=WEB), placed=placed[1:]))
     assert added == [99]
+
+
+@given(st.permutations(range(60)), st.integers(0, 60), st.permutations(range(90)), st.integers(0, 60), st.booleans())
+def test_what_came_and_went_is_found_in_any_order(
+    first: list[int], n_first: int, second: list[int], n_second: int, in_order: bool
+) -> None:
+    objects = [object() for _ in range(90)]
+    before = tuple(objects[number] for number in first[:n_first])
+    chosen = second[:n_second]
+    if in_order:  # as a survey does it: what stays keeps its order, what is new comes last
+        chosen = [n for n in first[:n_first] if n in chosen] + [n for n in chosen if n not in first[:n_first]]
+    now = tuple(objects[number] for number in chosen)
+    came, went = _differences(now, before)
+    assert (len(came), len(went)) == (len(set(map(id, came))), len(set(map(id, went))))
+    assert set(map(id, came)) == set(map(id, now)) - set(map(id, before))
+    assert set(map(id, went)) == set(map(id, before)) - set(map(id, now))
 
 
 SOME = st.tuples(
