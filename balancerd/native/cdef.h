@@ -283,6 +283,7 @@ struct bal_survey_args {
 	double kernel_seconds;	/* kernel threads */
 	uint64_t max_kept;	/* the most descriptors kept open */
 	int32_t busy_is_large;	/* small processes that are busy count as large */
+	int32_t no_listing;	/* look only at processes that have a seat: new ones are found by a later pass */
 };
 
 struct bal_survey {
@@ -300,9 +301,10 @@ struct bal_survey {
 };
 
 /*
- * One pass over the processes below proc_fd, a directory (O_PATH will do) that is or looks like /proc. All are listed;
+ * One pass over the processes below proc_fd, a directory (O_PATH will do) that is or looks like /proc. They are listed;
  * PID/stat is read of those that are due: new ones and loud ones (large and busy) in each pass, large ones of which no
- * rates are known yet, and the others each in its turn, so that no pass reads all of them. `told` gets the seats of
+ * rates are known yet, and the others each in its turn, so that no pass reads all of them. Small ones that started less
+ * than small_seconds ago are read like large ones, since they may be about to grow. `told` gets the seats of
  * large processes that are new, loud, or not as they were told: another name or number of threads, no longer loud, RSS
  * by more than 1/64, 0.01 cores, faults by a quarter and 10 a second, or twice as old. `dropped` gets the pids of told
  * processes that are gone or no longer large; one of them may be told anew. All three arrays have `capacity` elements,

@@ -219,13 +219,16 @@ class SurveyRules:
     """Which processes a survey tells and how often it reads each.
 
     Large ones have at least min_rss_pages resident; with busy_is_large, busy ones count as large whatever they have.
-    Loud ones are large and run on at least min_cpu_cores. New and loud processes are read in each pass, the others once
-    in so many seconds: large ones that idle, small ones, kernel threads. At most max_kept descriptors stay open.
+    Loud ones are large and run on at least min_cpu_cores. Processes are listed, so that new ones are found, once in
+    listing_seconds. New and loud processes are read in each pass, the others once in so many seconds: large ones that
+    idle, small ones, kernel threads; small ones younger than small_seconds like large ones. At most max_kept
+    descriptors stay open.
     """
 
     min_rss_pages: int
     min_cpu_cores: float
     ticks_per_second: int
+    listing_seconds: float = 0.0
     idle_seconds: float = 4.0
     small_seconds: float = 10.0
     kernel_seconds: float = 60.0

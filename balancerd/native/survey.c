@@ -52,6 +52,12 @@ static int had_turn(const struct bal_seat *seat, double period_seconds, double n
 	return (int64_t)(now_seconds / period_seconds + phase) != (int64_t)(seat->read_at / period_seconds + phase);
 }
 
+/* One that has just started may be about to grow. */
+static int is_young(const struct bal_seat *seat, const struct bal_survey_args *args)
+{
+	return seat->read_ticks < seat->start_ticks + (uint64_t)(args->small_seconds * args->ticks_per_second);
+}
+
 static int is_due(const struct bal_seat *seat, const struct bal_survey_args *args)
 {
 	double now = args->now_seconds;
@@ -64,7 +70,7 @@ static int is_due(const struct bal_seat *seat, const struct bal_survey_args *arg
 		return had_turn(seat, args->small_seconds, now);
 	if (seat->flags & PF_KTHREAD)
 		return had_turn(seat, args->kernel_seconds, now);
-	if (seat->rss_pages < args->min_rss_pages && !args->busy_is_large)
+	if (seat->rss_pages < args->min_rss_pages && !args->busy_is_large && !is_young(seat, args))
 		return had_turn(seat, args->small_seconds, now);
 	return seat->readings < 2 || is_busy(seat, args) || had_turn(seat, args->idle_seconds, now);
 }
@@ -96,6 +102,8 @@ static int read_line(struct bal_seat *seat, struct pass *pass, struct bal_stat *
 		if (rc != -ESRCH)
 			return rc;
 		drop_fd(seat, pass);
+		drop(seat, pass);
+		seat->readings = 0;
 	}
 	fd = bal_open_stat(pass->proc_fd, seat->pid);
 	if (fd < 0)
@@ -215,7 +223,6 @@ static void merge(struct bal_seat *seats, size_t n_seats, const struct bal_ids *
 	for (size_t i = 0; i < n_seats; i++) {
 		while (at < ids->n && ids->id[at] < seats[i].pid)
 			at++;
-		pass->ret->kept += seats[i].fd >= 0;
 		if (at == ids->n || ids->id[at] != seats[i].pid) {
 			drop_fd(&seats[i], pass);
 			drop(&seats[i], pass);
@@ -233,6 +240,24 @@ static void merge(struct bal_seat *seats, size_t n_seats, const struct bal_ids *
 			seats[to] = (struct bal_seat){ .pid = ids->id[to], .fd = -1, .read_at = -1 };
 	}
 	pass->ret->n_seats = ids->n;
+}
+
+static int list_and_merge(struct bal_seat *seats, size_t n_seats, size_t capacity, struct pass *pass)
+{
+	int rc, fd = bal_open_directory(pass->proc_fd, ".");
+	struct bal_ids ids;
+
+	if (fd < 0)
+		return fd;
+	rc = bal_list_ids(fd, &ids);
+	close(fd);
+	if (!rc) {
+		pass->ret->needed = ids.n;
+		if (ids.n <= capacity)
+			merge(seats, n_seats, &ids, pass);
+	}
+	free(ids.id);
+	return rc;
 }
 
 static void visit(struct bal_seat *seats, struct pass *pass)
@@ -265,24 +290,15 @@ int bal_survey(int proc_fd, const struct bal_survey_args *args, struct bal_seat 
 {
 	struct pass pass = { .proc_fd = proc_fd, .args = args, .told = told, .dropped = dropped, .ret = ret };
 	double began = bal_now_seconds();
-	struct bal_ids ids;
-	int rc, fd;
+	int rc;
 
 	memset(ret, 0, sizeof(*ret));
 	ret->n_seats = n_seats;
-	fd = bal_open_directory(proc_fd, ".");
-	if (fd < 0)
-		return fd;
-	rc = bal_list_ids(fd, &ids);
-	close(fd);
-	if (!rc) {
-		ret->needed = ids.n;
-		if (ids.n <= capacity) {
-			merge(seats, n_seats, &ids, &pass);
-			visit(seats, &pass);
-		}
-	}
-	free(ids.id);
+	for (size_t i = 0; i < n_seats; i++)
+		ret->kept += seats[i].fd >= 0;
+	rc = args->no_listing ? 0 : list_and_merge(seats, n_seats, capacity, &pass);
+	if (!rc && ret->needed <= capacity)
+		visit(seats, &pass);
 	ret->seconds = bal_now_seconds() - began;
 	return rc;
 }

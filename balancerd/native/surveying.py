@@ -5,6 +5,7 @@ data, stops here. Must not know policies, the model, or procfs beyond a descript
 """
 
 from collections.abc import Iterable
+from threading import Lock
 from typing import Any
 
 from balancerd.native._core import ffi, lib
@@ -13,12 +14,17 @@ from balancerd.native.records import ProcessRow, ProcessSurvey, SurveyRules, Thr
 
 
 class ProcessSeats:
-    """What is remembered of all processes from one survey to the next. close() gives the kept descriptors back."""
+    """What is remembered of all processes from one survey to the next. close() gives the kept descriptors back.
 
-    __slots__ = ("capacity", "data", "dropped", "n", "told")
+    The lock is held while a survey, or somebody who asks in between, uses the arrays.
+    """
+
+    __slots__ = ("capacity", "data", "dropped", "listed_at", "lock", "n", "told")
 
     def __init__(self, capacity: int = 256) -> None:
+        self.lock = Lock()
         self.n = 0
+        self.listed_at: float | None = None
         self._allocate(capacity)
 
     def grow(self, capacity: int) -> None:
@@ -29,23 +35,26 @@ class ProcessSeats:
 
     def close(self) -> None:
         """Close all descriptors and forget every process."""
-        lib.bal_close_seats(self.data, self.n)
-        self.n = 0
+        with self.lock:
+            lib.bal_close_seats(self.data, self.n)
+            self.n = 0
+            self.listed_at = None
 
     def cpu_cores(self, pid: int, start_ticks: int) -> float | None:
         """Return the busy cores of a process, whatever its size, at its last reading; None when it was read once."""
-        low, high = 0, self.n
-        while low < high:
-            middle = (low + high) // 2
-            if self.data[middle].pid < pid:
-                low = middle + 1
-            else:
-                high = middle
-        if low == self.n:
-            return None
-        seat = self.data[low]
-        known = seat.pid == pid and seat.start_ticks == start_ticks and seat.readings > 1
-        return float(seat.cpu_cores) if known else None
+        with self.lock:
+            low, high = 0, self.n
+            while low < high:
+                middle = (low + high) // 2
+                if self.data[middle].pid < pid:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low == self.n:
+                return None
+            seat = self.data[low]
+            known = seat.pid == pid and seat.start_ticks == start_ticks and seat.readings > 1
+            return float(seat.cpu_cores) if known else None
 
     def _allocate(self, capacity: int) -> None:
         self.capacity = capacity
@@ -62,6 +71,14 @@ def survey(
     now_seconds is the time of this pass, boot_ticks the same in ticks after boot. Raises OSError when the root cannot
     be listed; the seats then are as they were.
     """
+    with seats.lock:
+        return _survey(proc_fd, seats, rules, now_seconds, boot_ticks)
+
+
+def _survey(
+    proc_fd: int, seats: ProcessSeats, rules: SurveyRules, now_seconds: float, boot_ticks: int
+) -> ProcessSurvey:
+    is_listing = seats.listed_at is None or now_seconds - seats.listed_at >= rules.listing_seconds
     args = ffi.new(
         "struct bal_survey_args *",
         {
@@ -75,6 +92,7 @@ def survey(
             "kernel_seconds": rules.kernel_seconds,
             "max_kept": rules.max_kept,
             "busy_is_large": rules.busy_is_large,
+            "no_listing": not is_listing,
         },
     )
     ret = ffi.new("struct bal_survey *")
@@ -85,6 +103,8 @@ def survey(
             break
         seats.grow(ret.needed + ret.needed // 8)  # some room for those that start in between
     seats.n = ret.n_seats
+    if is_listing:
+        seats.listed_at = now_seconds
     return ProcessSurvey(
         rows=tuple(_row(seats.data[at]) for at in ffi.unpack(seats.told, ret.n_told)) if ret.n_told else (),
         dropped=tuple(ffi.unpack(seats.dropped, ret.n_dropped)) if ret.n_dropped else (),

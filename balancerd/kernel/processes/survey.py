@@ -20,6 +20,9 @@ from balancerd.native import ProcessSeats
 from balancerd.native.records import ProcessRow, ProcessSurvey, SurveyRules
 from balancerd.ports import Clock, SurveyScope
 
+_LISTING_SECONDS = 4.0
+"""Listing costs as much as reading a tenth of the processes; nobody is in a hurry about one that has just started."""
+
 _NO_DETAILS = Details()
 
 
@@ -88,6 +91,7 @@ class Surveyor:
             min_rss_pages=max(1, -(-scope.min_rss_bytes // PAGE_BYTES)),
             min_cpu_cores=scope.min_cpu_cores,
             ticks_per_second=self._ticks_per_second,
+            listing_seconds=_LISTING_SECONDS,
             max_kept=self._kept_descriptors,
             busy_is_large=hugetlb,
         )
@@ -101,7 +105,7 @@ class Surveyor:
                 self._known[row.pid] = self._process(row, boot_ticks)
         gone = self._take_loud([row for row in found.rows if row.is_loud], scope, topology, now, boot_ticks)
         if found.rows or found.dropped:
-            self._processes = tuple(process for _, process in sorted(self._known.items()))
+            self._processes = tuple(self._known.values())
         return Survey(
             taken_at=now,
             interval_seconds=None if before is None else now - before,
@@ -147,9 +151,9 @@ class Surveyor:
         large = [
             row for row in rows if row.rss_pages * PAGE_BYTES + details[row.pid].hugetlb_bytes >= scope.min_rss_bytes
         ]
-        threads = self._threads.read(large, topology)
-        for row in rows:
-            self._known.pop(row.pid, None)
+        threads = self._threads.read(large, topology, now)
+        for pid in {row.pid for row in rows} - {row.pid for row in large} | threads.gone:
+            self._known.pop(pid, None)
         for row in large:
             if row.pid in threads.gone:
                 continue

@@ -16,6 +16,8 @@ from balancerd.native.records import ProcessRow, ThreadSurvey
 THREADS_OF_ONE = 512
 THREADS_OF_ALL = 4096
 """Some 10 us each."""
+_REMEMBERED_SECONDS = 60.0
+"""A process that is loud again within a minute is not new: what its threads ran meanwhile counts."""
 _FEWEST_OF_ONE = 8
 """With so many loud processes that not even this many of each can be read, the least busy ones wait."""
 
@@ -51,12 +53,13 @@ class _Known:
     """The threads of a process when they were last read: `alone` (tid, start_ticks, cpu_ticks), or in seats."""
 
     start_ticks: int
+    at: float
     alone: tuple[int, int, int] | None = None
     seats: ThreadSeats | None = None
 
 
 class ThreadReader:
-    """Reads the threads of the processes that are loud in a pass, and forgets those of all others."""
+    """Reads the threads of the processes that are loud in a pass, and forgets those that were not for a minute."""
 
     def __init__(
         self, core: ThreadCore, proc_fd: int, *, of_one: int = THREADS_OF_ONE, of_all: int = THREADS_OF_ALL
@@ -69,22 +72,25 @@ class ThreadReader:
         self._known: dict[int, _Known] = {}
         self._nodes: tuple[Topology, NodeOfCpu] | None = None
 
-    def read(self, rows: Sequence[ProcessRow], topology: Topology) -> ThreadPass:
+    def read(self, rows: Sequence[ProcessRow], topology: Topology, now: float) -> ThreadPass:
         """Read threads of these processes, all of them where the budget allows, the busiest first."""
         self._passes += 1
         most = threads_of_each([row.n_threads for row in rows if row.n_threads > 1], self._of_one, self._of_all)
         run_ticks: dict[int, Mapping[NodeId, int]] = {}
         gone: set[int] = set()
-        known: dict[int, _Known] = {}
+        known = {pid: known for pid, known in self._known.items() if now - known.at < _REMEMBERED_SECONDS}
         left = self._of_all
         for row in sorted(rows, key=lambda row: -(row.cpu_cores or 0.0)):
+            before = known.get(row.pid)
+            if before is not None and before.start_ticks != row.start_ticks:
+                before = None
             if row.n_threads == 1:
-                run_ticks[row.pid] = _of_the_only_thread(row, topology)
+                run_ticks[row.pid] = _of_the_only_thread(row, before, topology)
                 alone = (row.pid, row.start_ticks, row.cpu_ticks)
-                known[row.pid] = _Known(start_ticks=row.start_ticks, alone=alone)
+                known[row.pid] = _Known(start_ticks=row.start_ticks, at=now, alone=alone)
                 continue
-            seats = self._seats(row)
-            known[row.pid] = _Known(start_ticks=row.start_ticks, seats=seats)
+            seats = _seats(row, before)
+            known[row.pid] = _Known(start_ticks=row.start_ticks, at=now, seats=seats)
             shares = -(-row.n_threads // most)
             if left < row.n_threads // shares:
                 continue
@@ -107,19 +113,6 @@ class ThreadReader:
         self._known = known
         return ThreadPass(run_ticks=run_ticks, gone=frozenset(gone))
 
-    def _seats(self, row: ProcessRow) -> ThreadSeats:
-        """Return what is remembered of its threads; at first that nothing is, but of those newer than its last reading.
-
-        A thread that was alone had all that its process had.
-        """
-        known = self._known.get(row.pid)
-        since_ticks = row.start_ticks if row.before_ticks is None else row.before_ticks
-        if known is None or known.start_ticks != row.start_ticks:
-            return ThreadSeats(since_ticks, capacity=row.n_threads + row.n_threads // 8)
-        if known.seats is None:
-            return ThreadSeats(since_ticks, alone=known.alone, capacity=row.n_threads + 8)
-        return known.seats
-
     def _node_of_cpu(self, topology: Topology) -> NodeOfCpu:
         if self._nodes is None or self._nodes[0] is not topology:
             self._nodes = (topology, NodeOfCpu(topology.node_of_cpu.items()))
@@ -134,6 +127,21 @@ def threads_of_each(n_threads: Sequence[int], of_one: int, of_all: int) -> int:
     return most
 
 
-def _of_the_only_thread(row: ProcessRow, topology: Topology) -> dict[NodeId, int]:
+def _seats(row: ProcessRow, before: _Known | None) -> ThreadSeats:
+    """Return what is remembered of its threads; at first nothing is, but that some are newer than its last reading.
+
+    A thread that was alone had all that its process had.
+    """
+    if before is not None and before.seats is not None:
+        return before.seats
+    since_ticks = row.start_ticks if row.before_ticks is None else row.before_ticks
+    alone = None if before is None else before.alone
+    return ThreadSeats(since_ticks, alone=alone, capacity=row.n_threads + 8)
+
+
+def _of_the_only_thread(row: ProcessRow, before: _Known | None, topology: Topology) -> dict[NodeId, int]:
     node = topology.node_of_cpu.get(CpuId(row.last_cpu))
-    return {} if node is None or row.run_ticks is None else {node: row.run_ticks}
+    ran = row.run_ticks
+    if before is not None and before.alone is not None:
+        ran = max(0, row.cpu_ticks - before.alone[2])
+    return {} if node is None or ran is None else {node: ran}

@@ -26,7 +26,7 @@ from balancerd.native import (
     threads,
 )
 from tests.unit.kernel.trees import proc_tree, stat_line
-from tests.unit.native.memory import child
+from tests.unit.native.memory import child, needs_root
 
 HZ = os.sysconf("SC_CLK_TCK")
 
@@ -297,6 +297,40 @@ def test_no_pass_reads_all_small_processes(tmp_path: Path) -> None:
     assert max(reads) < 250
 
 
+def test_a_process_that_has_just_started_is_looked_at_again_soon(tmp_path: Path) -> None:
+    with proc(tmp_path) as opened:
+        write(tmp_path, 7, rss_pages=1, start_ticks=99_990)
+        assert opened.survey().rows == ()
+        write(tmp_path, 7, rss_pages=1000, cpu_ticks=(90, 0), start_ticks=99_990)
+        (row,) = opened.survey(after=1).rows
+        assert row.is_loud
+
+
+def test_a_small_process_is_read_like_a_large_one_until_it_is_ten_seconds_old(tmp_path: Path) -> None:
+    with proc(tmp_path) as opened:
+        write(tmp_path, 8, rss_pages=1, start_ticks=99_990)
+        opened.survey()
+        opened.survey(after=1)
+        reads = [opened.survey(after=1).read for _ in range(48)]
+    assert [sum(reads[at : at + 12]) for at in range(0, 48, 12)] == [3, 1, 1, 1]
+
+
+def test_between_two_listings_new_processes_are_not_seen_and_dead_ones_are_found_when_they_are_read(
+    tmp_path: Path,
+) -> None:
+    with proc(tmp_path, listing_seconds=4, idle_seconds=2, capacity=1) as opened:
+        for pid in (7, 9):
+            write(tmp_path, pid)
+        assert pids_of(opened.survey()) == [7, 9]
+        assert pids_of(opened.survey(after=1)) == [7, 9], "there are rates now"
+        write(tmp_path, 8)
+        shutil.rmtree(tmp_path / "9")
+        found = [opened.survey(after=1) for _ in range(3)]
+    assert [pids_of(each) for each in found] == [[], [], [8]]
+    assert sum(each.vanished for each in found) == 1
+    assert [pid for each in found for pid in each.dropped] == [9]
+
+
 def test_a_quiet_process_is_told_again_only_when_it_differs(tmp_path: Path) -> None:
     with proc(tmp_path, idle_seconds=0) as opened:
 
@@ -465,6 +499,53 @@ def test_a_real_process_is_read_through_its_kept_descriptor_until_it_is_gone() -
             assert opened.seats.cpu_cores(pid, start + 1) is None
         assert pid in opened.survey(after=1).dropped
         assert opened.seats.cpu_cores(pid, start) is None
+
+
+_REUSE = """
+import os, signal, sys, time
+from pathlib import Path
+from tests.unit.native.test_survey import HZ, Proc
+
+def start(pid):
+    Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    assert child == pid, (child, pid)
+
+def end(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+for max_kept in (0, 10):
+    opened = Proc("/proc", max_kept=max_kept, idle_seconds=0)
+    start(700)
+    opened.survey()
+    before = opened.survey(after=1)
+    end(700)
+    tick = time.clock_gettime(time.CLOCK_BOOTTIME) * HZ
+    while time.clock_gettime(time.CLOCK_BOOTTIME) * HZ < tick + 2:
+        pass
+    start(700)
+    found = opened.survey(after=1)
+    first, second = (next(row for row in each.rows if row.pid == 700) for each in (before, found))
+    print(found.dropped, second.start_ticks - first.start_ticks >= 2, second.cpu_cores, before.kept_descriptors > 0)
+    end(700)
+    opened.close()
+"""
+
+
+@needs_root
+def test_a_real_process_with_the_pid_of_a_dead_one_is_told_anew() -> None:
+    alone = ["unshare", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run(
+        [*alone, sys.executable, "-c", _REUSE],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.stdout == "(700,) True None False\n(700,) True None True\n", done.stderr
 
 
 # Threads: CPU n is on node n modulo 4.

@@ -268,9 +268,9 @@ def test_the_dead_are_forgotten(machine: Machine) -> None:
     survey = machine.survey()
     assert survey.processes == ()
     assert survey.vanished_processes == 1
-    machine.clock.time += 1
+    machine.clock.time += 4
     machine.write(7, run={7: 100})
-    assert only(machine.survey()).cpu_cores is None
+    assert only(machine.survey()).cpu_cores is None, "nothing is remembered"
 
 
 def test_a_look_reads_a_small_process_and_a_kernel_thread_in_full(machine: Machine) -> None:
@@ -412,8 +412,20 @@ def test_the_dead_leave_nothing_behind(machine: Machine) -> None:
         machine.survey()
     assert 7 in machine.surveyor._threads._known
     shutil.rmtree(machine.root / "7")
-    machine.clock.time += 1
+    machine.clock.time += 4
     survey = machine.survey()
     assert (survey.processes, survey.vanished_processes) == ((), 0)
-    assert machine.surveyor._threads._known == {}
     assert machine.surveyor._details._status._answers == {}
+    machine.clock.time += 60
+    machine.survey()
+    assert machine.surveyor._threads._known == {}
+
+
+def test_new_processes_are_found_within_four_seconds(machine: Machine) -> None:
+    machine.survey()
+    machine.write(7, run={7: 0})
+    seen = []
+    for _ in range(4):
+        machine.clock.time += 1
+        seen.append(len(machine.survey().processes))
+    assert seen == [0, 0, 0, 1]

@@ -96,7 +96,7 @@ def test_a_process_with_many_threads_is_read_in_shares_and_loses_nothing(procfs:
     total = 0
     for second in range(1, 13):
         row = procfs.write(1000, dict.fromkeys(range(1000, 1037), 100 + second))
-        total += sum(reader.read([row], TOPOLOGY).run_ticks[1000].values())
+        total += sum(reader.read([row], TOPOLOGY, second).run_ticks[1000].values())
     assert {read for _, read in procfs.core.reads} == {9, 10}
     # Each of the four shares is read three times, so that it is known for the eight seconds between the first and last.
     assert total == 37 * 8
@@ -107,7 +107,7 @@ def test_the_busiest_come_first_and_the_others_keep_what_is_known_until_there_is
 
     def read(cores: Mapping[int, float], ticks: int) -> dict[int, int]:
         rows = [procfs.write(pid, dict.fromkeys(range(pid, pid + 8), ticks), cores=busy) for pid, busy in cores.items()]
-        found = reader.read(rows, TOPOLOGY)
+        found = reader.read(rows, TOPOLOGY, ticks)
         return {pid: sum(ran.values()) for pid, ran in found.run_ticks.items()}
 
     assert read({100: 1, 200: 1}, 5) == {100: 0, 200: 0}
@@ -116,19 +116,33 @@ def test_the_busiest_come_first_and_the_others_keep_what_is_known_until_there_is
     assert read({100: 3, 300: 4}, 8) == {100: 8, 300: 16}
 
 
-def test_a_process_that_was_not_loud_in_between_is_as_good_as_new(procfs: Procfs) -> None:
+def test_a_process_that_is_loud_again_within_a_minute_has_run_meanwhile_and_later_is_as_good_as_new(
+    procfs: Procfs,
+) -> None:
+    for quiet_seconds, expected in ((59, {0: 7, 1: 7}), (60, {})):
+        reader = ThreadReader(procfs.core, procfs.fd)
+        reader.read([procfs.write(100, {100: 1, 101: 1})], TOPOLOGY, 5)
+        reader.read([], TOPOLOGY, 10)
+        row = procfs.write(100, {100: 8, 101: 8})
+        assert reader.read([row], TOPOLOGY, 5 + quiet_seconds).run_ticks == {100: expected}
+
+
+@pytest.mark.parametrize(("pause_seconds", "expected"), [(2, 30), (60, 20)])
+def test_the_only_thread_ran_what_its_process_ran_since_it_was_loud(
+    procfs: Procfs, pause_seconds: int, expected: int
+) -> None:
     reader = ThreadReader(procfs.core, procfs.fd)
-    rows = [procfs.write(100, {100: ticks, 101: ticks}) for ticks in (1, 2)]
-    reader.read(rows[:1], TOPOLOGY)
-    reader.read([], TOPOLOGY)
-    assert reader.read(rows[1:], TOPOLOGY).run_ticks == {100: {}}
-    rows = [procfs.write(100, {100: 4, 101: 4})]
-    assert reader.read(rows, TOPOLOGY).run_ticks == {100: {0: 2, 1: 2}}
+    reader.read([procfs.write(100, {100: 70})], TOPOLOGY, 5)
+    row = procfs.write(100, {100: 100}, run_ticks=20)
+    assert reader.read([row], TOPOLOGY, 5 + pause_seconds).run_ticks == {100: {0: expected}}
+    assert procfs.core.reads == []
+    row = procfs.write(100, {100: 100}, run_ticks=20)._replace(start_ticks=2)
+    assert reader.read([row], TOPOLOGY, 9 + pause_seconds).run_ticks == {100: {0: 20}}, "another process"
 
 
 def test_a_process_that_is_gone_is_told_so(procfs: Procfs) -> None:
     row = procfs.write(100, {100: 1, 101: 1})
-    found = ThreadReader(procfs.core, procfs.fd).read([row, row._replace(pid=300)], TOPOLOGY)
+    found = ThreadReader(procfs.core, procfs.fd).read([row, row._replace(pid=300)], TOPOLOGY, 1.0)
     assert set(found.run_ticks) == {100}
     assert found.gone == {300}
 
@@ -147,8 +161,8 @@ for _ in range(1999): threading.Thread(target=wait.wait, daemon=True).start()
         found = native.survey(fd, seats, rules, now_seconds=1.0, boot_ticks=10**9)
         row = next(row for row in found.rows if row.pid == id_.pid)._replace(run_ticks=10**6, before_ticks=10**9)
         reader = ThreadReader(core, fd)
-        for _ in range(5):
-            assert sum(reader.read([row], TOPOLOGY).run_ticks[id_.pid].values()) < 10
+        for second in range(5):
+            assert sum(reader.read([row], TOPOLOGY, second).run_ticks[id_.pid].values()) < 10
         os.close(fd)
     seats.close()
     assert row.n_threads == 2000
