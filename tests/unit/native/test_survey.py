@@ -355,11 +355,14 @@ def test_a_process_that_is_loud_no_longer_is_told_once_more(tmp_path: Path) -> N
     with proc(tmp_path) as opened:
         write(tmp_path, 7)
         opened.survey()
-        write(tmp_path, 7, cpu_ticks=(100, 0))
-        assert opened.survey(after=1).rows[0].is_loud
-        (row,) = opened.survey(after=1).rows
-        assert (row.is_loud, row.cpu_cores) == (False, 0.0)
-        assert opened.survey(after=0.5).rows == ()
+        write(tmp_path, 7, cpu_ticks=(101, 0))
+        assert opened.survey(after=10).rows[0].is_loud
+        write(tmp_path, 7, cpu_ticks=(200, 0))
+        (row,) = opened.survey(after=10).rows
+        assert not row.is_loud
+        assert row.cpu_cores == pytest.approx(0.099)
+        write(tmp_path, 7, cpu_ticks=(298, 0))
+        assert opened.survey(after=10).rows == ()
 
 
 def test_a_young_process_is_told_again_whenever_it_is_twice_as_old(tmp_path: Path) -> None:
@@ -415,7 +418,10 @@ def test_another_process_with_the_same_pid_is_dropped_and_told_anew(tmp_path: Pa
     assert [(row.pid, row.start_ticks, row.cpu_cores) for row in found.rows] == [(7, 6, None)]
 
 
-def test_the_descriptor_of_a_dead_process_does_not_answer_for_the_next_owner_of_its_pid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start_ticks", [5, 6])
+def test_the_descriptor_of_a_dead_process_does_not_answer_for_the_next_owner_of_its_pid(
+    tmp_path: Path, start_ticks: int
+) -> None:
     """A file of a dead process answers ESRCH; here that of the first owner is replaced by one that answers nothing."""
     with proc(tmp_path, idle_seconds=0, max_kept=10) as opened:
         write(tmp_path, 7, start_ticks=5)
@@ -423,9 +429,10 @@ def test_the_descriptor_of_a_dead_process_does_not_answer_for_the_next_owner_of_
         assert opened.survey(after=1).kept_descriptors == 1
         (tmp_path / "7/stat").write_text("")
         (tmp_path / "7/stat").unlink()
-        write(tmp_path, 7, start_ticks=6)
+        write(tmp_path, 7, start_ticks=start_ticks)
         found = opened.survey(after=1)
-        assert (found.dropped, row_of(found, 7).start_ticks, found.vanished) == ((7,), 6, 0)
+        assert (found.dropped, found.vanished) == ((7,), 0)
+        assert (row_of(found, 7).start_ticks, row_of(found, 7).cpu_cores) == (start_ticks, None)
         shutil.rmtree(tmp_path / "7")
         found = opened.survey(after=1)
         assert (found.dropped, found.kept_descriptors, found.processes) == ((7,), 0, 0)
