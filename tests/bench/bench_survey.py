@@ -87,7 +87,8 @@ def main() -> int:
         herd, loop = (compiled(name, folder) for name in ("herd", "stat_pass"))
         for processes in map(int, given.processes.split(",")):
             large = processes // 10
-            with running(herd, processes - large, large - given.busy, given.busy, given.threads):
+            busy = min(given.busy, large)
+            with running(herd, processes - large, large - busy, busy, given.threads):
                 rows.append(measure(processes, loop, given.passes, given.seconds))
     print("".join(f"{name:>14}" for name in rows[0]))
     for row in rows:

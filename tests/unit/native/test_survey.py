@@ -418,6 +418,10 @@ def test_another_process_with_the_same_pid_is_dropped_and_told_anew(tmp_path: Pa
     assert [(row.pid, row.start_ticks, row.cpu_cores) for row in found.rows] == [(7, 6, None)]
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.mark.parametrize("start_ticks", [5, 6])
 def test_the_descriptor_of_a_dead_process_does_not_answer_for_the_next_owner_of_its_pid(
     tmp_path: Path, start_ticks: int
@@ -433,13 +437,12 @@ def test_the_descriptor_of_a_dead_process_does_not_answer_for_the_next_owner_of_
         found = opened.survey(after=1)
         assert (found.dropped, found.vanished) == ((7,), 0)
         assert (row_of(found, 7).start_ticks, row_of(found, 7).cpu_cores) == (start_ticks, None)
+        before = open_descriptors()
+        assert opened.survey(after=1).kept_descriptors == 1
         shutil.rmtree(tmp_path / "7")
         found = opened.survey(after=1)
         assert (found.dropped, found.kept_descriptors, found.processes) == ((7,), 0, 0)
-
-
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+        assert open_descriptors() == before
 
 
 def test_descriptors_are_kept_of_large_processes_up_to_a_limit_of_which_loud_ones_may_have_all(tmp_path: Path) -> None:
