@@ -167,7 +167,7 @@ class PlacementMethod(enum.StrEnum):
     """How a placement was found out."""
 
     TEST = "test"
-    """Some tens of pages, enough to see that it is well placed; see sequential testing in docs/observing.md."""
+    """Some tens of pages, enough to see that it is well placed; see docs/placement.md."""
     SAMPLE = "sample"
     """Pages chosen by chance, evenly over all of them."""
     EVERY_PAGE = "every-page"

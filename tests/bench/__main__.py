@@ -1,6 +1,7 @@
 """python -m tests.bench [NAME ...]: the benchmarks, ratios measured side by side in one run; all of them by default.
 
-placement   sampling a process's placement against reading its numa_maps and asking for every page (here, 16 GiB free)
+placement   sampling a process's placement against reading its numa_maps and asking for every page (here, 18 GiB free)
+coverage    how often the intervals of sampled placements hold the truth, over random placements (simulated)
 observe     a tick of the daemon beside numad's pass, on 1,000 processes with 5,000 threads (in the virtual machine)
 tick        a tick of the daemon beside psutil, pidstat and numastat on as many (here, as root)
 growth      the cost of a tick from 100 to 5,000 processes (likewise)
@@ -25,10 +26,26 @@ from tests.lab.state import lab_directory
 
 LAB = ("tests.lab", "run", "--topology", "four-nodes", "--", sys.executable, "-m")
 LAB_OF_THREADS = (*LAB[:4], "--threads", "multi", *LAB[4:])
+LAB_OF_CPU_TIME = (*LAB[:4], "--threads", "counted", *LAB[4:])
 LAB_OF_GAPS = (*LAB[:3], "asymmetric-eight", "--kernel-arguments", "skew_tick=1")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "placement": ("tests.bench.bench_native", "placement"),
+<<<<<<< ours
+    "coverage": ("tests.bench.bench_coverage",),
     "observe": (*LAB, "tests.bench.bench_tick", "tick", "--rivals", "psutil"),
+=======
+    "observe": (
+        *LAB_OF_CPU_TIME,
+        "tests.bench.bench_tick",
+        "tick",
+        "--rivals",
+        "psutil",
+        "--large",
+        "20",
+        "--busy",
+        "5",
+    ),
+>>>>>>> theirs
     **{part: ("tests.bench.bench_tick", part, "--alone") for part in ("tick", "growth", "memory", "budget")},
     "move": (*LAB, "tests.bench.bench_native", "move"),
     "batch": (*LAB, "tests.bench.bench_batch"),

@@ -1,6 +1,6 @@
 """How often the intervals of sampled placements hold the truth, over random placements in memory.
 
-    python -m tests.bench.bench_coverage --placements 2000
+    python -m tests.bench.bench_coverage --placements 2000 --seed 3
 
 Every node's share strictly between 0 and 1 of each placement is a case, but of those that were asked in full: their
 shares are exact. Prints, by how the pages of the node lie, the cases, how many of their 95 % intervals hold the share,

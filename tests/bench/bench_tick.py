@@ -144,7 +144,7 @@ def tick(given: argparse.Namespace, shape: Shape, program: Path, folder: Path) -
         psutil_saw = stack.enter_context(watchers.psutil(0, 0.0)).one_pass()
         cpu["balancerd, first ticks"] = daemon.ticks[FIRST_TICKS]
     if numad is not None:
-        cpu["numad"] = list(numad.cpu)
+        cpu["numad"] = numad.cpu
     ours = statistics.median(cpu["balancerd"])
     rows: list[Row] = [
         {
@@ -163,6 +163,8 @@ def tick(given: argparse.Namespace, shape: Shape, program: Path, folder: Path) -
     missed = [
         f"{name} takes {ratios[name]:.2f} times as much" for name in aims if ratios.get(name, math.inf) < aims[name]
     ]
+    if not aims.keys() & ratios.keys():
+        print("nobody was there whom an aim names")
     return finish("tick", given, shape, missed, rows=rows, watched=watched)
 
 
@@ -289,7 +291,7 @@ def begin_profile(daemon: Balancerd, given: argparse.Namespace) -> None:
 
 def finish(part: str, given: argparse.Namespace, shape: Shape, missed: Sequence[str], **told: object) -> int:
     """Print what was missed, the profile and the line of JSON; gives the exit status."""
-    print("aim met" if not missed else f"aim missed: {'; '.join(missed)}")
+    print("no aim was missed" if not missed else f"aim missed: {'; '.join(missed)}")
     if given.profile is not None:
         print_top(given.profile)
     crowd_of = {name: getattr(shape, name) for name in ("processes", "threads", "large", "busy", "mib", "percent")}

@@ -1,13 +1,14 @@
 """The daemon under a profiler: python -m tests.bench.profiled FILE [OPTION OF BALANCERD ...].
 
-Counts the calls of the main thread, which ticks, from SIGUSR1 on, so that the start is not among them, and writes the
-statistics to FILE at the end. What it counts costs: shares mean something, times do not.
+Counts the calls of the main thread, which ticks, and their CPU time, from SIGUSR1 on, so that the start is not among
+them, and writes the statistics to FILE at the end. Counting costs, too: shares mean something, times do not.
 """
 
 import cProfile
 import pstats
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -15,7 +16,7 @@ from balancerd.cli.daemon import main
 
 
 def run(file: str, arguments: list[str]) -> int:
-    profiler = cProfile.Profile()
+    profiler = cProfile.Profile(time.thread_time)
 
     def begin(_number: int, _frame: FrameType | None) -> None:
         profiler.enable()
@@ -29,7 +30,7 @@ def run(file: str, arguments: list[str]) -> int:
 
 
 def print_top(file: Path, n: int = 15) -> None:
-    """Print the functions that took most time themselves."""
+    """Print the functions that took most CPU time themselves."""
     pstats.Stats(str(file)).sort_stats("tottime").print_stats(n)
 
 

@@ -189,26 +189,25 @@ class Passes:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._before = self._begin = cpu_seconds(pid)
-        self._changed_at: float | None = None
-        self._cpu: list[float] | None = None
+        self._polled_at = self._changed_at = time.monotonic()
+        self._begin = self._last = cpu_seconds(pid)
+        self._is_whole = False
+        self.cpu: list[float] = []
+        """CPU seconds of each pass that was watched from its beginning to its end."""
 
     def poll(self) -> None:
-        """Look at its CPU time; to be called several times a second."""
+        """Look at its CPU time; to be called several times a second. What happens while nobody looks is not counted."""
         now, cpu = time.monotonic(), cpu_seconds(self._pid)
-        if cpu > self._before:
-            self._before, self._changed_at = cpu, now
-        elif self._changed_at is not None and now - self._changed_at >= QUIET_SECONDS:
-            if self._cpu is None:
-                self._cpu = []  # the pass at hand when we came was seen in part
-            else:
-                self._cpu.append(self._before - self._begin)
-            self._begin, self._changed_at = self._before, None
-
-    @property
-    def cpu(self) -> tuple[float, ...]:
-        """CPU seconds of each pass that was seen from its beginning to its end."""
-        return tuple(self._cpu or ())
+        if now - self._polled_at >= QUIET_SECONDS:
+            self._is_whole = False
+            self._changed_at = now
+        elif cpu > self._last:
+            self._changed_at = now
+        elif now - self._changed_at >= QUIET_SECONDS:
+            if self._is_whole and cpu > self._begin:
+                self.cpu.append(cpu - self._begin)
+            self._begin, self._is_whole = cpu, True
+        self._polled_at, self._last = now, cpu
 
 
 @contextlib.contextmanager

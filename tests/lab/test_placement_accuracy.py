@@ -12,6 +12,8 @@ import random
 import re
 import signal
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from balancerd import native
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.placement.reader import PlacementReader
 from balancerd.kernel.processes.identity import read_start_ticks
-from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.ids import NodeId, ProcessId, parse_id_list
 from balancerd.model.sample import PlacementMethod, VmaKind
 from tests.lab.native_targets import (
     HUGE,
@@ -33,7 +35,6 @@ from tests.lab.native_targets import (
     MIB,
     PAGE,
     SET_MEMPOLICY,
-    base_pages,
     bind_new_pages_to,
     child,
     fill,
@@ -49,8 +50,7 @@ SAMPLES = 2048
 
 
 def online_nodes() -> list[int]:
-    text = Path("/sys/devices/system/node/has_memory").read_text().strip()
-    return [n for part in text.split(",") for a, b in [part.split("-") * 2][:1] for n in range(int(a), int(b) + 1)]
+    return sorted(parse_id_list(Path("/sys/devices/system/node/has_memory").read_text()))
 
 
 def populate(address: int, length: int) -> None:
@@ -174,22 +174,29 @@ def test_intervals_hold_the_truth_and_errors_are_small_over_random_placements() 
     assert rms <= 0.011
 
 
-def test_a_process_at_home_is_recognised_by_few_pages_and_one_that_left_is_not() -> None:
+def test_a_process_at_home_is_recognised_by_few_pages_and_elsewhere_it_is_sampled() -> None:
+    code = (
+        "import mmap, sys\n"
+        "area = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
+        f"area.madvise({MADV_NOHUGEPAGE})\narea.madvise({MADV_POPULATE_WRITE})\n"
+        "print('ready', flush=True)\nsys.stdin.read()\n"
+    )
+    argv = ["numactl", "--membind=2", sys.executable, "-ISE", "-c", code]
     clock = MonotonicClock()
     reader = PlacementReader(native, clock)
-    with child(64 * MIB, base_pages) as target:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as target:
+        assert target.stdout is not None
+        assert target.stdout.readline() == "ready\n"
         process = ProcessId(target.pid, read_start_ticks(target.pid))
         rss_bytes = sum(pages_by_node(target.pid).values()) * PAGE
-        first = reader.read(process, n_nodes=4, rss_bytes=rss_bytes)
-        home = max(first.bytes_by_node, key=lambda node: first.bytes_by_node[node])
-        at_home = reader.read(process, n_nodes=4, rss_bytes=rss_bytes, home=home)
-        away = reader.read(process, n_nodes=4, rss_bytes=rss_bytes, home=NodeId(3 - home))
+        at_home = reader.read(process, n_nodes=4, rss_bytes=rss_bytes, home=NodeId(2))
+        elsewhere = reader.read(process, n_nodes=4, rss_bytes=rss_bytes, home=NodeId(1))
+        target.communicate()
     clock.close()
-    share = first.bytes_by_node[home] / sum(first.bytes_by_node.values())
-    assert share > 0.9
-    assert at_home.method is PlacementMethod.TEST or share < 0.97
-    assert at_home.queried_pages <= 500 or share < 0.97
-    assert away.method is PlacementMethod.SAMPLE
+    assert (at_home.method, elsewhere.method) == (PlacementMethod.TEST, PlacementMethod.SAMPLE)
+    assert at_home.queried_pages <= 200
+    share = elsewhere.bytes_by_node[NodeId(2)] / sum(elsewhere.bytes_by_node.values())
+    assert at_home.intervals[NodeId(2)].low <= share <= at_home.intervals[NodeId(2)].high
 
 
 def test_hugetlb_pages_are_asked_once_each_and_told_exactly() -> None:

@@ -37,5 +37,6 @@ class NumaMapsCosts:
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
         """Drop what is remembered of processes that are not in `alive`."""
-        for process in self._seconds_per_page.keys() - alive:
-            del self._seconds_per_page[process]
+        for process in tuple(self._seconds_per_page):
+            if process not in alive:
+                self._seconds_per_page.pop(process, None)

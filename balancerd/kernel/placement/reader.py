@@ -80,7 +80,7 @@ class _Found:
 class PlacementReader:
     """Estimates placements, and remembers of each process its mempolicies, where they were read, and how dense it is.
 
-    `chance` returns numbers in [0, 1) that decide which pages are asked for.
+    `chance` returns numbers in [0, 1) that decide which pages are asked for. Several threads may read at a time.
     """
 
     def __init__(
@@ -132,9 +132,10 @@ class PlacementReader:
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
         """Drop what is remembered of processes that are not in `alive`."""
-        for remembered in (self._policies, self._densities):
-            for process in remembered.keys() - alive:
-                del remembered[process]
+        for process in (*self._policies, *self._densities):  # a copy: other threads may add to them
+            if process not in alive:
+                self._policies.pop(process, None)
+                self._densities.pop(process, None)
         self._costs.forget_all_but(alive)
 
     def _read(
@@ -211,7 +212,7 @@ class PlacementReader:
         """Return what a test found that says that the process is well placed, or None: look closer."""
         known = self._densities.get(process)
         strata = table.strata()
-        groups = groups_like(strata, known) if known else dense_group(strata, resident_pages)
+        groups = (groups_like(strata, known) if known else None) or dense_group(strata, resident_pages)
         if groups is None or not is_worth_a_test(groups):
             return None
 

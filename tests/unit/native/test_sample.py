@@ -77,13 +77,15 @@ def test_two_pages_are_asked_for_in_each_cell(total: int, data: st.DataObject, s
     assert any(map(is_start, range(total)))
 
 
-def test_every_page_is_as_likely_as_any_other() -> None:
-    pages = single_pages(50)
-    hits = [0] * 50
+@pytest.mark.parametrize(("total", "questions"), [(50, 6), (5, 4), (7, 6)])
+def test_every_page_is_as_likely_as_any_other(total: int, questions: int) -> None:
+    pages = single_pages(total)
+    hits = [0] * total
     for seed in range(4000):
-        for page in asked(ask(pages, 7, seed=seed)):
+        for page in asked(ask(pages, questions, seed=seed)):
             hits[page] += 1
-    assert all(abs(n - 4000 * 6 / 50) < 5 * 21 for n in hits), "five standard deviations"
+    deviation = (4000 * questions / total * (1 - questions / total)) ** 0.5
+    assert all(abs(n - 4000 * questions / total) < 5 * deviation for n in hits)
 
 
 def test_every_pair_within_a_cell_is_as_likely_as_any_other() -> None:

@@ -66,6 +66,11 @@ def test_clusters_that_a_cell_cuts_across_make_the_interval_wider_than_answers_a
     assert intervals([sparse])[N0].half_width > intervals([make_part([1000, 1000], [300, 300])])[N0].half_width
 
 
+def test_one_pair_that_differs_may_as_well_have_been_two() -> None:
+    half_width = intervals([make_part([1000, 1000], [1, 1])])[N0].half_width
+    assert half_width == pytest.approx(1.96 * 2**0.5 / 2000, rel=0.02)
+
+
 def test_pairs_that_are_one_on_the_node_and_one_nowhere_matter_less_the_larger_the_share() -> None:
     alone = intervals([make_part([1900, 100], [400, 0], [400, 0])])[N0]
     mixed = intervals([make_part([1900, 100], [400, 400])])[N0]

@@ -98,6 +98,13 @@ def test_hugetlb_pages_are_one_question_each_and_count_their_base_pages() -> Non
     assert sorted((part.scale, part.tally.on_node) for part in found.parts) == [(1.0, (0, 10)), (512.0, (30, 10))]
 
 
+def test_resident_hugetlb_pages_do_not_make_other_mappings_look_dense() -> None:
+    memory = Memory([nodes([0] * 2000, HUGE_PAGES), first_present(1_000_000, 10_000)])
+    found = estimate(memory)
+    looked_up = sum(part.tally.asked_units for part in found.parts)
+    assert memory.asked == looked_up + 128, "one look at the density, and no vain sample before"
+
+
 def test_of_very_many_hugetlb_pages_some_are_asked() -> None:
     memory = Memory([nodes([0, 1] * 5000, HUGE_PAGES)])
     found = estimate(memory)
