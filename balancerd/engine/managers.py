@@ -33,8 +33,10 @@ def count_held(reports: Iterable[ProcessReport]) -> Counter[Manager]:
 
 def has_mempolicy(report: ProcessReport) -> bool:
     """Return whether any mapping of a process is known to have a mempolicy that somebody chose."""
-    placed = () if report.placement is None else report.placement.vmas
-    return any(each.vma.mempolicy is not None and each.vma.mempolicy.explicit for each in placed)
+    placement = report.placement
+    if placement is None or placement.mempolicies_at is None:
+        return False
+    return any(each.vma.mempolicy is not None and each.vma.mempolicy.explicit for each in placement.vmas)
 
 
 def _tell(finding: ManagerFinding | None, manager: Manager, held: int | None) -> ManagerFinding:

@@ -11,6 +11,7 @@ import pytest
 from balancerd.metrics import STATES, Metrics
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.manager import Manager, ManagerFinding
 from balancerd.model.migration import NEVER_SUBMITTED, PageStatus, RunsNow
 from balancerd.model.sample import Pressure
 from tests.unit.fakes import make_verified
@@ -386,3 +387,20 @@ def test_pressure_is_told_where_the_kernel_tells_it() -> None:
     metrics.emit(a_report(pressure=Pressure(cpu_ratio=None, memory_ratio=0.125)))
     gauges = {k: v for k, v in scrape(metrics).items() if "pressure_ratio" in k}
     assert gauges == {'balancerd_pressure_ratio{resource="memory"}': 0.125}
+
+
+def test_every_other_manager_has_a_value_always_and_those_of_processes_a_count() -> None:
+    metrics = new_metrics()
+    report = a_moving_report()
+    metrics.emit(report)
+    quiet = scrape(metrics)
+    assert {quiet[f'balancerd_conflicting_manager_active{{manager="{manager.value}"}}'] for manager in Manager} == {0.0}
+    numad = ManagerFinding(manager=Manager.NUMAD, active=True, detail="running with pid 7", pids=(7,))
+    guest = a_process_report(replace(a_process(), manager=Manager.LIBVIRT))
+    metrics.emit(replace(report, survey=replace(report.survey, managers=(numad,)), processes=(guest,)))
+    samples = scrape(metrics)
+    active = {m for m in Manager if samples[f'balancerd_conflicting_manager_active{{manager="{m.value}"}}']}
+    assert active == {Manager.NUMAD, Manager.LIBVIRT}
+    assert samples['balancerd_managed_processes{manager="libvirt"}'] == 1
+    assert samples['balancerd_managed_processes{manager="affinity"}'] == 0
+    assert 'balancerd_managed_processes{manager="numad"}' not in samples

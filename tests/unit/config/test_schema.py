@@ -2,21 +2,26 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from balancerd.config import loader
 from balancerd.config.fields import FROM_TEXT, Section, yaml_key
+from balancerd.config.findings import ConfigError
 from balancerd.config.schema import (
     Config,
     EvictConfig,
     LogConfig,
+    ManagerName,
     MetricsConfig,
     MigrateConfig,
     PolicyConfig,
     SelectConfig,
 )
 from balancerd.config.units import ListenAddress
+from balancerd.model.manager import Manager
 
 MIB = 1024**2
 
@@ -154,3 +159,23 @@ def list_fields(model: type[BaseModel]) -> Iterator[tuple[type[BaseModel], str]]
 def is_described(model: type[BaseModel], name: str) -> bool:
     description = model.model_fields[name].description
     return description is not None and description.endswith(".")
+
+
+def test_every_manager_can_be_yielded_to_but_mempolicies_which_are_respected_anyway() -> None:
+    assert set(get_args(ManagerName)) == set(Manager) - {Manager.MEMPOLICY}
+    assert set(Config().yield_to) == set(get_args(ManagerName)) - {"kernel-balancing", "affinity"}
+
+
+@pytest.mark.parametrize(
+    ("text", "yield_to"), [("yield_to: []", ()), ("yield_to: [numad, affinity]", ("numad", "affinity"))]
+)
+def test_whom_to_yield_to_is_a_list_of_names(text: str, yield_to: tuple[str, ...]) -> None:
+    assert loader.load_text(text).config.yield_to == yield_to
+
+
+def test_a_name_that_no_manager_has_is_an_error_at_its_place() -> None:
+    with pytest.raises(ConfigError) as caught:
+        loader.load_text("yield_to: [numad, nomad]")
+    (finding,) = caught.value.findings
+    assert str(finding).startswith("balancerd.yaml:1:19: error: ")
+    assert "numad" in str(finding)
