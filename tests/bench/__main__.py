@@ -30,10 +30,7 @@ LAB_OF_CPU_TIME = (*LAB[:4], "--threads", "counted", *LAB[4:])
 LAB_OF_GAPS = (*LAB[:3], "asymmetric-eight", "--kernel-arguments", "skew_tick=1")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "placement": ("tests.bench.bench_native", "placement"),
-<<<<<<< ours
     "coverage": ("tests.bench.bench_coverage",),
-    "observe": (*LAB, "tests.bench.bench_tick", "tick", "--rivals", "psutil"),
-=======
     "observe": (
         *LAB_OF_CPU_TIME,
         "tests.bench.bench_tick",
@@ -45,7 +42,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "--busy",
         "5",
     ),
->>>>>>> theirs
     **{part: ("tests.bench.bench_tick", part, "--alone") for part in ("tick", "growth", "memory", "budget")},
     "move": (*LAB, "tests.bench.bench_native", "move"),
     "batch": (*LAB, "tests.bench.bench_batch"),
