@@ -17,6 +17,8 @@ _STATUS_SECONDS = 10.0
 """What status tells is set by people and changes rarely; the kernel checks a cpuset again at every move."""
 _CGROUP_SECONDS = 30.0
 """Processes change their cgroup rarely."""
+_IDLE_CGROUP_SECONDS = 300.0
+"""Of one that does nothing only the workload that it is counted for hangs on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +42,10 @@ class _Remembered(Generic[T]):
         self._seconds = seconds
         self._answers: dict[int, tuple[float, T]] = {}
 
-    def get(self, pid: int, now: float) -> T | None:
+    def get(self, pid: int, now: float, seconds: float | None = None) -> T | None:
+        """Return the answer, of which one as old as `seconds` will do."""
         known = self._answers.get(pid)
-        if known is not None and now - known[0] < self._seconds:
+        if known is not None and now - known[0] < (self._seconds if seconds is None else seconds):
             return known[1]
         try:
             answer = self._read(pid)
@@ -68,15 +71,18 @@ class DetailReader:
 
     def read(self, pid: int, comm: str, scope: SurveyScope, now: float) -> Details:
         """Return the details of a process, remembered ones where they may be: another name tells of an execve(2)."""
-        if self._comm.get(pid) != comm:
-            self.forget(pid)
-            self._comm[pid] = comm
+        self._note_name(pid, comm)
         return _details(
             self._status.get(pid, now),
             self._cgroup.get(pid, now),
             self._exe.get(pid, now) if scope.read_exe else None,
             self._cmdline.get(pid, now) if scope.read_cmdline else None,
         )
+
+    def read_cgroup(self, pid: int, comm: str, now: float) -> Details:
+        """Return the cgroup of a process that does nothing, and nothing else."""
+        self._note_name(pid, comm)
+        return Details(cgroup=self._cgroup.get(pid, now, _IDLE_CGROUP_SECONDS))
 
     def read_anew(self, pid: int) -> Details:
         """Read status and cgroup now, and remember nothing."""
@@ -89,6 +95,11 @@ class DetailReader:
         self._comm.pop(pid, None)
         for remembered in (self._status, self._cgroup, self._exe, self._cmdline):
             remembered.forget(pid)
+
+    def _note_name(self, pid: int, comm: str) -> None:
+        if self._comm.get(pid) != comm:
+            self.forget(pid)
+            self._comm[pid] = comm
 
 
 def _details(status: Status | None, cgroup: str | None, exe: str | None = None, cmdline: str | None = None) -> Details:

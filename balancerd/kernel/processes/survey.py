@@ -23,8 +23,6 @@ from balancerd.ports import Clock, SurveyScope
 _LISTING_SECONDS = 4.0
 """Listing costs as much as reading a tenth of the processes; nobody is in a hurry about one that has just started."""
 
-_NO_DETAILS = Details()
-
 
 class SurveyCore(ThreadCore, Protocol):
     """The native functions that a survey needs; balancerd.native.surveying has them."""
@@ -40,7 +38,8 @@ class Surveyor:
     """Turns native rows into a Survey. Remembers the large processes as they were last told.
 
     `boottime` returns seconds since boot, with the time asleep: CLOCK_BOOTTIME, on which start_ticks are measured.
-    `annotate` adds to a busy process what others know of it. `kept_descriptors` bounds the files that stay open.
+    `annotate` adds to a large process what others know of it; a busy one has `run_seconds`. `kept_descriptors` bounds
+    the files that stay open.
     """
 
     def __init__(
@@ -102,7 +101,8 @@ class Surveyor:
             self._details.forget(pid)
         for row in found.rows:
             if not row.is_loud:
-                self._known[row.pid] = self._process(row, boot_ticks)
+                quiet = self._process(row, boot_ticks, self._details.read_cgroup(row.pid, row.comm, now))
+                self._known[row.pid] = quiet if self._annotate is None else self._annotate(quiet)
         gone = self._take_loud([row for row in found.rows if row.is_loud], scope, topology, now, boot_ticks)
         if found.rows or found.dropped:
             self._processes = tuple(self._known.values())
@@ -165,7 +165,7 @@ class Surveyor:
         self,
         row: ProcessRow,
         boot_ticks: int,
-        details: Details = _NO_DETAILS,
+        details: Details,
         run_ticks: Mapping[NodeId, int] | None = None,
     ) -> ProcessSample:
         run_seconds = None

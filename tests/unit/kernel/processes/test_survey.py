@@ -143,7 +143,7 @@ def test_at_first_sight_nothing_is_known_of_cpu_time(machine: Machine) -> None:
     process = only(survey)
     assert process.id == ProcessId(7, machine.ticks(seconds_ago=90))
     assert (process.comm, process.rss_bytes, process.age_seconds) == ("work er", 100 * 4096, 90.0)
-    assert (process.cpu_cores, process.run_seconds, process.uid, process.cgroup) == (None, None, None, None)
+    assert (process.cpu_cores, process.run_seconds, process.uid) == (None, None, None)
 
 
 def test_two_surveys_give_busy_cores_and_the_details_of_a_busy_process(machine: Machine) -> None:
@@ -162,14 +162,14 @@ def test_two_surveys_give_busy_cores_and_the_details_of_a_busy_process(machine: 
     assert process.run_seconds == {}, "the threads are seen for the first time"
 
 
-def test_an_idle_process_is_listed_without_details(machine: Machine) -> None:
+def test_of_an_idle_process_only_the_cgroup_is_told(machine: Machine) -> None:
     machine.write(7, run={7: 0})
     machine.survey()
     machine.clock.time += 2
     machine.write(7, run={7: 99})
     process = only(machine.survey())
     assert process.cpu_cores == pytest.approx(0.495)
-    assert (process.run_seconds, process.uid, process.cgroup, process.mems_allowed) == (None, None, None, None)
+    assert (process.run_seconds, process.uid, process.cgroup, process.mems_allowed) == (None, None, "/a.slice", None)
 
 
 def test_a_thread_counts_what_it_ran_since_the_survey_before_and_a_new_one_counts_whole(machine: Machine) -> None:
@@ -256,7 +256,17 @@ def test_a_cgroup_is_read_again_after_half_a_minute(machine: Machine) -> None:
         machine.write(7, run={7: 100 * second})
         (machine.root / "7/cgroup").write_text(f"0::/{'old' if second == 1 else 'new'}\n")
         cgroups.append(only(machine.survey()).cgroup)
-    assert cgroups == ["/old"] * 30 + ["/new"] * 9
+    assert cgroups == ["/a.slice"] * 29 + ["/new"] * 10
+
+
+def test_the_cgroup_of_an_idle_process_is_believed_for_five_minutes(machine: Machine) -> None:
+    cgroups = []
+    for minute, name in enumerate(("old", *["new"] * 7)):
+        machine.clock.time += 60
+        machine.write(7, run={7: 0}, rss_pages=100 * (1 + minute))  # so that it is told anew
+        (machine.root / "7/cgroup").write_text(f"0::/{name}\n")
+        cgroups.append(only(machine.survey()).cgroup)
+    assert cgroups == ["/old"] * 5 + ["/new"] * 3
 
 
 def test_the_dead_are_forgotten(machine: Machine) -> None:
@@ -375,16 +385,17 @@ def test_faults_are_told_by_the_second_and_what_cannot_be_read_is_counted(machin
     assert (survey.unreadable_processes, survey.read_processes) == (1, 1)
 
 
-def test_only_busy_processes_are_annotated_when_all_else_is_known(machine: Machine) -> None:
+def test_processes_are_annotated_when_all_else_is_known_and_again_only_when_they_changed(machine: Machine) -> None:
     surveys = []
     for ticks in (0, 200):
         machine.clock.time += 2
         machine.write(7, run={7: ticks})
         machine.write(8, run={8: 0})
         surveys.append(machine.survey())
-    (annotated,) = machine.annotated
-    assert (annotated.id.pid, annotated.cgroup, ran(annotated)) == (7, "/a.slice", {3: 2.0})
-    assert [process.opt_out for process in surveys[-1].processes] == ["asked", None]
+    told = [(process.id.pid, process.cgroup, process.run_seconds) for process in machine.annotated]
+    assert sorted(told[:2]) == [(7, "/a.slice", None), (8, "/a.slice", None)]
+    assert told[-1] == (7, "/a.slice", {3: 2.0})
+    assert [process.opt_out for process in surveys[-1].processes] == ["asked", "asked"]
 
 
 def test_program_and_command_line_are_read_on_request_once_until_the_name_changes(machine: Machine) -> None:
