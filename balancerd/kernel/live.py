@@ -101,7 +101,7 @@ class LiveKernel:
         self._verifier = Verifier(core, str(procfs), str(sysfs), phase)
         counted = PlacementReader(core, clock, str(procfs), phase, samples=WHOLE_SAMPLES, mappings=mappings)
         self._whole_mover = WholeMover(core, clock, claims, counted)
-        self._neighbours = Neighbours(procfs=procfs, sysfs=sysfs) if neighbours is None else neighbours
+        self._neighbours = neighbours or Neighbours(procfs=procfs, sysfs=sysfs, find=self._surveyor.pids_named)
         self._topology: tuple[OnlineSets, Topology] | None = None
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 

@@ -92,6 +92,9 @@ class _Lib(Protocol):
         /,
     ) -> int: ...
     def bal_close_seats(self, seats: Any, n_seats: int, /) -> int: ...
+    def bal_named_seats(
+        self, seats: Any, n_seats: int, beginning: bytes, pids: Any, capacity: int, ret: Any, /
+    ) -> int: ...
     def bal_threads(
         self,
         proc_fd: int,

@@ -316,6 +316,13 @@ int bal_survey(int proc_fd, const struct bal_survey_args *args, struct bal_seat 
 /* Close the descriptors that the seats keep. */
 int bal_close_seats(struct bal_seat *seats, size_t n_seats);
 
+/*
+ * Write the pids of the processes whose name began with `beginning` at its last reading, as many as there is room for;
+ * ret tells how many there are.
+ */
+int bal_named_seats(const struct bal_seat *seats, size_t n_seats, const char *beginning, int32_t *pids, size_t capacity,
+		    uint64_t *ret);
+
 /* What is remembered of one thread; kept in order of tid. */
 struct bal_thread_seat {
 	uint64_t start_ticks;

@@ -312,3 +312,19 @@ int bal_close_seats(struct bal_seat *seats, size_t n_seats)
 	}
 	return 0;
 }
+
+int bal_named_seats(const struct bal_seat *seats, size_t n_seats, const char *beginning, int32_t *pids, size_t capacity,
+		    uint64_t *ret)
+{
+	size_t length = strlen(beginning);
+
+	*ret = 0;
+	for (size_t i = 0; i < n_seats; i++) {
+		if (strncmp(seats[i].comm, beginning, length))
+			continue;
+		if (*ret < capacity)
+			pids[*ret] = seats[i].pid;
+		++*ret;
+	}
+	return 0;
+}

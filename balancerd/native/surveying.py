@@ -12,6 +12,9 @@ from balancerd.native._core import ffi, lib
 from balancerd.native.binding import check
 from balancerd.native.records import ProcessRow, ProcessSurvey, SurveyRules, ThreadSurvey
 
+_MOST_NAMED = 64
+"""Who asks for processes by name expects few."""
+
 
 class ProcessSeats:
     """What is remembered of all processes from one survey to the next. close() gives the kept descriptors back.
@@ -55,6 +58,13 @@ class ProcessSeats:
             seat = self.data[low]
             known = seat.pid == pid and seat.start_ticks == start_ticks and seat.readings > 1
             return float(seat.cpu_cores) if known else None
+
+    def pids_named(self, beginning: str) -> tuple[int, ...]:
+        """Return the pids, ascending, of all processes whose name began so at its last reading; 64 at most."""
+        pids, ret = ffi.new("int32_t[]", _MOST_NAMED), ffi.new("uint64_t *")
+        with self.lock:
+            check(lib.bal_named_seats(self.data, self.n, beginning.encode(), pids, _MOST_NAMED, ret), None)
+        return tuple(ffi.unpack(pids, min(ret[0], _MOST_NAMED))) if ret[0] else ()
 
     def _allocate(self, capacity: int) -> None:
         self.capacity = capacity

@@ -4,7 +4,7 @@ A name alone can be anyone's: where /proc/PID/exe can be read it must agree. Pro
 this /proc as well, so an agent in a container counts.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -26,12 +26,12 @@ KDAMOND: Final = "kdamond."
 _ROUNDS = 60
 """A process may take another name by execve(2) at any time, so each is read again after so many looks at the latest."""
 
-FindPids = Callable[[Sequence[str]], Iterable[int]]
-"""Returns the pids of all processes whose name begins with one of these words, as a survey knows them anyway."""
+FindPids = Callable[[str], Iterable[int]]
+"""Returns the pids of the processes whose name begins with a word, as a survey knows them anyway."""
 
 
 class Programs:
-    """Asks `find` for the processes; without it, lists them, and remembers which it has read.
+    """Lists the processes at its first look, then asks `find`; without it, lists them again, but remembers them.
 
     A look then reads the name of new ones and of a few others. A new one is read twice: it may have been about to
     become another program.
@@ -47,7 +47,7 @@ class Programs:
 
     def look(self) -> dict[str, tuple[int, ...]]:
         """Return the pids by name: PROGRAMS, and KDAMOND for all of DAMON's threads. Raises OSError without a /proc."""
-        for pid in self._due() if self._find is None else self._find((*PROGRAMS, KDAMOND)):
+        for pid in self._due():
             name = self._wanted_name(pid)
             if name is not None:
                 self._running[pid] = name
@@ -64,7 +64,9 @@ class Programs:
         return {name: tuple(pids) for name, pids in found.items()}
 
     def _due(self) -> Iterable[int]:
-        """Return the processes whose names are to be read."""
+        """Return the processes whose names are to be read. Before the first survey `find` knows none."""
+        if self._find is not None and self._known is not None:
+            return [pid for name in (*PROGRAMS, KDAMOND) for pid in self._find(name)]
         names = set(filter(str.isdigit, list_names(self._procfs)))
         due = names
         if self._known is not None:

@@ -82,17 +82,17 @@ class Neighbours:
         self._due_at = float("-inf")
         self._sources = (
             _Source(
-                every_seconds=60.0 if find is None else 10.0,
+                every_seconds=60.0 if find is None else 20.0,
                 managers=(*PROGRAMS.values(), Manager.DAMOS),
                 read=self._list_programs,
             ),
-            _Source(every_seconds=5.0, managers=(), read=self._verify_programs),
-            _Source(every_seconds=10.0, managers=(Manager.KERNEL_BALANCING,), read=self._read_balancing),
-            _Source(every_seconds=10.0, managers=(Manager.DAMOS,), read=self._read_schemes),
+            _Source(every_seconds=10.0, managers=(), read=self._verify_programs),
+            _Source(every_seconds=20.0, managers=(Manager.KERNEL_BALANCING,), read=self._read_balancing),
+            _Source(every_seconds=20.0, managers=(Manager.DAMOS,), read=self._read_schemes),
             _Source(
-                every_seconds=10.0, managers=(Manager.KUBELET_CPU, Manager.KUBELET_MEMORY), read=self._kubelet.look
+                every_seconds=20.0, managers=(Manager.KUBELET_CPU, Manager.KUBELET_MEMORY), read=self._kubelet.look
             ),
-            _Source(every_seconds=20.0, managers=(Manager.LIBVIRT,), read=self._read_guests),
+            _Source(every_seconds=30.0, managers=(Manager.LIBVIRT,), read=self._read_guests),
             _Source(every_seconds=60.0, managers=(Manager.NUMA_POLICY,), read=self._read_units),
         )
 

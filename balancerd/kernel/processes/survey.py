@@ -71,6 +71,10 @@ class Surveyor:
         """Close the descriptors that are kept; nothing is remembered any more."""
         self._seats.close()
 
+    def pids_named(self, beginning: str) -> tuple[int, ...]:
+        """Return the pids of all processes, small ones too, whose name begins so, as last read; 64 at most."""
+        return self._seats.pids_named(beginning)
+
     def survey(
         self,
         scope: SurveyScope,

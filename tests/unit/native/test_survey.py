@@ -679,3 +679,24 @@ def test_a_root_that_is_no_directory_is_an_error() -> None:
     rules = SurveyRules(min_rss_pages=1, min_cpu_cores=1.0, ticks_per_second=100)
     with Path("/dev/null").open() as file, pytest.raises(NotADirectoryError):
         survey(file.fileno(), ProcessSeats(), rules, now_seconds=1.0, boot_ticks=100)
+
+
+def test_processes_are_found_by_the_beginning_of_their_names_however_small_they_are(tmp_path: Path) -> None:
+    names = {10: "numad", 11: "kdamond.0", 12: "a numad", 13: "kdamond.11", 14: "numa"}
+    tree = {pid: {"stat": stat_line(pid, name, start_ticks=1, rss_pages=1)} for pid, name in names.items()}
+    with proc(proc_tree(tmp_path, tree), capacity=2) as opened:
+        assert opened.seats.pids_named("numad") == ()
+        opened.survey()
+        assert opened.seats.pids_named("numad") == (10,)
+        assert opened.seats.pids_named("kdamond.") == (11, 13)
+        assert opened.seats.pids_named("x") == ()
+        shutil.rmtree(tmp_path / "10")
+        opened.survey(after=60.0)
+        assert opened.seats.pids_named("numad") == ()
+
+
+def test_of_many_processes_of_one_name_some_are_told(tmp_path: Path) -> None:
+    tree = {pid: {"stat": stat_line(pid, "sh", start_ticks=1, rss_pages=1)} for pid in range(100, 200)}
+    with proc(proc_tree(tmp_path, tree), capacity=128) as opened:
+        opened.survey()
+        assert opened.seats.pids_named("sh") == tuple(range(100, 164))

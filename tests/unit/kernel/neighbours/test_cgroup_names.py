@@ -1,7 +1,7 @@
 """Units, pods and guests in cgroup paths: shapes of systemd, the kubelet's two drivers, and libvirt."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancerd.kernel.neighbours.cgroup_names import GuestCgroup, PodCgroup, guest_of, pod_of, units_of
@@ -83,6 +83,7 @@ def test_a_guest_is_known_by_its_scope(cgroup: str, guest: GuestCgroup | None) -
     assert guest_of(cgroup) == guest
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["kubepods.slice", "pod", "pod-", r"\x2d", "a.scope", "", "..", "é\udcff"])).map("/".join)
 )

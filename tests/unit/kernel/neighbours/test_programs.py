@@ -106,19 +106,24 @@ def test_one_that_has_gone_or_became_another_is_forgotten(tmp_path: Path) -> Non
     assert programs.verify() == {}
 
 
-def test_what_a_survey_knows_by_name_is_checked_and_nothing_is_listed(tmp_path: Path) -> None:
+def test_after_a_first_look_at_all_what_a_survey_knows_by_name_is_checked_and_nothing_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(tmp_path, 10, "numad", "/usr/bin/numad")
+    asked: list[str] = []
+
+    def find(beginning: str) -> tuple[int, ...]:
+        asked.append(beginning)
+        return {"numad": (10, 11, 99), "memtierd": (12,)}.get(beginning, ())
+
+    programs = Programs(str(tmp_path), find)
+    assert programs.look() == {"numad": (10,)}
+    assert asked == []
     add(tmp_path, 11, "numad", "/usr/bin/vim")
     add(tmp_path, 12, "memtierd", "/usr/bin/memtierd")
-    asked: list[tuple[str, ...]] = []
-
-    def find(names: object) -> tuple[int, ...]:
-        assert isinstance(names, tuple)
-        asked.append(names)
-        return (10, 11, 99)
-
-    assert Programs(str(tmp_path), find).look() == {"numad": (10,)}
-    assert asked == [(*PROGRAMS, KDAMOND)]
+    monkeypatch.setattr("balancerd.kernel.neighbours.programs.list_names", None)
+    assert programs.look() == {"numad": (10,), "memtierd": (12,)}
+    assert asked == [*PROGRAMS, KDAMOND]
 
 
 @contextmanager
