@@ -14,7 +14,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 
-from balancerd.kernel.placement.confidence import intervals, pages_by_node
+from balancerd.kernel.placement.confidence import allow_for_hidden, intervals, pages_by_node
 from balancerd.kernel.placement.sampling import estimate_strata
 from balancerd.model.ids import NodeId
 from tests.unit.kernel.placement.memories import random_memory
@@ -52,7 +52,8 @@ def cases(placements: int, seed: int, *, most_pages: int = 1 << 19) -> list[Case
         estimate = estimate_strata(memory.strata(), present, SAMPLES, memory.ask)
         if estimate.is_exact or not present:
             continue
-        estimated, bounds = pages_by_node(estimate.parts), intervals(estimate.parts)
+        estimated = pages_by_node(estimate.parts)
+        bounds = allow_for_hidden(intervals(estimate.parts), estimate.parts, present)
         for node, pages in enumerate(truth):
             if 0 < pages < present:
                 share, interval = pages / present, bounds[NodeId(node)]

@@ -8,7 +8,7 @@ the sum of y - R*x over the pages (Cochran, Sampling Techniques, 1977, sections 
 for as many independent answers as would have that variance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from balancerd.model.ids import NodeId
@@ -20,6 +20,10 @@ UNSEEN_PAIRS = 1.0
 
 Calibrated by tests/bench/bench_coverage.py: without it, the intervals of pages that lie in few places are too narrow.
 """
+
+
+HIDDEN_RATIO = 0.1
+"""Memory that the process is known to have, and no answer showed, is hidden from this share on; below it is noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,23 @@ def intervals(parts: Sequence[Part]) -> dict[NodeId, Interval]:
         alike = variance <= 0 or not 0.0 < share < 1.0
         found[NodeId(node)] = wilson(share, answers if alike else share * (1.0 - share) / variance)
     return found
+
+
+def allow_for_hidden(
+    bounds: Mapping[NodeId, Interval], parts: Sequence[Part], resident_pages: int
+) -> dict[NodeId, Interval]:
+    """Widen intervals where much of the memory of a process was not seen, as it may lie on any node.
+
+    A few gigabytes in a mapping of many terabytes are hardly ever hit.
+    """
+    seen = sum(pages_by_node(parts))
+    hidden = resident_pages - seen
+    if hidden <= HIDDEN_RATIO * resident_pages:
+        return dict(bounds)
+    return {
+        node: Interval(bound.low * seen / resident_pages, (bound.high * seen + hidden) / resident_pages)
+        for node, bound in bounds.items()
+    }
 
 
 def effective_answers(parts: Sequence[Part]) -> float:

@@ -18,7 +18,7 @@ from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.machine.topology import parse_ids
-from balancerd.kernel.placement.confidence import Part, intervals
+from balancerd.kernel.placement.confidence import Part, allow_for_hidden, intervals
 from balancerd.kernel.placement.costs import NumaMapsCosts
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.numa_maps import VmaPolicy, parse_numa_maps
@@ -234,13 +234,14 @@ class PlacementReader:
         self, process: ProcessId, table: native.VmaTable, resident_pages: int, ask: Ask, *, exact: bool
     ) -> _Found:
         estimate = estimate_strata(table.strata(), resident_pages, self._samples, ask, exact=exact)
+        bounds = intervals(estimate.parts)
         self._densities[process] = {part.strata: part.present_ratio for part in estimate.parts}
         return _Found(
             method=PlacementMethod.EVERY_PAGE if estimate.is_exact else PlacementMethod.SAMPLE,
             parts=estimate.parts,
             queried_pages=estimate.queried_pages,
             is_exact=estimate.is_exact,
-            intervals={} if estimate.is_exact else intervals(estimate.parts),
+            intervals={} if estimate.is_exact else allow_for_hidden(bounds, estimate.parts, resident_pages),
         )
 
 

@@ -3,13 +3,14 @@
 About 2048 pages that are present, two in each of 1024 cells of equal size, err by a little more than 1 % at most (see
 confidence.py for how that is known of each sample). Addresses without a page tell little, so where most are absent it
 looks at the density first, by size of the mappings: a reservation of terabytes that was never touched must neither
-hide the small dense mappings beside it nor cost more than a few thousand questions.
+hide the small dense mappings beside it nor cost more than a few thousand questions. Where the process is known to have
+more memory than was seen, mappings that looked empty are asked more.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from balancerd.kernel.placement.confidence import Part
+from balancerd.kernel.placement.confidence import HIDDEN_RATIO, Part
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.native.records import Stratum, Tally
 
@@ -103,9 +104,13 @@ def _estimate_base(
 def _estimate_by_strata(base: Sequence[Stratum], resident_pages: int, samples: int, ask: _Counted) -> Sequence[Part]:
     looks = [ask([stratum], _LOOK_SAMPLES) for stratum in base]
     present = sum(min(look.present_pages, resident_pages) for look in looks)
+    is_hidden = present < (1 - HIDDEN_RATIO) * resident_pages
     wanted_ratio = samples / max(1.0, present)
+    most = _MOST_PER_STRATUM * samples
     parts: list[Part] = []
     for stratum, look in zip(base, looks, strict=True):
-        questions = min(_MOST_PER_STRATUM * samples, round(stratum.units * wanted_ratio))
+        questions = min(most, round(stratum.units * wanted_ratio))
+        if not look.tally.present_units:
+            questions = most if is_hidden else 0
         parts.append(look if questions <= look.tally.asked_units else ask([stratum], questions))
     return parts

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancerd.kernel.placement.confidence import Part, effective_answers, intervals, pages_by_node
+from balancerd.kernel.placement.confidence import Part, allow_for_hidden, effective_answers, intervals, pages_by_node
 from balancerd.kernel.placement.sampling import estimate_strata
 from balancerd.model.ids import NodeId
 from balancerd.model.interval import wilson
@@ -96,6 +96,18 @@ def test_answers_that_stand_for_more_count_for_less() -> None:
     assert effective_answers([make_part([1000, 0])]) == pytest.approx(1000)
     assert effective_answers([make_part([1000, 0]), make_part([1, 0], scale=1e6)]) == pytest.approx(4.0, rel=0.01)
     assert effective_answers([]) == 0
+
+
+def test_memory_that_no_answer_showed_may_lie_on_any_node() -> None:
+    parts = [make_part([1000, 0], scale=10.0)]
+    bounds = intervals(parts)
+    assert allow_for_hidden(bounds, parts, 10_000) == bounds
+    assert allow_for_hidden(bounds, parts, 11_000) == bounds, "less than a tenth is noise"
+    wide = allow_for_hidden(bounds, parts, 40_000)
+    assert wide[N0].low == pytest.approx(bounds[N0].low / 4)
+    assert wide[N0].high == 1.0
+    assert wide[N1].low == 0.0
+    assert wide[N1].high == pytest.approx(0.75, abs=0.001)
 
 
 def test_nothing_present_has_no_shares() -> None:

@@ -140,6 +140,18 @@ def test_counts_are_scaled_to_pages_of_each_mapping(tmp_path: Path) -> None:
     assert placement.intervals[NodeId(0)].high < 0.002
 
 
+def test_intervals_allow_for_resident_memory_that_was_not_seen(tmp_path: Path) -> None:
+    with child() as (_, id_):
+        procfs = exhibit(tmp_path, id_)
+        (procfs / f"{id_.pid}/maps").write_text("10000000-90000000 rw-p 00000000 00:00 0 \n")
+        reader = PlacementReader(FakeCore(node=2), FakeClock(), str(procfs))
+        seen = reader.read(id_, n_nodes=4, rss_bytes=2 << 30)
+        half = reader.read(id_, n_nodes=4, rss_bytes=4 << 30)
+    assert seen.intervals[NodeId(2)].low > 0.99
+    assert half.intervals[NodeId(2)].low == pytest.approx(0.5, abs=0.01)
+    assert half.intervals[NodeId(0)].high == pytest.approx(0.5, abs=0.01)
+
+
 def test_every_question_has_chances_of_its_own(tmp_path: Path) -> None:
     with child() as (_, id_):
         core = FakeCore()

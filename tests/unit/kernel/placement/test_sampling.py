@@ -84,6 +84,15 @@ def test_a_hit_in_a_huge_reservation_does_not_hide_the_dense_ranges() -> None:
     assert small.tally.present_units >= 1000
 
 
+def test_memory_hidden_in_a_huge_mapping_is_looked_for() -> None:
+    memory = memory_of((20_000, 20_000), (1 << 30, 1 << 20))  # one page of a thousand is present
+    found = estimate(memory)
+    assert found.parts[1].tally.asked_units == 4 * SAMPLES
+    assert found.parts[1].tally.present_units > 0
+    untouched = memory_of((20_000, 20_000), (1 << 30, 0))
+    assert estimate(untouched).parts[1].tally.asked_units == 128
+
+
 def test_resident_pages_that_are_wrong_cost_questions_and_not_truth() -> None:
     found = estimate(memory_of((1_000_000, 100_000)), resident_pages=1_000_000)
     assert total(found) == pytest.approx(100_000, rel=0.1)
