@@ -25,13 +25,15 @@ from balancerd.model.sample import SampleRequest, Sampling, Survey, Window
 class SurveyScope:
     """Which processes a survey lists (by resident bytes) and of which it reads the threads (by busy cores).
 
-    The path of the program and the command line are read only on request.
+    The path of the program and the command line are read only on request. `scan_budget_ratio` is the share of one core
+    that all observing may use: with very many processes those that idle are read less often.
     """
 
     min_rss_bytes: int
     min_cpu_cores: float
     read_exe: bool = False
     read_cmdline: bool = False
+    scan_budget_ratio: float | None = None
 
 
 class Kernel(Protocol):

@@ -35,6 +35,7 @@ from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
 from balancerd.kernel.moving.pacing import Pace
 from balancerd.kernel.observe import ObserveKernel
+from balancerd.kernel.processes.descriptors import raise_descriptor_limit
 from balancerd.log import TickLog, setup
 from balancerd.metrics import Metrics
 from balancerd.model.manager import Manager
@@ -133,6 +134,7 @@ class Application:
         self._plugins = _or_start_error(plugins.discover)
         loaded = self._load()
         self._config = loaded.config
+        raise_descriptor_limit()
         self._live = LiveKernel(
             clock=self._clock,
             pace=build_pace(self._config),

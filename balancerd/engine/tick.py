@@ -94,7 +94,7 @@ class Engine:
         scan = self._memory.scan
         scan.settle(self._clock.now(), self._clock.cpu_seconds())
 
-        survey = self._kernel.survey(settings.criteria.scope)
+        survey = self._kernel.survey(replace(settings.criteria.scope, scan_budget_ratio=settings.scan_budget_ratio))
         alive = frozenset(process.id for process in survey.processes)
         known = {} if self._before is None else {p: s for p, s in self._before.placements.items() if p in alive}
         self._memory.forget_all_but(alive, survey.taken_at)

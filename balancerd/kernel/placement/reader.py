@@ -42,6 +42,9 @@ from balancerd.ports import Clock
 WANTED_SAMPLES = 2048
 """Present pages that give about 1 % of error, whatever the size of the process."""
 
+_MOVING_SECONDS = 60.0
+"""A process whose mempolicies were read so lately is being moved, and a move needs every mapping."""
+
 _CHANCES = 1 << 53
 """How many numbers a random float in [0, 1) can be."""
 
@@ -116,7 +119,8 @@ class PlacementReader:
         """Estimate where the pages of `process` are; `n_nodes` is the highest node id + 1.
 
         `exact` asks for all pages, at a cost in proportion to what it mapped. `home` asks whether it is well placed
-        there, before anything else. The sample is complete with `exact` or `read_mempolicies`.
+        there, before anything else. The sample is complete with `exact` or `read_mempolicies`, and for a
+        minute after these were read.
         Raises ProcessGoneError, PermissionError, ParseError, and OSError otherwise.
         """
         with HeldProcess(process, self._procfs) as held:
@@ -156,7 +160,9 @@ class PlacementReader:
             return self._core.sample(process.pid, table, n_nodes=n_nodes, strata=strata, questions=questions, seed=seed)
 
         resident_pages = rss_bytes // PAGE_BYTES
-        is_complete = exact or read_mempolicies
+        read_before = self._policies.get(process)
+        is_known = read_before is not None and began - read_before[0] <= _MOVING_SECONDS
+        is_complete = exact or read_mempolicies or is_known
         found: _Found | None = None
         if read_mempolicies:
             counted, text, path = self._count(process, table, n_nodes)

@@ -13,15 +13,13 @@ from balancerd.kernel.processes.descriptors import keepable_descriptors
 from balancerd.kernel.processes.details import DetailReader, Details
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.threads import ThreadCore, ThreadReader
+from balancerd.kernel.processes.turns import TurnKeeper
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Survey
 from balancerd.model.topology import NodeMemory, Topology
 from balancerd.native import ProcessSeats
 from balancerd.native.records import ProcessRow, ProcessSurvey, SurveyRules
 from balancerd.ports import Clock, SurveyScope
-
-_LISTING_SECONDS = 4.0
-"""Listing costs as much as reading a tenth of the processes; nobody is in a hurry about one that has just started."""
 
 
 class SurveyCore(ThreadCore, Protocol):
@@ -63,6 +61,7 @@ class Surveyor:
         self._seats = ProcessSeats()
         self._details = DetailReader(files)
         self._threads = ThreadReader(core, files.directory_fd)
+        self._turns = TurnKeeper()
         self._known: dict[int, ProcessSample] = {}
         self._processes: tuple[ProcessSample, ...] = ()
         self._taken_at: float | None = None
@@ -90,15 +89,21 @@ class Surveyor:
         """
         now, before = self._clock.now(), self._taken_at
         boot_ticks = int(self._boottime() * self._ticks_per_second)
+        turns = self._turns.turns(len(self._known), scope.scan_budget_ratio)
         rules = SurveyRules(
             min_rss_pages=max(1, -(-scope.min_rss_bytes // PAGE_BYTES)),
             min_cpu_cores=scope.min_cpu_cores,
             ticks_per_second=self._ticks_per_second,
-            listing_seconds=_LISTING_SECONDS,
+            listing_seconds=turns.listing_seconds,
+            idle_seconds=turns.idle_seconds,
+            small_seconds=turns.small_seconds,
+            kernel_seconds=turns.kernel_seconds,
             max_kept=self._kept_descriptors,
             busy_is_large=hugetlb,
         )
+        cpu_before = self._clock.cpu_seconds()
         found = self._core.survey(self._files.directory_fd, self._seats, rules, now_seconds=now, boot_ticks=boot_ticks)
+        self._turns.note(found, self._clock.cpu_seconds() - cpu_before)
         self._taken_at = now
         for pid in found.dropped:
             self._known.pop(pid, None)

@@ -1,0 +1,74 @@
+"""How often the survey lists /proc, and reads the processes that are not busy: as often as the scan budget allows.
+
+Pure arithmetic over what earlier passes cost; CPU time is data.
+"""
+
+from dataclasses import dataclass
+
+from balancerd.native.records import ProcessSurvey
+
+LISTING_SECONDS = 4.0
+IDLE_SECONDS = 4.0
+SMALL_SECONDS = 10.0
+KERNEL_SECONDS = 60.0
+LONGEST_SECONDS = 120.0
+
+READING_SHARE = 0.25
+"""What of the scan budget reading small processes may take, and reading large idle ones as much again."""
+
+LISTING_SHARE = 0.15
+"""What of the scan budget listing the processes may take."""
+
+_LISTING_COST_RATIO = 0.1
+"""What listing a process costs beside reading one: about 1 us and 10."""
+
+_FEWEST_READS = 32
+"""A pass that read fewer says little of what reading one costs."""
+
+_NEW_WEIGHT = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """Once in how many seconds processes are listed, large idle ones, small ones and kernel threads are read."""
+
+    listing_seconds: float = LISTING_SECONDS
+    idle_seconds: float = IDLE_SECONDS
+    small_seconds: float = SMALL_SECONDS
+    kernel_seconds: float = KERNEL_SECONDS
+
+
+class TurnKeeper:
+    """Remembers what reading one process costs, and how many there are of which sort."""
+
+    def __init__(self) -> None:
+        self._read_cost_seconds: float | None = None
+        self._n_all = 0
+        self._n_kernel = 0
+
+    def note(self, found: ProcessSurvey, cpu_seconds: float) -> None:
+        """Take note of one pass and the CPU time that it took."""
+        self._n_all, self._n_kernel = found.processes, found.kernel_threads
+        if found.read < _FEWEST_READS:
+            return
+        cost, known = cpu_seconds / found.read, self._read_cost_seconds
+        self._read_cost_seconds = cost if known is None else known + _NEW_WEIGHT * (cost - known)
+
+    def turns(self, n_large: int, budget_ratio: float | None) -> Turns:
+        """Return how often to look, with so many large processes, within a share of one core; None bounds nothing."""
+        cost = self._read_cost_seconds
+        if cost is None or budget_ratio is None:
+            return Turns()
+        reading, listing = READING_SHARE * budget_ratio, LISTING_SHARE * budget_ratio
+        n_small = max(0, self._n_all - self._n_kernel - n_large)
+        small_seconds = _within(SMALL_SECONDS, n_small * cost / reading)
+        return Turns(
+            listing_seconds=_within(LISTING_SECONDS, self._n_all * cost * _LISTING_COST_RATIO / listing),
+            idle_seconds=_within(IDLE_SECONDS, n_large * cost / reading),
+            small_seconds=small_seconds,
+            kernel_seconds=max(KERNEL_SECONDS, small_seconds),
+        )
+
+
+def _within(shortest_seconds: float, seconds: float) -> float:
+    return min(LONGEST_SECONDS, max(shortest_seconds, seconds))

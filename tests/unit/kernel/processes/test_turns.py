@@ -1,0 +1,60 @@
+"""The more processes there are, the less often each is read: reading them stays within its part of the scan budget."""
+
+import pytest
+
+from balancerd.kernel.processes.turns import LONGEST_SECONDS, TurnKeeper, Turns
+from balancerd.native.records import ProcessSurvey
+
+
+def a_pass(*, processes: int, read: int, kernel_threads: int = 0) -> ProcessSurvey:
+    return ProcessSurvey(
+        rows=(),
+        dropped=(),
+        processes=processes,
+        kernel_threads=kernel_threads,
+        read=read,
+        vanished=0,
+        unreadable=0,
+        kept_descriptors=0,
+        duration_seconds=0.0,
+    )
+
+
+def keeper(processes: int, cost_us: float, kernel_threads: int = 0) -> TurnKeeper:
+    made = TurnKeeper()
+    made.note(a_pass(processes=processes, read=1000, kernel_threads=kernel_threads), 1000 * cost_us * 1e-6)
+    return made
+
+
+def test_few_processes_are_read_as_often_as_ever() -> None:
+    assert keeper(300, 10).turns(50, 0.005) == Turns()
+    assert TurnKeeper().turns(50, 0.005) == Turns()
+    assert keeper(100_000, 10).turns(50, None) == Turns()
+
+
+@pytest.mark.parametrize("n", [1_000, 5_000, 10_000])
+def test_what_many_cost_stays_within_its_part_of_the_budget(n: int) -> None:
+    cost, budget, n_large = 10e-6, 0.005, n // 5
+    turns = keeper(n, 10).turns(n_large, budget)
+    assert (n - n_large) * cost / turns.small_seconds <= 0.25 * budget + 1e-12
+    assert n_large * cost / turns.idle_seconds <= 0.25 * budget + 1e-12
+    assert n * cost / 10 / turns.listing_seconds <= 0.15 * budget + 1e-12
+    assert turns.kernel_seconds >= turns.small_seconds
+
+
+def test_turns_come_at_last_however_many_there_are() -> None:
+    turns = keeper(10**6, 100).turns(10**5, 0.0001)
+    assert {turns.listing_seconds, turns.idle_seconds, turns.small_seconds} == {LONGEST_SECONDS}
+
+
+def test_kernel_threads_are_not_small_processes() -> None:
+    assert keeper(5000, 10, kernel_threads=4900).turns(0, 0.005) == Turns(listing_seconds=pytest.approx(5000 / 750))  # type: ignore[arg-type]
+
+
+def test_a_pass_that_read_few_says_nothing_of_the_cost_and_one_does_not_say_it_all() -> None:
+    made = keeper(5000, 10)
+    before = made.turns(0, 0.005)
+    made.note(a_pass(processes=5000, read=31), 31.0)
+    assert made.turns(0, 0.005) == before
+    made.note(a_pass(processes=5000, read=100), 100 * 20e-6)
+    assert made.turns(0, 0.005).small_seconds == pytest.approx(before.small_seconds * 1.2)
