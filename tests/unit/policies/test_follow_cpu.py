@@ -1,10 +1,14 @@
 """Tables for follow-cpu: each row a process's life in 2-second ticks, and what the policy says at its end."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.sample import Window
+from balancerd.model.interval import Interval
+from balancerd.model.sample import PlacementMethod, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import PolicyContext
 from tests.unit.fakes import GIB, RING, make_placement, make_process, make_snapshot, make_survey, make_topology
@@ -18,6 +22,7 @@ def live(
     *,
     cores: float = 1.0,
     options: FollowCpuOptions | None = None,
+    **placement: Any,
 ) -> Verdict:
     """Run a process on one node after another for so many seconds each; its memory stays. Return the last verdict."""
     policy = plugin.build("home", options or FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
@@ -27,7 +32,8 @@ def live(
         for _ in range(round(seconds / TICK)):
             now += TICK
             process = make_process(run={node: cores * TICK}, cpu_cores=cores)
-            snapshot = make_snapshot(make_survey(process, at=now, interval=TICK), make_placement(mib_by_node))
+            placed = replace(make_placement(mib_by_node), **placement)
+            snapshot = make_snapshot(make_survey(process, at=now, interval=TICK), placed)
             (verdict,) = policy.decide(Window(now=snapshot, before=before))
             before = snapshot
     assert verdict is not None
@@ -64,6 +70,22 @@ def test_left_alone(
     assert isinstance(verdict, Skip)
     assert verdict.reason is reason
     assert verdict.by == "home"
+
+
+@pytest.mark.parametrize(
+    ("tested_node", "method", "reason"),
+    [
+        (0, PlacementMethod.TEST, Reason.WELL_PLACED),
+        (2, PlacementMethod.TEST, None),
+        (0, PlacementMethod.SAMPLE, None),
+    ],
+)
+def test_a_page_or_two_elsewhere_of_a_test_that_was_passed_at_this_home_are_chance(
+    tested_node: int, method: PlacementMethod, reason: Reason | None
+) -> None:
+    intervals = {NodeId(tested_node): Interval(0.9, 0.99), NodeId(2 - tested_node): Interval(0.01, 0.1)}
+    verdict = live([(0, 40)], {0: 250, 2: 6}, method=method, intervals=intervals)
+    assert (verdict.reason if isinstance(verdict, Skip) else None) is reason
 
 
 def test_a_dear_move_waits_until_the_loss_reaches_its_cost() -> None:

@@ -247,6 +247,22 @@ def test_a_complete_sample_lists_every_mapping_with_what_is_absent(tmp_path: Pat
     assert all(sum(pages.values()) == 512 for pages in huge), "numa_maps counts them in huge pages"
 
 
+def test_for_a_minute_after_mempolicies_were_read_samples_are_complete_and_no_mere_tests(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with child() as (_, id_):
+        reader = PlacementReader(FakeCore(), clock, str(exhibit(tmp_path, id_)))
+
+        def is_complete() -> bool:
+            return reader.read(id_, n_nodes=4, rss_bytes=LARGE, home=NodeId(0)).complete
+
+        seen = [is_complete()]
+        reader.read(id_, n_nodes=4, rss_bytes=LARGE, read_mempolicies=True)
+        for seconds in (0.0, 59.0, 2.0):
+            clock.time += seconds
+            seen.append(is_complete())
+    assert seen == [False, True, True, False]
+
+
 def test_a_numa_maps_that_is_not_understood_is_named(tmp_path: Path) -> None:
     with child() as (_, id_):
         procfs = exhibit(tmp_path, id_)
