@@ -4,15 +4,16 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
 
     wait -> survey -> select -> sample -> verify -> decide -> plan -> migrate -> report
 
-1. `Clock.wait_until()` returns; `Kernel.survey()` reads the cheap files of every process.
+1. `Clock.wait_until()` returns, once the tick is due and the scan budget allows it; `Kernel.survey()` reads the cheap
+   files of the processes whose turn it is, and tells the others as they were.
 2. `engine.select` says which processes deserve a closer look, within the scan budget.
-3. `Kernel.sample()` estimates which node holds their pages; with what is still known of the others
-   this makes the Snapshot.
+3. `Kernel.sample()` estimates which node holds their pages, and how sure that is; with what is still known of the
+   others this makes the Snapshot.
 4. `Kernel.verify()` asks where pages moved earlier are now; what has come back is left alone for a while.
 5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction or a Skip for every eligible process.
-6. `engine.plan` arbitrates: pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies. What it turns
-   down it keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only now, by
-   `Kernel.sample()` again, for those that would move; then the plan is made anew.
+6. `engine.plan` arbitrates: other managers, pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies. What
+   it turns down it keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only now,
+   by `Kernel.sample()` again, for those that would move; then the plan is made anew.
 7. `Kernel.migrate(step)` checks the process's identity and moves; each page ends under a status.
 8. The TickReport goes to every Sink: metrics, one log line, the control socket.
 

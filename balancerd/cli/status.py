@@ -70,6 +70,10 @@ def _show_daemon(document: Document) -> None:
         every = "" if interval is None else f", {words.age(interval)} after the one before"
         took = words.age(sum(tick["phase_seconds"].values()))
         write(f"{word}: tick {tick['number']} ended {words.age(tick['age_seconds'])} ago and took {took}{every}")
+    scan = document["scan"]
+    if scan is not None and scan["budget_ratio"] is not None:
+        used, allowed = f"{scan['used_ratio']:.2%}", f"{scan['budget_ratio']:.2%}"
+        write(f"observing: {used} of one core since the tick before, of {allowed} allowed")
     config = document["config"]
     write(f"configuration: {escape(config['path'] or 'built-in defaults')}")
     if config["last_reload"] is not None and not config["last_reload"]["succeeded"]:

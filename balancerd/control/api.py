@@ -7,6 +7,8 @@ Every answer has "schema": 1; keys may be added under the same number, never ren
 GET /v1/status
     schema, version, mode ("enforce", "observe", null before the first tick), pid, uptime_seconds, paused (false)
     tick        null before the first, else {number, age_seconds, interval_seconds, phase_seconds: {phase: n}}
+    scan        null before the second tick, else {used_ratio (share of one core that observing used since the tick
+                before), budget_ratio}
     nodes       [{node, cpus ("0-3"), total_bytes, free_bytes, available_bytes, distances: {node: n}}]
     counts      {surveyed, sampled, decided, planned, small_processes, kernel_threads, vanished_processes,
                 by_reason: {reason: processes}}
@@ -116,6 +118,7 @@ def status(view: View, *, version: str, pid: int, now: float) -> Json:
             "interval_seconds": report.survey.interval_seconds,
             "phase_seconds": {phase: _seconds(seconds) for phase, seconds in report.phase_seconds.items()},
         },
+        "scan": None if report is None else _scan(report),
         "nodes": [] if report is None else _nodes(report),
         "counts": None if report is None else _counts(report),
         "managers": None if report is None else _managers(report),
@@ -201,6 +204,13 @@ def _nodes(report: TickReport) -> list[Json]:
             }
         )
     return told
+
+
+def _scan(report: TickReport) -> Json | None:
+    interval = report.survey.interval_seconds
+    if not interval:
+        return None
+    return {"used_ratio": round(report.scan_cpu_seconds / interval, 6), "budget_ratio": report.scan_budget_ratio}
 
 
 def _counts(report: TickReport) -> Json:

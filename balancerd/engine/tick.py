@@ -92,7 +92,8 @@ class Engine:
         settings = self._settings
         self._number += 1
         scan = self._memory.scan
-        scan.settle(self._clock.now(), self._clock.cpu_seconds())
+        if self._number > 1:  # the first look at everybody belongs to the start of the daemon
+            scan.settle(self._clock.now(), self._clock.cpu_seconds())
 
         survey = self._kernel.survey(replace(settings.criteria.scope, scan_budget_ratio=settings.scan_budget_ratio))
         alive = frozenset(process.id for process in survey.processes)

@@ -33,6 +33,7 @@ def test_status_before_the_first_tick_knows_what_it_does_not_know() -> None:
         "uptime_seconds": 10.0,
         "paused": False,
         "tick": None,
+        "scan": None,
         "nodes": [],
         "counts": None,
         "managers": None,
@@ -44,7 +45,7 @@ def test_status_before_the_first_tick_knows_what_it_does_not_know() -> None:
 
 def test_status_tells_the_machine_the_tick_and_the_totals() -> None:
     state = ControlState(lambda: 97.5)
-    state.emit(a_moving_report(12))
+    state.emit(replace(a_moving_report(12), scan_cpu_seconds=0.005, scan_budget_ratio=0.01))
     state.reloaded(path="/etc/balancerd/balancerd.yaml", succeeded=False, at=1e9, error="x.yaml:1:1: error: no")
     answer = json.loads(json.dumps(api.status(state.view(), version="1", pid=1, now=100.0)))
     assert answer["mode"] == "enforce"
@@ -54,6 +55,7 @@ def test_status_tells_the_machine_the_tick_and_the_totals() -> None:
         "interval_seconds": 2.0,
         "phase_seconds": {"survey": 0.004, "sample": 0.002, "migrate": 0.006},
     }
+    assert answer["scan"] == {"used_ratio": 0.0025, "budget_ratio": 0.01}
     assert answer["nodes"][1] == {
         "node": 1,
         "cpus": "2-3",

@@ -488,7 +488,9 @@ def test_observing_leaves_no_move_behind() -> None:
 
 def test_observing_is_paid_for_and_the_next_tick_waits_for_the_budget() -> None:
     run = Run(scan_budget=0.01)
+    run.clock.cpu += 7.0
     run.ticks(1)
+    assert run.engine.next_tick_at(0.0) <= run.clock.now(), "the start is not paid for"
     run.clock.cpu += 0.5
     due_at = run.clock.now() + 1.0
     assert run.engine.next_tick_at(due_at) == pytest.approx(run.clock.now() + (0.5 - 0.3) / 0.01)
