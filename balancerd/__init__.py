@@ -11,9 +11,9 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
    others this makes the Snapshot.
 4. `Kernel.verify()` asks where pages moved earlier are now; what has come back is left alone for a while.
 5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction or a Skip for every eligible process.
-6. `engine.plan` arbitrates: other managers, pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies. What
-   it turns down it keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only now,
-   by `Kernel.sample()` again, for those that would move; then the plan is made anew.
+6. `engine.plan` arbitrates: other managers, pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies.
+   What it turns down it keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only
+   now, by `Kernel.sample()` again, for those that would move; then the plan is made anew.
 7. `Kernel.migrate(step)` checks the process's identity and moves; each page ends under a status.
 8. The TickReport goes to every Sink: metrics, one log line, the control socket.
 

@@ -210,9 +210,9 @@ class LiveKernel:
     def _memory(self, topology: Topology) -> dict[NodeId, NodeMemory]:
         return read_memory(self._sysfs, topology.node_ids, self._machine.high_watermarks(topology))
 
-    def _annotate(self, process: ProcessSample) -> ProcessSample:
+    def _annotate(self, process: ProcessSample, is_busy: bool) -> ProcessSample:
         """Add what others know of a surveyed process. Only of busy ones it is asked who placed them or opted out."""
-        return self._annotate_whole(process) if process.run_seconds is not None else self._workloads.annotate(process)
+        return self._annotate_whole(process) if is_busy else self._workloads.annotate(process)
 
     def _annotate_whole(self, process: ProcessSample) -> ProcessSample:
         placed = self._neighbours.annotate(self._workloads.annotate(process))

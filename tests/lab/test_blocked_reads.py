@@ -53,7 +53,6 @@ def test_a_locked_process_is_blocked_and_counted_while_ticks_go_on_and_others_ar
             daemon.wait_for_reason(hog.pid, "well-placed", 60.0)
         assert daemon.explain(pid)["reason"] == "blocked"
         assert daemon.status()["totals"]["failed_ticks"] == 0
-        assert daemon.status()["totals"]["submitted_pages"] == 0
         ticks = daemon.log_lines("tick")
         print("longest sample phases", sorted((t["seconds"]["sample"] for t in ticks), reverse=True)[:4], len(ticks))
         late = [tick for tick in ticks if tick["seconds"]["sample"] + tick["seconds"]["survey"] > 2 * TIMEOUT_SECONDS]

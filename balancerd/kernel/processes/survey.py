@@ -7,7 +7,7 @@ which pages lie where.
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from balancerd.kernel.processes.descriptors import keepable_descriptors
 from balancerd.kernel.processes.details import DetailReader, Details
@@ -32,12 +32,15 @@ class SurveyCore(ThreadCore, Protocol):
         ...
 
 
+Annotate: TypeAlias = Callable[[ProcessSample, bool], ProcessSample]
+"""Adds to a large process what others know of it; the second argument tells whether it is busy."""
+
+
 class Surveyor:
     """Turns native rows into a Survey. Remembers the large processes as they were last told.
 
     `boottime` returns seconds since boot, with the time asleep: CLOCK_BOOTTIME, on which start_ticks are measured.
-    `annotate` adds to a large process what others know of it; a busy one has `run_seconds`. `kept_descriptors` bounds
-    the files that stay open.
+    `annotate` adds what others know; `kept_descriptors` bounds the files that stay open.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Surveyor:
         boottime: Callable[[], float],
         ticks_per_second: int | None = None,
         *,
-        annotate: Callable[[ProcessSample], ProcessSample] | None = None,
+        annotate: Annotate | None = None,
         kept_descriptors: int | None = None,
     ) -> None:
         self._core = core
@@ -88,6 +91,7 @@ class Surveyor:
         size does not count.
         """
         now, before = self._clock.now(), self._taken_at
+        interval = None if before is None else now - before
         boot_ticks = int(self._boottime() * self._ticks_per_second)
         turns = self._turns.turns(len(self._known), scope.scan_budget_ratio)
         rules = SurveyRules(
@@ -111,13 +115,15 @@ class Surveyor:
         for row in found.rows:
             if not row.is_loud:
                 quiet = self._process(row, boot_ticks, self._details.read_cgroup(row.pid, row.comm, now))
-                self._known[row.pid] = quiet if self._annotate is None else self._annotate(quiet)
-        gone = self._take_loud([row for row in found.rows if row.is_loud], scope, topology, now, boot_ticks)
+                self._known[row.pid] = quiet if self._annotate is None else self._annotate(quiet, False)
+        most_threads = self._turns.most_threads(interval, scope.scan_budget_ratio)
+        loud = [row for row in found.rows if row.is_loud]
+        gone = self._take_loud(loud, scope, topology, now, boot_ticks, most_threads=most_threads)
         if found.rows or found.dropped:
             self._processes = tuple(self._known.values())
         return Survey(
             taken_at=now,
-            interval_seconds=None if before is None else now - before,
+            interval_seconds=interval,
             topology=topology,
             memory=memory,
             processes=self._processes,
@@ -153,21 +159,30 @@ class Surveyor:
         )
 
     def _take_loud(
-        self, rows: list[ProcessRow], scope: SurveyScope, topology: Topology, now: float, boot_ticks: int
+        self,
+        rows: list[ProcessRow],
+        scope: SurveyScope,
+        topology: Topology,
+        now: float,
+        boot_ticks: int,
+        *,
+        most_threads: int | None,
     ) -> int:
         """Read details and threads of loud processes, and remember those large enough. Returns how many are gone."""
         details = {row.pid: self._details.read(row.pid, row.comm, scope, now) for row in rows}
         large = [
             row for row in rows if row.rss_pages * PAGE_BYTES + details[row.pid].hugetlb_bytes >= scope.min_rss_bytes
         ]
-        threads = self._threads.read(large, topology, now)
+        cpu_before = self._clock.cpu_seconds()
+        threads = self._threads.read(large, topology, now, most_threads=most_threads)
+        self._turns.note_threads(threads.n_read, self._clock.cpu_seconds() - cpu_before)
         for pid in {row.pid for row in rows} - {row.pid for row in large} | threads.gone:
             self._known.pop(pid, None)
         for row in large:
             if row.pid in threads.gone:
                 continue
             process = self._process(row, boot_ticks, details[row.pid], threads.run_ticks.get(row.pid))
-            self._known[row.pid] = process if self._annotate is None else self._annotate(process)
+            self._known[row.pid] = process if self._annotate is None else self._annotate(process, True)
         return len(threads.gone)
 
     def _process(

@@ -42,10 +42,14 @@ class ThreadCore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadPass:
-    """Run ticks by node of each process whose threads were read, and the pids of those that are gone."""
+    """Run ticks by node of each process whose threads were read, and the pids of those that are gone.
+
+    `n_read` counts the threads of which a file was read.
+    """
 
     run_ticks: Mapping[int, Mapping[NodeId, int]]
     gone: frozenset[int]
+    n_read: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +76,25 @@ class ThreadReader:
         self._known: dict[int, _Known] = {}
         self._nodes: tuple[Topology, NodeOfCpu] | None = None
 
-    def read(self, rows: Sequence[ProcessRow], topology: Topology, now: float) -> ThreadPass:
-        """Read threads of these processes, all of them where the budget allows, the busiest first."""
+    def read(
+        self, rows: Sequence[ProcessRow], topology: Topology, now: float, *, most_threads: int | None = None
+    ) -> ThreadPass:
+        """Read threads of these processes, all of them where `most_threads` allows it.
+
+        Who waited longest comes first, then the busiest.
+        """
         self._passes += 1
-        most = threads_of_each([row.n_threads for row in rows if row.n_threads > 1], self._of_one, self._of_all)
+        of_all = self._of_all if most_threads is None else min(self._of_all, most_threads)
+        most = threads_of_each([row.n_threads for row in rows if row.n_threads > 1], self._of_one, of_all)
         run_ticks: dict[int, Mapping[NodeId, int]] = {}
         gone: set[int] = set()
         known = {pid: known for pid, known in self._known.items() if now - known.at < _REMEMBERED_SECONDS}
-        left = self._of_all
-        for row in sorted(rows, key=lambda row: -(row.cpu_cores or 0.0)):
+
+        def turn(row: ProcessRow) -> tuple[float, float]:
+            return known[row.pid].at if row.pid in known else float("-inf"), -(row.cpu_cores or 0.0)
+
+        left = of_all
+        for row in sorted(rows, key=turn):
             before = known.get(row.pid)
             if before is not None and before.start_ticks != row.start_ticks:
                 before = None
@@ -90,9 +104,11 @@ class ThreadReader:
                 known[row.pid] = _Known(start_ticks=row.start_ticks, at=now, alone=alone)
                 continue
             seats = _seats(row, before)
-            known[row.pid] = _Known(start_ticks=row.start_ticks, at=now, seats=seats)
             shares = -(-row.n_threads // most)
-            if left < row.n_threads // shares:
+            is_read = left >= row.n_threads // shares
+            waits_since = now if before is None else before.at
+            known[row.pid] = _Known(start_ticks=row.start_ticks, at=now if is_read else waits_since, seats=seats)
+            if not is_read:
                 continue
             try:
                 found = self._core.threads(
@@ -111,7 +127,7 @@ class ThreadReader:
             left -= found.read
             run_ticks[row.pid] = {NodeId(node): ticks for node, ticks in found.run_ticks}
         self._known = known
-        return ThreadPass(run_ticks=run_ticks, gone=frozenset(gone))
+        return ThreadPass(run_ticks=run_ticks, gone=frozenset(gone), n_read=of_all - left)
 
     def _node_of_cpu(self, topology: Topology) -> NodeOfCpu:
         if self._nodes is None or self._nodes[0] is not topology:

@@ -14,10 +14,15 @@ KERNEL_SECONDS = 60.0
 LONGEST_SECONDS = 120.0
 
 READING_SHARE = 0.25
-"""What of the scan budget reading small processes may take, and reading large idle ones as much again."""
+"""What of the scan budget reading small processes may take; large idle ones may take as much again, and threads."""
 
 LISTING_SHARE = 0.15
 """What of the scan budget listing the processes may take."""
+
+FEWEST_THREADS = 128
+"""Of how many threads a file may be read in a pass, at least."""
+
+_LONGEST_PASS_SECONDS = 10.0
 
 _LISTING_COST_RATIO = 0.1
 """What listing a process costs beside reading one: about 1 us and 10."""
@@ -43,6 +48,7 @@ class TurnKeeper:
 
     def __init__(self) -> None:
         self._read_cost_seconds: float | None = None
+        self._thread_cost_seconds: float | None = None
         self._n_all = 0
         self._n_kernel = 0
 
@@ -51,8 +57,20 @@ class TurnKeeper:
         self._n_all, self._n_kernel = found.processes, found.kernel_threads
         if found.read < _FEWEST_READS:
             return
-        cost, known = cpu_seconds / found.read, self._read_cost_seconds
-        self._read_cost_seconds = cost if known is None else known + _NEW_WEIGHT * (cost - known)
+        self._read_cost_seconds = _learned(self._read_cost_seconds, cpu_seconds / found.read)
+
+    def note_threads(self, n_read: int, cpu_seconds: float) -> None:
+        """Take note of the CPU time that it took to read so many threads."""
+        if n_read >= _FEWEST_READS:
+            self._thread_cost_seconds = _learned(self._thread_cost_seconds, cpu_seconds / n_read)
+
+    def most_threads(self, elapsed_seconds: float | None, budget_ratio: float | None) -> int | None:
+        """Return how many threads a pass may read, so long after the one before; None: as many as there are."""
+        cost = self._thread_cost_seconds
+        if not cost or budget_ratio is None or elapsed_seconds is None:
+            return None
+        budget_seconds = READING_SHARE * budget_ratio * min(elapsed_seconds, _LONGEST_PASS_SECONDS)
+        return max(FEWEST_THREADS, round(budget_seconds / cost))
 
     def turns(self, n_large: int, budget_ratio: float | None) -> Turns:
         """Return how often to look, with so many large processes, within a share of one core; None bounds nothing."""
@@ -68,6 +86,10 @@ class TurnKeeper:
             small_seconds=small_seconds,
             kernel_seconds=max(KERNEL_SECONDS, small_seconds),
         )
+
+
+def _learned(known: float | None, cost: float) -> float:
+    return cost if known is None else known + _NEW_WEIGHT * (cost - known)
 
 
 def _within(shortest_seconds: float, seconds: float) -> float:

@@ -42,7 +42,8 @@ class Machine:
             annotate=self.annotate,
         )
 
-    def annotate(self, process: ProcessSample) -> ProcessSample:
+    def annotate(self, process: ProcessSample, is_busy: bool) -> ProcessSample:
+        assert is_busy or process.uid is None
         self.annotated.append(process)
         return replace(process, opt_out="asked")
 

@@ -58,3 +58,17 @@ def test_a_pass_that_read_few_says_nothing_of_the_cost_and_one_does_not_say_it_a
     assert made.turns(0, 0.005) == before
     made.note(a_pass(processes=5000, read=100), 100 * 20e-6)
     assert made.turns(0, 0.005).small_seconds == pytest.approx(before.small_seconds * 1.2)
+
+
+def test_threads_are_read_within_their_part_of_the_budget_but_some_always() -> None:
+    made = TurnKeeper()
+    assert made.most_threads(2.0, 0.005) is None
+    made.note_threads(1000, 0.010)
+    assert made.most_threads(2.0, 0.005) == 250
+    assert made.most_threads(1000.0, 0.005) == 1250
+    assert made.most_threads(0.1, 0.005) == 128
+    assert made.most_threads(2.0, 1.0) == 50_000
+    assert made.most_threads(2.0, None) is None
+    assert made.most_threads(None, 0.005) is None
+    made.note_threads(31, 31.0)
+    assert made.most_threads(2.0, 0.005) == 250
