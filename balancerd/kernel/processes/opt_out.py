@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from balancerd.kernel.errors import BlockedError, ParseError
 from balancerd.kernel.files import read_bytes
+from balancerd.kernel.workloads.mounts import CgroupMount, membership_mounts, read_mounts
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import ProcessSample
 from balancerd.ports import Clock
@@ -27,9 +28,6 @@ _NAME = re.compile(r".*-nobalance(\.slice|\.scope|\.service)?", re.DOTALL)
 _CGROUP_SECONDS = 30.0
 _UNREADABLE_SECONDS = 30.0
 _MOUNTS_SECONDS = 60.0
-_CONTROLLERS = frozenset({b"cpuset", b"memory"})
-"""The hierarchies of version 1 whose paths the survey takes for a process's cgroup."""
-
 T = TypeVar("T")
 
 
@@ -48,25 +46,6 @@ class _Environment:
     comm: str
     is_off: bool
     until: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupMount:
-    """A mounted hierarchy: the cgroup `root` of it is what is seen at the directory `point`."""
-
-    root: str
-    point: str
-
-    def parts(self, cgroup: str) -> tuple[str, ...]:
-        """Return the names of the directories that lead from the mount point to a cgroup, none when it is not below.
-
-        A path with ".." leads out of a private cgroup namespace, and cannot be followed.
-        """
-        root = self.root.rstrip("/")
-        if not cgroup.startswith(f"{root}/"):
-            return ()
-        parts = tuple(part for part in cgroup[len(root) :].split("/") if part)
-        return () if ".." in parts else parts
 
 
 class OptOuts:
@@ -141,12 +120,12 @@ class OptOuts:
         Not on the root of the hierarchy: that would be all processes.
         """
         for mount in self._cgroup_mounts():
-            parts = mount.parts(cgroup)
-            while parts:
+            where = cgroup.rstrip("/")
+            while (directory := mount.directory(where)) is not None and directory != mount.point:
                 for attribute in ATTRIBUTES:
-                    if self._is_off("/".join((mount.point, *parts)), attribute):
-                        return f"{attribute}={OFF.decode()} on the cgroup /{'/'.join(parts)}"
-                parts = parts[:-1]
+                    if self._is_off(directory, attribute):
+                        return f"{attribute}={OFF.decode()} on the cgroup {where}"
+                where = where.rpartition("/")[0]
         return None
 
     def _is_off(self, directory: str, attribute: str) -> bool:
@@ -158,9 +137,8 @@ class OptOuts:
     def _cgroup_mounts(self) -> tuple[CgroupMount, ...]:
         now = self._clock.now()
         if self._mounts is None or now - self._mounts[0] >= _MOUNTS_SECONDS:
-            path = f"{self._procfs}/self/mountinfo"
             try:
-                mounts = parse_cgroup_mounts(read_bytes(path), path)
+                mounts = membership_mounts(read_mounts(self._procfs))
             except (OSError, ParseError):
                 mounts = ()
             self._mounts = (now, mounts)
@@ -179,30 +157,3 @@ def named_off(cgroup: str) -> str | None:
 def parse_environ(text: bytes) -> bool:
     """Return whether /proc/PID/environ (proc_pid_environ(5)) holds the variable; anything may stand in it."""
     return VARIABLE in text.split(b"\0")
-
-
-def parse_cgroup_mounts(text: bytes, path: str) -> tuple[CgroupMount, ...]:
-    """Return from /proc/PID/mountinfo (proc_pid_mountinfo(5)) where the hierarchies are that name a process's cgroup.
-
-    Version 2 comes first. Raises ParseError.
-    """
-    mounts: list[tuple[bool, CgroupMount]] = []
-    for number, line in enumerate(text.split(b"\n"), 1):
-        before, _, after = line.partition(b" - ")
-        kind = after.partition(b" ")[0]
-        if kind not in {b"cgroup", b"cgroup2"}:
-            continue
-        try:
-            root, point = (_unescaped(word) for word in before.split(b" ")[3:5])
-            options = after.split(b" ")[2].split(b",")
-        except (ValueError, IndexError) as error:
-            raise ParseError(path, number, line, "not a mount") from error
-        if kind == b"cgroup2" or not _CONTROLLERS.isdisjoint(options):
-            mounts.append((kind != b"cgroup2", CgroupMount(root=root, point=point)))
-    return tuple(mount for _, mount in sorted(mounts, key=lambda each: each[0]))
-
-
-def _unescaped(word: bytes) -> str:
-    """Undo what mangle() of fs/seq_file.c does to spaces, tabs, newlines and backslashes."""
-    text = word.decode("utf-8", "surrogateescape")
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from balancerd.engine.rules import Group, find_group
 from balancerd.kernel.errors import ParseError
-from balancerd.kernel.workloads.mounts import CgroupMount, read_memory_mount
+from balancerd.kernel.workloads.mounts import CgroupMount, memory_mount, read_mounts
 from balancerd.kernel.workloads.names import SHORT_ID_CHARACTERS, HostNames
 from balancerd.kernel.workloads.numa_stat import MAPPED_KINDS, mapped_bytes, read_numa_stat
 from balancerd.kernel.workloads.paths import Membership, parse_path
@@ -122,7 +122,7 @@ class Workloads:
     def _memory_mount(self) -> CgroupMount | None:
         if self._mount is None:
             try:
-                mount = read_memory_mount(self._procfs)
+                mount = memory_mount(read_mounts(self._procfs))
             except (OSError, ParseError):
                 return None
             if mount is not None:

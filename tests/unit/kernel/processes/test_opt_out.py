@@ -9,9 +9,9 @@ from typing import TypeVar
 import pytest
 
 from balancerd.kernel.clock import MonotonicClock
-from balancerd.kernel.errors import BlockedError, ParseError
+from balancerd.kernel.errors import BlockedError
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
-from balancerd.kernel.processes.opt_out import CgroupMount, OptOuts, named_off, parse_cgroup_mounts, parse_environ
+from balancerd.kernel.processes.opt_out import OptOuts, named_off, parse_environ
 from balancerd.model.ids import ProcessId
 from tests.unit.fakes import FakeClock, make_process
 from tests.unit.kernel.children import child
@@ -95,42 +95,6 @@ def test_the_variable_counts_when_it_stands_there_exactly(text: bytes, is_off: b
 )
 def test_the_name_of_a_cgroup_counts_for_all_below_it(cgroup: str, where: str | None) -> None:
     assert named_off(cgroup) == (None if where is None else f"the name of its cgroup {where}")
-
-
-@pytest.mark.parametrize(
-    ("root", "cgroup", "parts"),
-    [
-        ("/", "/a/b", ("a", "b")),
-        ("/", "/", ()),
-        ("/docker/1", "/docker/1/x", ("x",)),
-        ("/docker/1", "/docker/1", ()),
-        ("/docker/1", "/docker/12/x", ()),
-        ("/docker/1", "/other", ()),
-        ("/", "/../../kubepods/x", ()),
-        ("/../..", "/../../kubepods/x", ("kubepods", "x")),
-        ("/../..", "/../x", ()),
-    ],
-)
-def test_a_cgroup_is_found_below_what_is_mounted_and_never_outside(
-    root: str, cgroup: str, parts: tuple[str, ...]
-) -> None:
-    assert CgroupMount(root=root, point="/m").parts(cgroup) == parts
-
-
-def test_mounts_of_real_machines() -> None:
-    assert parse_cgroup_mounts(UNIFIED, "mountinfo") == (CgroupMount(root="/", point="/sys/fs/cgroup"),)
-    assert [mount.point for mount in parse_cgroup_mounts(HYBRID, "mountinfo")] == [
-        "/sys/fs/cgroup/unified",
-        "/sys/fs/cgroup/cpuset",
-        "/sys/fs/cgroup/memory",
-    ]
-
-
-def test_a_mount_point_is_unescaped_and_a_line_cut_short_is_an_error() -> None:
-    line = rb"36 26 0:33 /a\134b /mnt/my\040groups rw master:7 - cgroup2 none rw" + b"\n"
-    assert parse_cgroup_mounts(line, "m") == (CgroupMount(root="/a\\b", point="/mnt/my groups"),)
-    with pytest.raises(ParseError, match=r"^m:2: not a mount"):
-        parse_cgroup_mounts(line + b"36 26 0:33 - cgroup2 none rw\n", "m")
 
 
 @pytest.mark.parametrize("attribute", ["user.balancerd", "trusted.balancerd"])

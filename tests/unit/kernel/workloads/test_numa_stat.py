@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from balancerd.kernel.errors import ParseError
-from balancerd.kernel.workloads.mounts import CgroupMount, parse_mountinfo, read_memory_mount
+from balancerd.kernel.workloads.mounts import CgroupMount, membership_mounts, memory_mount, parse_mountinfo, read_mounts
 from balancerd.kernel.workloads.numa_stat import mapped_bytes, parse_numa_stat, read_numa_stat
 from tests.unit.kernel.trees import MACHINES, write_tree
 
@@ -106,14 +106,15 @@ def test_a_line_that_is_no_memory_by_node_names_its_place(text: bytes, place: st
         parse_numa_stat(text, "f", version=2)
 
 
-HYBRID = CgroupMount(version=1, root="/", point="/sys/fs/cgroup/memory")
+MEMORY = frozenset({"memory"})
+HYBRID = CgroupMount(version=1, root="/", point="/sys/fs/cgroup/memory", controllers=MEMORY)
 UNIFIED = CgroupMount(version=2, root="/", point="/sys/fs/cgroup")
 
 
 @pytest.mark.parametrize(("machine", "expected"), [("four-nodes-6.12", UNIFIED), ("one-node-6.18", HYBRID)])
 def test_the_mount_that_accounts_memory_is_found_on_captured_machines(machine: str, expected: CgroupMount) -> None:
     text = (MACHINES / machine / "proc/exhibit/mountinfo").read_bytes()
-    assert parse_mountinfo(text, "mountinfo") == expected
+    assert memory_mount(parse_mountinfo(text, "mountinfo")) == expected
 
 
 V1_LINE = b"37 26 0:3 / /m rw - cgroup cgroup rw,memory\n"
@@ -127,14 +128,24 @@ LINE = b"36 26 0:33 %s %s rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n
         (b"", None),
         (b"22 1 0:2 / /proc rw - proc proc rw\n", None),
         (LINE % (b"/", rb"/mnt/with\040space"), CgroupMount(version=2, root="/", point="/mnt/with space")),
-        (LINE % (b"/", b"/u") + V1_LINE, CgroupMount(version=1, root="/", point="/m")),
+        (LINE % (b"/", b"/u") + V1_LINE, CgroupMount(version=1, root="/", point="/m", controllers=MEMORY)),
         # a container that was given the whole hierarchy beside its own part
         (OWN + LINE % (b"/", b"/host"), CgroupMount(version=2, root="/", point="/host")),
         (OWN + LINE % (b"/../..", b"/host"), CgroupMount(version=2, root="/../..", point="/host")),
     ],
 )  # fmt: skip
 def test_the_mount_that_shows_most_is_taken(text: bytes, expected: CgroupMount | None) -> None:
-    assert parse_mountinfo(text, "mountinfo") == expected
+    assert memory_mount(parse_mountinfo(text, "mountinfo")) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "points"),
+    [("four-nodes-6.12", [""]), ("one-node-6.18", ["/unified", "/cpuset", "/memory"])],
+)
+def test_mounts_that_name_a_processs_cgroup_are_told_version_2_first(machine: str, points: list[str]) -> None:
+    text = (MACHINES / machine / "proc/exhibit/mountinfo").read_bytes()
+    found = membership_mounts(parse_mountinfo(text, "mountinfo"))
+    assert [mount.point for mount in found] == [f"/sys/fs/cgroup{point}" for point in points]
 
 
 @pytest.mark.parametrize("text", [b"nonsense\n", b"1 2 3 / /a rw cgroup2 cgroup2 rw\n", b"1 2 3 / /a - cgroup2\n"])
@@ -163,7 +174,7 @@ def test_a_cgroup_is_below_its_mount_or_not_shown(root: str, cgroup: str, expect
 
 def test_the_file_of_a_cgroup_is_read(tmp_path: Path) -> None:
     write_tree(tmp_path, {"cg/a.service/memory.numa_stat": V2, "proc/self/mountinfo": LINE % (b"/", b"/cg")})
-    mount = read_memory_mount(f"{tmp_path}/proc")
+    mount = memory_mount(read_mounts(f"{tmp_path}/proc"))
     assert mount == CgroupMount(version=2, root="/", point="/cg")
     here = CgroupMount(version=2, root="/", point=f"{tmp_path}/cg")
     assert read_numa_stat(here, "/a.service") == parse_numa_stat(V2, "f", version=2)
