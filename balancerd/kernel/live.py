@@ -86,7 +86,7 @@ class LiveKernel:
         self._opt_outs = OptOuts(clock, self._reads, str(procfs))
         self._workloads = Workloads(clock, groups=groups, procfs=str(procfs))
         self._accounts = WorkloadAccounts(clock, self._workloads.bytes_by_node)
-        self._surveyor = Surveyor(core, self._files, clock, boottime, annotate=self._annotate)
+        self._surveyor = Surveyor(core, self._files, clock, boottime, annotate=self._annotate, patience=self._reads)
         mappings = Mappings(clock, str(procfs))
 
         def new_placements() -> PlacementReader:

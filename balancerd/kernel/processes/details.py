@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from balancerd.kernel.errors import ParseError
+from balancerd.kernel.errors import BlockedError, ParseError
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.status import Status
-from balancerd.model.ids import CpuId, NodeId
+from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.ports import SurveyScope
 
 T = TypeVar("T")
@@ -42,14 +42,16 @@ class _Remembered(Generic[T]):
         self._seconds = seconds
         self._answers: dict[int, tuple[float, T]] = {}
 
-    def get(self, pid: int, now: float, seconds: float | None = None) -> T | None:
-        """Return the answer, of which one as old as `seconds` will do."""
+    def get(
+        self, pid: int, now: float, seconds: float | None = None, read: Callable[[int], T] | None = None
+    ) -> T | None:
+        """Return the answer, of which one as old as `seconds` will do; `read` is another way to get it."""
         known = self._answers.get(pid)
         if known is not None and now - known[0] < (self._seconds if seconds is None else seconds):
             return known[1]
         try:
-            answer = self._read(pid)
-        except (OSError, ParseError):
+            answer = (self._read if read is None else read)(pid)
+        except (OSError, ParseError, BlockedError):
             return None
         self._answers[pid] = (now, answer)
         return answer
@@ -58,25 +60,38 @@ class _Remembered(Generic[T]):
         self._answers.pop(pid, None)
 
 
-class DetailReader:
-    """Reads status and cgroup, exe and cmdline where a scope asks for them. Its user says whose pid is free again."""
+class Patience(Protocol):
+    """Reads what may wait for a lock of the process; PatientReads does."""
 
-    def __init__(self, files: ProcessFiles) -> None:
+    def read(self, process: ProcessId, read: Callable[[], T]) -> T:
+        """Return what `read` returns. Raises BlockedError when it takes too long."""
+        ...
+
+
+class DetailReader:
+    """Reads status and cgroup, exe and cmdline where a scope asks for them. Its user says whose pid is free again.
+
+    The command line is read with `patience`: it lies in the memory of the process.
+    """
+
+    def __init__(self, files: ProcessFiles, patience: Patience | None = None) -> None:
         self._files = files
+        self._patience = patience
         self._status = _Remembered(files.status, _STATUS_SECONDS)
         self._cgroup = _Remembered(files.cgroup, _CGROUP_SECONDS)
         self._exe = _Remembered(files.exe, math.inf)
         self._cmdline = _Remembered(files.cmdline, math.inf)
         self._comm: dict[int, str] = {}
 
-    def read(self, pid: int, comm: str, scope: SurveyScope, now: float) -> Details:
+    def read(self, process: ProcessId, comm: str, scope: SurveyScope, now: float) -> Details:
         """Return the details of a process, remembered ones where they may be: another name tells of an execve(2)."""
+        pid = process.pid
         self._note_name(pid, comm)
         return _details(
             self._status.get(pid, now),
             self._cgroup.get(pid, now),
             self._exe.get(pid, now) if scope.read_exe else None,
-            self._cmdline.get(pid, now) if scope.read_cmdline else None,
+            self._read_cmdline(process, now) if scope.read_cmdline else None,
         )
 
     def read_cgroup(self, pid: int, comm: str, now: float) -> Details:
@@ -95,6 +110,14 @@ class DetailReader:
         self._comm.pop(pid, None)
         for remembered in (self._status, self._cgroup, self._exe, self._cmdline):
             remembered.forget(pid)
+
+    def _read_cmdline(self, process: ProcessId, now: float) -> str | None:
+        patience = self._patience
+        if patience is None:
+            return self._cmdline.get(process.pid, now)
+        return self._cmdline.get(
+            process.pid, now, read=lambda pid: patience.read(process, lambda: self._files.cmdline(pid))
+        )
 
     def _note_name(self, pid: int, comm: str) -> None:
         if self._comm.get(pid) != comm:

@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from balancerd.kernel.errors import BlockedError, ParseError
 from balancerd.kernel.files import read_bytes
+from balancerd.kernel.processes.details import Patience
 from balancerd.kernel.workloads.mounts import CgroupMount, membership_mounts, read_mounts
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import ProcessSample
@@ -31,14 +32,6 @@ _MOUNTS_SECONDS = 60.0
 T = TypeVar("T")
 
 
-class Reads(Protocol):
-    """Reads what may wait for a lock of the process; PatientReads does."""
-
-    def read(self, process: ProcessId, read: Callable[[], T]) -> T:
-        """Return what `read` returns. Raises BlockedError when it takes too long."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Environment:
     """What was read of a process that was called `comm` then; believed until `until`, None: for as long as it is."""
@@ -54,7 +47,7 @@ class OptOuts:
     def __init__(
         self,
         clock: Clock,
-        reads: Reads,
+        reads: Patience,
         procfs: str = "/proc",
         getxattr: Callable[[str, str], bytes] = os.getxattr,
     ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
 from balancerd.kernel.processes.descriptors import keepable_descriptors
-from balancerd.kernel.processes.details import DetailReader, Details
+from balancerd.kernel.processes.details import DetailReader, Details, Patience
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.threads import ThreadCore, ThreadReader
 from balancerd.kernel.processes.turns import TurnKeeper
@@ -52,6 +52,7 @@ class Surveyor:
         ticks_per_second: int | None = None,
         *,
         annotate: Annotate | None = None,
+        patience: Patience | None = None,
         kept_descriptors: int | None = None,
     ) -> None:
         self._core = core
@@ -62,7 +63,7 @@ class Surveyor:
         self._annotate = annotate
         self._kept_descriptors = keepable_descriptors() if kept_descriptors is None else kept_descriptors
         self._seats = ProcessSeats()
-        self._details = DetailReader(files)
+        self._details = DetailReader(files, patience)
         self._threads = ThreadReader(core, files.directory_fd)
         self._turns = TurnKeeper()
         self._known: dict[int, ProcessSample] = {}
@@ -169,7 +170,9 @@ class Surveyor:
         most_threads: int | None,
     ) -> int:
         """Read details and threads of loud processes, and remember those large enough. Returns how many are gone."""
-        details = {row.pid: self._details.read(row.pid, row.comm, scope, now) for row in rows}
+        details = {
+            row.pid: self._details.read(ProcessId(row.pid, row.start_ticks), row.comm, scope, now) for row in rows
+        }
         large = [
             row for row in rows if row.rss_pages * PAGE_BYTES + details[row.pid].hugetlb_bytes >= scope.min_rss_bytes
         ]
