@@ -1,11 +1,16 @@
-"""Puts the tools that some unit tests run (promtool, prometheus) on PATH; they are unpacked, never installed."""
+"""Puts tools that unit tests run (promtool, prometheus) on PATH, unpacked, never installed; sets up hypothesis."""
 
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.lab.packages import ensure_tools
 from tests.lab.state import lab_directory
+
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
+"""Machines are shared and noisy: how long an example takes says nothing."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
