@@ -157,13 +157,15 @@ class Daemon:
         self._notifier.ready(told)
 
     def _rest(self, due_at: float) -> None:
-        """Work and wait until the next tick is due and the scan budget allows it."""
+        """Work and wait until the next tick is due and the scan budget allows it.
+
+        The budget is asked once: waking up costs, too, and would be waited for again without end.
+        """
         self._work_until(due_at)
-        while not self._is_interrupted():
+        if not self._is_interrupted():
             ready_at = self._running.engine.next_tick_at(due_at)
-            if ready_at <= self._clock.now():
-                return
-            self._work_until(ready_at)
+            if ready_at > self._clock.now():
+                self._work_until(ready_at)
 
     def _is_interrupted(self) -> bool:
         return self._flags.stop or self._flags.reload

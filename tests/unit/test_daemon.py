@@ -223,8 +223,8 @@ class Heard:
         return a_report()
 
     def next_tick_at(self, due_at: float) -> float:
-        """The scan budget allows the next tick at that time, told once."""
-        ready_at, self.ready_at = self.ready_at, 0.0
+        """Tell that time, and whoever asks again a later one: waking up to ask has cost something, too."""
+        ready_at, self.ready_at = self.ready_at, self.ready_at and self.ready_at + 5.0
         return max(due_at, ready_at)
 
     def note_moving(self, cpu_seconds: float) -> None:
