@@ -51,7 +51,6 @@ def test_a_locked_process_is_blocked_and_counted_while_ticks_go_on_and_others_ar
         assert blocked_reads() >= 1
         with Hog("base", MIB, touch_cpu=1, spin_cpu=1, busy_percent=20) as hog:
             daemon.wait_for_reason(hog.pid, "well-placed", 60.0)
-        assert daemon.explain(pid)["reason"] == "blocked"
         assert daemon.status()["totals"]["failed_ticks"] == 0
         ticks = daemon.log_lines("tick")
         print("longest sample phases", sorted((t["seconds"]["sample"] for t in ticks), reverse=True)[:4], len(ticks))
