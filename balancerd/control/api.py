@@ -90,6 +90,7 @@ from balancerd.model.decision import REASON_TEXT, Decision, Eviction, Skip, Verd
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import PAGE_BYTES, Mempolicy, PlacementSample, VmaPlacement
+from balancerd.model.topology import Node
 from balancerd.model.workload import Workload
 
 SCHEMA = 1
@@ -189,21 +190,22 @@ def workloads_by_process(report: TickReport | None) -> dict[ProcessId, Workload]
     return {process: each.workload for each in told for process in each.members}
 
 
+def node_facts(report: TickReport, node: Node) -> Json:
+    """Return what is told of a node everywhere."""
+    memory = report.survey.memory.get(node.id)
+    return {
+        "node": node.id,
+        "cpus": format_id_list(node.cpus),
+        "total_bytes": node.total_bytes,
+        "free_bytes": None if memory is None else memory.free_bytes,
+        "available_bytes": None if memory is None else memory.available_bytes,
+    }
+
+
 def _nodes(report: TickReport) -> list[Json]:
-    told = []
-    for node in report.survey.topology.nodes:
-        memory = report.survey.memory.get(node.id)
-        told.append(
-            {
-                "node": node.id,
-                "cpus": format_id_list(node.cpus),
-                "total_bytes": node.total_bytes,
-                "free_bytes": None if memory is None else memory.free_bytes,
-                "available_bytes": None if memory is None else memory.available_bytes,
-                "distances": _by_node(node.distances),
-            }
-        )
-    return told
+    return [
+        {**node_facts(report, node), "distances": _by_node(node.distances)} for node in report.survey.topology.nodes
+    ]
 
 
 def _scan(report: TickReport) -> Json | None:

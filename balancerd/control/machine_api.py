@@ -18,7 +18,7 @@ GET /v1/nodes
     processes   null or {surveyed, known (those in known_bytes)}
 """
 
-from balancerd.control.api import SCHEMA, Json
+from balancerd.control.api import SCHEMA, Json, node_facts
 from balancerd.control.state import View
 from balancerd.model.ids import NodeId, format_id_list
 from balancerd.model.machine import Link, Machine, NodeState
@@ -49,16 +49,11 @@ def _nodes(report: TickReport, machine: Machine | None, known: tuple[ProcessRepo
     known_bytes = _known_bytes(known)
     told = []
     for node in report.survey.topology.nodes:
-        memory = report.survey.memory.get(node.id)
         state = None if machine is None else machine.nodes.get(node.id)
         told.append(
             {
-                "node": node.id,
-                "cpus": format_id_list(node.cpus),
+                **node_facts(report, node),
                 "load_ratio": None if state is None or state.load_ratio is None else round(state.load_ratio, 4),
-                "total_bytes": node.total_bytes,
-                "free_bytes": None if memory is None else memory.free_bytes,
-                "available_bytes": None if memory is None else memory.available_bytes,
                 "known_bytes": known_bytes.get(node.id, 0) if known else None,
                 **_state(state or NodeState(node=node.id)),
                 "distances": _distances(node),

@@ -27,11 +27,11 @@ import heapq
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from balancerd.control.api import SCHEMA, Json, process_facts, workloads_by_process
+from balancerd.control.api import SCHEMA, Json, node_facts, process_facts, workloads_by_process
 from balancerd.control.state import View
 from balancerd.metrics.gauges import STATES
 from balancerd.model.decision import Decision
-from balancerd.model.ids import NodeId, ProcessId, format_id_list
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.report import ProcessReport, TickReport, WorkloadReport
 from balancerd.model.sample import PAGE_BYTES
 
@@ -129,18 +129,8 @@ def _nodes(report: TickReport) -> list[Json]:
     machine = report.survey.machine
     told = []
     for node in report.survey.topology.nodes:
-        memory = report.survey.memory.get(node.id)
         state = None if machine is None else machine.nodes.get(node.id)
-        told.append(
-            {
-                "node": node.id,
-                "cpus": format_id_list(node.cpus),
-                "total_bytes": node.total_bytes,
-                "free_bytes": None if memory is None else memory.free_bytes,
-                "available_bytes": None if memory is None else memory.available_bytes,
-                "load_ratio": None if state is None else _rounded(state.load_ratio),
-            }
-        )
+        told.append({**node_facts(report, node), "load_ratio": None if state is None else _rounded(state.load_ratio)})
     return told
 
 

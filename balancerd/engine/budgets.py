@@ -64,10 +64,6 @@ class Budgets:
         """Return what is allowed at `now`, for promises of which the buckets learn only once they were kept."""
         return Draft(self._machine, self._processes, self._pairs, now)
 
-    def allowed_bytes(self, process: ProcessId, wanted: Mapping[NodePair, int], now: float) -> int:
-        """Return how much of `wanted` (bytes by pair of nodes) may move now; never below 0."""
-        return self.draft(now).allow(process, wanted).budget_bytes
-
     def allowed_eviction_bytes(self, now: float) -> int:
         """Return how much may be evicted now; never below 0."""
         return max(0, int(self._evictions.level(None, now)))

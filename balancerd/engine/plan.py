@@ -236,11 +236,6 @@ class _Arbiter:
         )
 
 
-def movable_ranges(placement: PlacementSample, target: NodeId) -> tuple[Range, ...]:
-    """Return the ranges, ascending, that may hold pages to move and for which nobody chose a mempolicy."""
-    return ranges.to_ranges(ranges.without_mempolicy(ranges.candidates(placement, target)), ())
-
-
 def room_bytes(memory: NodeMemory, limits: PlanLimits) -> int:
     """Return how much may be moved to a node: what is available beyond its watermark and the reserve."""
     reserve = min(RESERVE_BYTES, int(RESERVE_RATIO * memory.total_bytes))

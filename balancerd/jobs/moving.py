@@ -36,14 +36,10 @@ Work: TypeAlias = Generator[Pause, None, Ending]
 
 def move(run: Run, request: MoveRequest) -> Work:
     """Move what is on the sources to the targets, in slices."""
-    found = examine(run)
+    found = find_movable(run, ignore_mempolicy=request.ignore_mempolicy)
     if isinstance(found, Ending):
         return found
-    process, placement = found
-    ending = outside_cpuset(process, run.target_of.values())
-    if ending is not None:
-        return ending
-    chosen, held_back = choose(placement, ignore_mempolicy=request.ignore_mempolicy)
+    chosen, held_back = found
     run.account = replace(run.account, held_back_bytes=_bytes_on(held_back, run.target_of))
     run.total_bytes = _bytes_on(chosen, run.target_of)
     if not chosen:
@@ -99,6 +95,17 @@ def examine(run: Run) -> tuple[ProcessSample, PlacementSample] | Ending:
         skip = next(iter(sampling.missed), None)
         return failed(Reason.NOTHING_PRESENT) if skip is None else failed(skip.reason, skip.detail)
     return process, sampling.placements[0]
+
+
+def find_movable(
+    run: Run, *, ignore_mempolicy: bool
+) -> tuple[tuple[VmaPlacement, ...], tuple[VmaPlacement, ...]] | Ending:
+    """Return what choose() does of a process that may have memory on the targets; or say why that cannot be."""
+    found = examine(run)
+    if isinstance(found, Ending):
+        return found
+    process, placement = found
+    return outside_cpuset(process, run.target_of.values()) or choose(placement, ignore_mempolicy=ignore_mempolicy)
 
 
 def choose(

@@ -8,8 +8,8 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from balancerd.jobs.ending import DONE, Ending, Pause, cancelled, failed
-from balancerd.jobs.means import outside_cpuset, room_by_node
-from balancerd.jobs.moving import Work, choose, examine
+from balancerd.jobs.means import room_by_node
+from balancerd.jobs.moving import Work, find_movable
 from balancerd.jobs.record import MoveRequest
 from balancerd.jobs.run import Run
 from balancerd.model.decision import Reason
@@ -27,14 +27,10 @@ def move_whole(run: Run, request: MoveRequest, busy: threading.Lock) -> Work:
 
     The call knows no mempolicies and no watermarks, so both are asked for before it. `busy` is held while it lasts.
     """
-    found = examine(run)
+    found = find_movable(run, ignore_mempolicy=request.ignore_mempolicy)
     if isinstance(found, Ending):
         return found
-    process, placement = found
-    ending = outside_cpuset(process, run.target_of.values())
-    if ending is not None:
-        return ending
-    chosen, held_back = choose(placement, ignore_mempolicy=request.ignore_mempolicy)
+    chosen, held_back = found
     held_bytes = sum(bytes_by_node(held_back).get(node, 0) for node in run.target_of)
     run.account = replace(run.account, held_back_bytes=held_bytes)
     if held_bytes:

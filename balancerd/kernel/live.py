@@ -10,7 +10,7 @@ from balancerd import native
 from balancerd.engine.rules import Group
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
-from balancerd.kernel.machine.memory import read_hugetlb_in_use, read_memory
+from balancerd.kernel.machine.memory import read_memory
 from balancerd.kernel.machine.pressure import read_pressure
 from balancerd.kernel.machine.reader import MachineReader
 from balancerd.kernel.machine.topology import OnlineSets, read_online_sets, read_topology
@@ -127,7 +127,8 @@ class LiveKernel:
         """Look at the machine and every process. Raises OSError or ParseError when the machine cannot be read."""
         topology, memory = self._look_at_nodes()
         managers = self._neighbours.look(topology, self._clock.now())
-        survey = self._surveyor.survey(scope, topology, memory, hugetlb=read_hugetlb_in_use(self._sysfs))
+        machine = self._machine.read(topology)
+        survey = self._surveyor.survey(scope, topology, memory, hugetlb=machine.is_hugetlb_in_use)
         alive = {process.id for process in survey.processes}
         self._placements.forget_all_but(alive)
         self._reads.forget_all_but(alive)
@@ -135,7 +136,7 @@ class LiveKernel:
         return replace(
             survey,
             pressure=read_pressure(str(self._procfs)),
-            machine=self._machine.read(topology),
+            machine=machine,
             managers=managers,
             workload_bytes=self._accounts.of(survey.processes),
         )

@@ -84,3 +84,8 @@ class Machine:
     demotion: bool | None = None
     transparent_huge_pages: str | None = None
     transparent_huge_defrag: str | None = None
+
+    @property
+    def is_hugetlb_in_use(self) -> bool:
+        """Whether any hugetlb page, of any size, is in use on any node."""
+        return any(pool.total_pages > pool.free_pages for state in self.nodes.values() for pool in state.hugetlb)

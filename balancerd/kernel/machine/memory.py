@@ -15,7 +15,7 @@ def read_memory(
 ) -> dict[NodeId, NodeMemory]:
     """Read the memory of `nodes` as it is now; a node that went offline meanwhile is left out.
 
-    `high_watermarks` are bytes by node from `read_high_watermarks`, which change too rarely to be read each time.
+    `high_watermarks` are bytes by node, which change too rarely to be read each time.
     """
     memory: dict[NodeId, NodeMemory] = {}
     for node in nodes:
@@ -59,12 +59,3 @@ def parse_swap(text: bytes, path: str) -> tuple[int, int]:
             except (ValueError, IndexError) as error:
                 raise ParseError(path, number, line, "not an amount of memory") from error
     return found[b"SwapTotal:"], found[b"SwapFree:"]
-
-
-def read_hugetlb_in_use(sysfs: Path) -> bool:
-    """Return whether any hugetlb page, of any size, is in use; see Documentation/admin-guide/mm/hugetlbpage.rst."""
-    for pool in sysfs.glob("kernel/mm/hugepages/hugepages-*"):
-        total, free = (int(read_bytes(f"{pool}/{name}_hugepages")) for name in ("nr", "free"))
-        if total > free:
-            return True
-    return False

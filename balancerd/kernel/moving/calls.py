@@ -16,7 +16,7 @@ from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pace, StepPace
 from balancerd.kernel.moving.retry import Retries
 from balancerd.kernel.moving.room import Room, parse_huge_mappings
-from balancerd.kernel.placement.reader import PlacementCore
+from balancerd.kernel.moving.verify import PlacementCore
 from balancerd.model.ids import NodeId
 from balancerd.model.migration import MigrationStep
 from balancerd.model.sample import PAGE_BYTES

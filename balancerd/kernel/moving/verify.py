@@ -2,18 +2,28 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from balancerd import native
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.machine.topology import parse_ids
-from balancerd.kernel.placement.reader import PlacementCore
 from balancerd.kernel.processes.identity import HeldProcess
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.migration import MovedRun, RunsNow, Verified, VerifyRequest
-from balancerd.native.records import RangePlacement
+from balancerd.native.records import Placement, RangePlacement
 
 NOTHING = Verified(asked_pages=0, on_target_pages=0, elsewhere_pages=0, absent_pages=0)
+
+
+class PlacementCore(Protocol):
+    """The native function that tells where pages are; balancerd.native has it."""
+
+    def placement(
+        self, pid: int, ranges: native.RangeArray, *, n_nodes: int, samples: int = 0, phase: float = 0.0
+    ) -> Placement:
+        """Count which node holds the pages, of all or of so many. Raises OSError."""
+        ...
 
 
 class Verifier:

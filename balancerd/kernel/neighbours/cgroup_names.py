@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from balancerd.kernel.workloads.paths import unescape
+
 _LEAF: Final = (".service", ".scope", ".socket", ".mount", ".swap")
-_ESCAPED: Final = re.compile(r"\\x([0-9a-f]{2})")
 _POD: Final = re.compile(
     r"(?:(?:.*-)?kubepods(?:-(?P<slice_class>burstable|besteffort))?-)?pod(?P<uid>[0-9a-f][0-9a-f_-]{7,})(?:\.slice)?"
 )
@@ -70,6 +71,5 @@ def guest_of(cgroup: str) -> GuestCgroup | None:
         match = _GUEST.fullmatch(part)
         if match is not None:
             name = match["scope"] or match["group"] or match["old"]
-            name = _ESCAPED.sub(lambda escaped: chr(int(escaped[1], 16)), name)
-            return GuestCgroup(name=name, path="/".join(parts[: at + 1]))
+            return GuestCgroup(name=unescape(name), path="/".join(parts[: at + 1]))
     return None

@@ -36,7 +36,7 @@ from balancerd.kernel.processes.status import parse_status
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.interval import Interval
 from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample
-from balancerd.native.records import Placement, Tally
+from balancerd.native.records import Tally
 from balancerd.ports import Clock
 
 WANTED_SAMPLES = 2048
@@ -47,16 +47,6 @@ _MOVING_SECONDS = 60.0
 
 _CHANCES = 1 << 53
 """How many numbers a random float in [0, 1) can be."""
-
-
-class PlacementCore(Protocol):
-    """The native function that tells where pages are; balancerd.native has it."""
-
-    def placement(
-        self, pid: int, ranges: native.RangeArray, *, n_nodes: int, samples: int = 0, phase: float = 0.0
-    ) -> Placement:
-        """Count which node holds the pages, of all or of so many. Raises OSError."""
-        ...
 
 
 class SampleCore(Protocol):

@@ -26,7 +26,7 @@ def new() -> tuple[EngineMemory, MigrationOutcome]:
 
 
 def allowed_bytes(memory: EngineMemory) -> int:
-    return memory.budgets.allowed_bytes(PID, {(N2, N0): 0}, 0.0)
+    return memory.budgets.draft(0.0).allow(PID, {(N2, N0): 0}).budget_bytes
 
 
 def test_a_step_of_a_policy_is_in_every_book() -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from balancerd.engine import ranges
 from balancerd.engine.budgets import Budgets, Rates
 from balancerd.engine.ledger import Ledger
-from balancerd.engine.plan import PlanLimits, Planned, explain_pressure, make_plan, movable_ranges
+from balancerd.engine.plan import PlanLimits, Planned, explain_pressure, make_plan
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import FailedRun, PageStatus
+from balancerd.model.migration import FailedRun, PageStatus, Range
 from balancerd.model.sample import Mempolicy, PlacementSample, Pressure, ProcessSample, VmaKind, VmaPlacement
 from tests.unit.fakes import (
     GIB,
@@ -356,6 +357,11 @@ def place(index: int, pages: dict[int, float], absent: float = 0.0, **changes: A
         pages_by_node={NodeId(n): count for n, count in pages.items()},
         absent_pages=absent,
     )
+
+
+def movable_ranges(placement: PlacementSample, target: NodeId) -> tuple[Range, ...]:
+    """What may move of a sample, before any of it is in quarantine."""
+    return ranges.to_ranges(ranges.without_mempolicy(ranges.candidates(placement, target)), ())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import pytest
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.machine.memory import (
     parse_node_memory,
-    read_hugetlb_in_use,
     read_memory,
 )
 from balancerd.model.ids import NodeId
@@ -24,19 +23,3 @@ def test_memory_is_read_for_each_node_and_one_that_went_offline_is_left_out(tmp_
 def test_meminfo_without_what_a_migration_needs_is_an_error() -> None:
     with pytest.raises(ParseError, match=r"no Inactive\(file\) and no MemFree"):
         parse_node_memory(b"Node 0 MemTotal: 5 kB\n", "meminfo", NodeId(0), 0)
-
-
-@pytest.mark.parametrize(("total", "free", "in_use"), [(0, 0, False), (8, 8, False), (8, 7, True)])
-def test_hugetlb_is_in_use_when_a_pool_has_pages_that_are_not_free(
-    tmp_path: Path, total: int, free: int, in_use: bool
-) -> None:
-    for size, n_total, n_free in ((2048, total, free), (1048576, 0, 0)):
-        pool = tmp_path / f"kernel/mm/hugepages/hugepages-{size}kB"
-        pool.mkdir(parents=True)
-        (pool / "nr_hugepages").write_text(f"{n_total}\n")
-        (pool / "free_hugepages").write_text(f"{n_free}\n")
-    assert read_hugetlb_in_use(tmp_path) is in_use
-
-
-def test_a_kernel_without_hugetlb_uses_none(tmp_path: Path) -> None:
-    assert read_hugetlb_in_use(tmp_path) is False

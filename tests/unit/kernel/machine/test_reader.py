@@ -126,6 +126,20 @@ def test_hugetlb_pools_are_up_to_date_whether_they_had_pages_before_or_not(machi
     assert machine.read().nodes[N1].hugetlb == (pool(SMALL, 8, 0),)
 
 
+@pytest.mark.parametrize(("total", "free", "in_use"), [(0, 0, False), (8, 8, False), (8, 7, True)])
+@pytest.mark.parametrize("node", [0, 1])
+def test_hugetlb_is_in_use_when_a_pool_has_pages_that_are_not_free(
+    machine: World, node: int, total: int, free: int, in_use: bool
+) -> None:
+    machine.pool(node, SMALL, total, free)
+    machine.pool(node, LARGE, 0, 0)
+    assert machine.read().is_hugetlb_in_use is in_use
+
+
+def test_a_kernel_without_hugetlb_uses_none(machine: World) -> None:
+    assert machine.read().is_hugetlb_in_use is False
+
+
 def test_a_node_that_vanishes_between_two_files_has_no_pools(machine: World) -> None:
     for node in (0, 1):
         machine.pool(node, SMALL, 4, 4)
