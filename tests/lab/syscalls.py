@@ -5,6 +5,7 @@ Inside the guest.  The raw calls say what the kernel answers, so that our functi
 
 import contextlib
 import ctypes
+import errno
 import os
 import pickle
 import time
@@ -91,6 +92,16 @@ def step(
     )
     assert_sums_hold(done)
     return done
+
+
+def settled_step(ranges: RangeArray, *, move_all: bool = False) -> Migration:
+    """One step, taken again as long as all that kept pages is EBUSY: ksmd or kcompactd holds them for a moment."""
+    deadline = time.monotonic() + 10
+    while True:
+        done = step(ranges, move_all=move_all)
+        if done.moved_pages or {error for error, _ in done.by_errno} != {errno.EBUSY} or time.monotonic() > deadline:
+            return done
+        time.sleep(0.05)
 
 
 def errno_of(call: Callable[[], object]) -> int | None:

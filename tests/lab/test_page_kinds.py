@@ -33,7 +33,7 @@ from tests.lab.native_targets import (
     map_aligned,
     vmstat,
 )
-from tests.lab.syscalls import KSM, merged_pages, merging, raw_move_pages, step
+from tests.lab.syscalls import KSM, merged_pages, merging, raw_move_pages, settled_step, step
 
 pytestmark = pytest.mark.kernel(*kernel.SERIES)
 
@@ -65,7 +65,7 @@ def test_merged_pages_count_as_shared_and_move_together_with_move_all() -> None:
         done = step(range_of(address, 64 * PAGE))
         assert (done.moved_pages, done.by_errno) == (0, ((errno.EACCES, 64),))
         assert nodes_at(address, 64 * PAGE) == (0, 0, 64, 0)
-        done = step(range_of(address, 64 * PAGE), move_all=True)
+        done = settled_step(range_of(address, 64 * PAGE), move_all=True)
         assert (done.moved_pages, done.by_errno, done.from_node) == (64, (), ((SOURCE, 64),))
         assert nodes_at(address, 64 * PAGE) == (64, 0, 0, 0)
         assert int((KSM / "pages_sharing").read_text()) >= 62  # moved, not unmerged
