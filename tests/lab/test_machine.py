@@ -18,7 +18,7 @@ from tests.lab import kernel, topology
 from tests.lab.conftest import INSIDE, INSIDE_KERNEL, MachinePool
 from tests.lab.link import MachineLostError
 from tests.lab.machine import BootError, Machine, Options
-from tests.lab.runner import NO_OTHER_PLUGINS, PLUGINS, executed_tests, missing
+from tests.lab.runner import NO_OTHER_PLUGINS, PLUGINS, executed_tests, failed_tests, missing
 from tests.lab.state import LabDirectory, LabError, acquire_lock, lab_directory
 from tests.lab.terminal import borrowed
 from tests.lab.topology import Topology, TopologyError
@@ -355,6 +355,21 @@ def test_skipped_tests_do_not_count_as_run(tmp_path: Path) -> None:
     assert executed_tests(junit) == 0
     junit.write_text('<testsuites><testsuite tests="3" skipped="1"/></testsuites>')
     assert executed_tests(junit) == 2
+
+
+@host
+def test_failed_tests_are_named_so_that_pytest_can_run_them_again(tmp_path: Path) -> None:
+    junit = tmp_path / "junit.xml"
+    assert failed_tests(junit) == ()
+    junit.write_text(
+        '<testsuites><testsuite tests="4" skipped="1">'
+        '<testcase classname="tests.lab.test_a" name="test_passes"/>'
+        '<testcase classname="tests.lab.test_a" name="test_fails[4 KiB]"><failure message="no"/></testcase>'
+        '<testcase classname="tests.lab.test_b" name="test_breaks"><failure/></testcase>'
+        '<testcase classname="tests.lab.test_b" name="test_breaks"><error/></testcase>'
+        '<testcase classname="tests.lab.test_b" name="test_skipped"><skipped/></testcase></testsuite></testsuites>'
+    )
+    assert failed_tests(junit) == ("tests/lab/test_a.py::test_fails[4 KiB]", "tests/lab/test_b.py::test_breaks")
 
 
 @host
