@@ -33,17 +33,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gaps.h"
+
 #define PAGE 4096
 #define WORDS (PAGE / sizeof(uint64_t))
 #define HUGE (2ul << 20)
 #define MAPPED_PAGES 16
-#define LONG_NS 2000000
-#define SHARES_LOG2 4 /* each power of two is divided into so many (log2) shares of equal width */
-#define BUCKETS (64 << SHARES_LOG2)
-
-struct gaps {
-	uint64_t longest, in_long, buckets[BUCKETS];
-};
 
 struct feeler {
 	const char *name;
@@ -73,14 +68,6 @@ static void run_on(int cpu)
 	CPU_SET(cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set))
 		fail("sched_setaffinity");
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 static uint64_t expected(size_t i)
@@ -114,36 +101,6 @@ static void map(uint64_t *random)
 		fail("munmap");
 }
 
-static int bucket_of(uint64_t ns)
-{
-	int log2 = 63 - __builtin_clzll(ns | 1);
-
-	if (log2 <= SHARES_LOG2)
-		return (int)ns;
-	return ((log2 - SHARES_LOG2 + 1) << SHARES_LOG2) +
-	       (int)((ns >> (log2 - SHARES_LOG2)) & ((1 << SHARES_LOG2) - 1));
-}
-
-/* The first value behind a bucket. */
-static uint64_t end_of(int bucket)
-{
-	int octave = bucket >> SHARES_LOG2;
-	uint64_t share = (uint64_t)bucket & ((1 << SHARES_LOG2) - 1);
-
-	if (octave < 2)
-		return (uint64_t)bucket + 1;
-	return ((share + 1) + (1 << SHARES_LOG2)) << (octave - 1);
-}
-
-static void count(struct gaps *gaps, uint64_t ns)
-{
-	gaps->buckets[bucket_of(ns)]++;
-	if (ns > gaps->longest)
-		gaps->longest = ns;
-	if (ns >= LONG_NS)
-		gaps->in_long += ns;
-}
-
 static void *feel(void *argument)
 {
 	struct feeler *f = argument;
@@ -156,7 +113,7 @@ static void *feel(void *argument)
 
 		f->round(&random);
 		now = now_ns();
-		count(&f->now, now - last);
+		gaps_count(&f->now, now - last);
 		last = now;
 		wanted = atomic_load(&f->wanted);
 		if (wanted != f->done) {
@@ -178,11 +135,7 @@ static void lap(struct feeler *f)
 	atomic_store(&f->wanted, wanted);
 	while (atomic_load(&f->done) != wanted)
 		usleep(1000);
-	printf("%s %" PRIu64 " %" PRIu64, f->name, f->lap.longest, f->lap.in_long);
-	for (int i = 0; i < BUCKETS; i++)
-		if (f->lap.buckets[i])
-			printf(" %" PRIu64 ":%" PRIu64, end_of(i), f->lap.buckets[i]);
-	printf("\n");
+	gaps_print(f->name, &f->lap);
 }
 
 static void beat(int cpu, long microseconds)
