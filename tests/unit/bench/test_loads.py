@@ -52,11 +52,14 @@ def test_a_list_leads_once_through_all_pages_before_it_begins_again() -> None:
 
 
 def test_a_scan_writes_as_often_as_there_are_rounds_and_all_over() -> None:
+    at_marks: list[int] = []
     with Loads(one(4), work=100) as load:
-        load.work(ignore)
+        load.work(lambda _: at_marks.append(sum(writes_by_page(load.pids[0], 4))))
         writes = writes_by_page(load.pids[0], 4)
     assert sum(writes) == 100 * ROUNDS
     assert all(sum(writes[i : i + 64]) for i in range(0, len(writes), 64))
+    assert at_marks[0] == 0
+    assert 75 * ROUNDS <= at_marks[1] <= at_marks[2] == 100 * ROUNDS
 
 
 @pytest.mark.parametrize(("work", "quarters"), [(10, [10, 0, 0, 0]), (35, [10, 10, 10, 5]), (45, [15, 10, 10, 10])])
