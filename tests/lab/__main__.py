@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.lab import kernel, topology, workloads
 from tests.lab.link import Link, OnOutput
 from tests.lab.machine import Machine, Options, environment
+from tests.lab.oracle import OracleOptions
 from tests.lab.packages import ensure_installed, ensure_tools
 from tests.lab.qemu import ACCELERATORS
 from tests.lab.state import LabDirectory, LabError, is_locked, lab_directory
@@ -95,6 +96,7 @@ def _machine(options: argparse.Namespace, lab: LabDirectory, *, life_seconds: fl
         systemd_unit=options.systemd,
         kernel_arguments=options.kernel_arguments,
         life_seconds=life_seconds,
+        oracle=OracleOptions(has_pages=options.oracle == "pages") if options.oracle else None,
     )
     return Machine(topology.load(options.topology or topology.DEFAULT), options=boot, lab=lab)
 
@@ -108,6 +110,8 @@ def _run(machine: Machine, command: list[str], options: argparse.Namespace) -> i
             on_output=on_output,
             terminal=terminal,
         )
+    if options.oracle:
+        print(f"lab: what the oracle counted is in {machine.counters}", file=sys.stderr)
     return ended.exit_status
 
 
@@ -191,6 +195,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     boot.add_argument("--systemd", default="", metavar="UNIT", help="systemd is PID 1, with this unit (basic.target)")
     boot.add_argument("--kernel-arguments", default="", metavar="WORDS", help="more kernel command line")
+    boot.add_argument(
+        "--oracle",
+        nargs="?",
+        choices=["nodes", "pages"],
+        const="nodes",
+        default="",
+        help="count accesses to memory by CPU and node, with pages by page, too",
+    )
     call = argparse.ArgumentParser(add_help=False)
     call.add_argument("--timeout", type=float, metavar="SECONDS", help="exit status 124 when the command takes longer")
     call.add_argument("--terminal", action="store_true", help="lend the command this terminal; Ctrl-] hangs up")

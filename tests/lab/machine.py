@@ -18,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.lab import initrd, kernel, qemu
+from tests.lab import initrd, kernel, oracle, qemu
 from tests.lab.link import Completed, Link, MachineLostError, OnOutput
+from tests.lab.oracle import OracleOptions
 from tests.lab.packages import ensure_installed, ensure_tools
 from tests.lab.state import LabDirectory, LabError, acquire_lock, lab_directory
 from tests.lab.terminal import Terminal
@@ -41,7 +42,7 @@ class Options:
     """How to boot.
 
     `kernel` is a series, one of kernel.SERIES; `systemd_unit` makes systemd PID 1 with that unit; `life_seconds` lets
-    the machine outlive this process.
+    the machine outlive this process.  With `oracle` all accesses to memory are counted, into Machine.counters.
     """
 
     kernel: str = kernel.DEFAULT
@@ -49,6 +50,7 @@ class Options:
     systemd_unit: str = ""
     kernel_arguments: str = ""
     life_seconds: float | None = None
+    oracle: OracleOptions | None = None
 
 
 class Machine:
@@ -95,6 +97,11 @@ class Machine:
         """What the guest's kernel printed."""
         return self.folder / "console.log"
 
+    @property
+    def counters(self) -> Path:
+        """What the oracle wrote, whole once the machine is down; absent without Options.oracle."""
+        return self.folder / "counters"
+
     def boot(self) -> None:
         """Fetch what is missing, take the checkout's lock and start; raises BootError or LabError.
 
@@ -103,6 +110,7 @@ class Machine:
         ensure_installed()
         chosen = kernel.ensure_kernel(self.lab.packages, self.options.kernel)
         settings = self._settings(chosen.modules)
+        plugin = self._plugin()
         lock = acquire_lock(self.lab)
         try:
             (self.folder / "initrd").write_bytes(initrd.build(chosen, settings))
@@ -111,7 +119,7 @@ class Machine:
             for attempt in range(1, BOOT_ATTEMPTS + 1):
                 started = time.monotonic()
                 try:
-                    self._start(chosen.image, lock)
+                    self._start(chosen.image, plugin, lock)
                 except MachineLostError as error:
                     hopeless = self._is_hopeless()
                     self.shutdown()
@@ -160,15 +168,22 @@ class Machine:
             shutil.rmtree(self._sockets)
             self._sockets = None
 
-    def _start(self, image: Path, lock: int) -> None:
+    def _plugin(self) -> str:
+        if self.options.oracle is None:
+            return ""
+        program = oracle.build(self.lab.root / "bin")
+        return oracle.arguments(self.topology, program, self.counters, self.options.oracle)
+
+    def _start(self, image: Path, plugin: str, lock: int) -> None:
         self.console.unlink(missing_ok=True)
+        self.counters.unlink(missing_ok=True)
         # a folder of its own under /tmp, since the path of a socket holds at most 107 bytes (unix(7))
         self._sockets = Path(tempfile.mkdtemp(prefix="lab-"))
         with socket.socket(socket.AF_UNIX) as listener, (self.folder / "qemu.log").open("wb") as log:
             listener.bind(str(self.link.path))
             listener.listen()
             self._process = subprocess.Popen(
-                self._command(image, listener.fileno()),
+                self._command(image, plugin, listener.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -177,10 +192,14 @@ class Machine:
             )
         self.link.run(["true"], cwd=Path("/"), env={}, answer_seconds=BOOT_SECONDS)
 
-    def _command(self, image: Path, agent: int) -> list[str]:
+    def _command(self, image: Path, plugin: str, agent: int) -> list[str]:
         paths = qemu.Paths(image=image, initrd=self.folder / "initrd", console=self.console, agent=agent, out=self.out)
         arguments = qemu.command(
-            self.topology, paths, threads=self.options.threads, kernel_arguments=self.options.kernel_arguments
+            self.topology,
+            paths,
+            threads=self.options.threads,
+            kernel_arguments=self.options.kernel_arguments,
+            plugin=plugin,
         )
         (self.folder / "command").write_text(shlex.join(arguments) + "\n", encoding="utf-8")
         if self.options.life_seconds is None:

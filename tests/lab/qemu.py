@@ -42,8 +42,10 @@ class Paths:
     out: Path
 
 
-def command(topology: Topology, paths: Paths, *, threads: Threads, kernel_arguments: str = "") -> list[str]:
-    """The whole command line."""
+def command(
+    topology: Topology, paths: Paths, *, threads: Threads, kernel_arguments: str = "", plugin: str = ""
+) -> list[str]:
+    """The whole command line; `plugin` is what follows -plugin, if anything."""
     return [
         "qemu-system-x86_64",
         *(*ACCELERATORS[threads], "-cpu", "max"),
@@ -61,6 +63,7 @@ def command(topology: Topology, paths: Paths, *, threads: Threads, kernel_argume
         *processors(topology),
         *distances(topology),
         *heterogeneity(topology),
+        *(("-plugin", plugin) if plugin else ()),
     ]
 
 
