@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * A plugin for QEMU's code generator that counts which node's memory the accesses of each virtual CPU hit, in user code
- * and in the kernel's, as far as the caches of cache.h let them through. It writes all counters to a file, in the format
- * of counters.py, at each marker (marker.h), at intervals and at the end. Arguments:
+ * and in the kernel's, as far as the caches of cache.h let them through. It writes all counters to a file, in the
+ * format of counters.py, at each marker (marker.h), at intervals and at the end. Arguments:
  *
  *   out=FILE cpus=0.0.1.1 mem=512.512 low=1024 distances=10.21.21.10
  *       node of each CPU, MiB of each node, MiB of memory below the hole for devices, the distances row by row
@@ -250,9 +250,9 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 	}
 }
 
-static int refuse(const char *what)
+static int refuse(const char *what, const char *detail)
 {
-	fprintf(stderr, "oracle: %s\n", what);
+	fprintf(stderr, "oracle: %s%s\n", what, detail);
 	return -EINVAL;
 }
 
@@ -290,22 +290,22 @@ static int take_arguments(int n_arguments, char **arguments)
 		while (name < N_NAMES && (strlen(names[name]) != length || strncmp(arguments[i], names[name], length)))
 			name++;
 		if (name == N_NAMES)
-			return refuse(arguments[i]);
+			return refuse("no such argument, or not its value: ", arguments[i]);
 		n_values[name] = take_numbers(value + 1, values[name], MAX_NODES * MAX_NODES);
 		if (n_values[name] < 0)
-			return refuse(arguments[i]);
+			return refuse("no such argument, or not its value: ", arguments[i]);
 	}
 	if (!the.file)
-		return refuse("no file to write to");
+		return refuse("no file to write to", "");
 	the.n_cpus = (unsigned int)n_values[CPUS];
 	the.n_nodes = (unsigned int)n_values[MEM];
 	if (!the.n_cpus || the.n_cpus > MAX_CPUS || !the.n_nodes || the.n_nodes > MAX_NODES)
-		return refuse("1 to 64 CPUs and 1 to 16 nodes");
+		return refuse("1 to 64 CPUs and 1 to 16 nodes", "");
 	if (n_values[DISTANCES] != n_values[MEM] * n_values[MEM] || n_values[LOW] != 1)
-		return refuse("a distance between any two nodes and the memory below the hole");
+		return refuse("a distance between any two nodes and the memory below the hole", "");
 	for (unsigned int cpu = 0; cpu < the.n_cpus; cpu++) {
 		if (values[CPUS][cpu] >= the.n_nodes)
-			return refuse("a CPU on a node without memory");
+			return refuse("a CPU on a node without memory", "");
 		the.cpus[cpu].node = (unsigned int)values[CPUS][cpu];
 	}
 	for (unsigned int node = 0; node < the.n_nodes; node++)
@@ -326,7 +326,7 @@ static int make_caches(void)
 	uint64_t llc_sets = (((uint64_t)the.llc_kib << 10) >> LINE_BITS) / LLC_WAYS;
 
 	if ((filter_lines & (filter_lines - 1)) || (llc_sets & (llc_sets - 1)))
-		return refuse("caches of a power of two");
+		return refuse("caches of a power of two", "");
 	the.filter_mask = filter_lines - 1;
 	the.llc_set_mask = llc_sets - 1;
 	for (unsigned int cpu = 0; filter_lines && cpu < the.n_cpus; cpu++) {
@@ -366,7 +366,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 	if (!rc)
 		rc = make_caches();
 	if (!rc && (!info->system_emulation || (unsigned int)info->system.max_vcpus != the.n_cpus))
-		rc = refuse("not as many CPUs as the machine has");
+		rc = refuse("not as many CPUs as the machine has", "");
 	if (rc)
 		return rc;
 	write_header();

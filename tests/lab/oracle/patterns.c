@@ -5,8 +5,8 @@
  *   patterns FIRST_MARKER CPU NODE OTHER_NODE MIB PASSES
  *
  * Runs on CPU and reads each line of MIB on NODE, PASSES times; has the kernel move the memory to OTHER_NODE; reads
- * again; writes as often. There is a marker before all, and after each of the four, numbered on from FIRST_MARKER. Prints
- * the memory's address. Exit status 1 if the kernel does not do as it is told.
+ * again; writes as often. There is a marker before all, and after each of the four, numbered on from FIRST_MARKER.
+ * Prints the memory's address. Exit status 1 if the kernel does not do as it is told.
  */
 #define _GNU_SOURCE
 #include <errno.h>

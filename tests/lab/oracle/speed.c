@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * What the plugin costs the guest: prints the seconds that a fixed amount of arithmetic, of loads in order and of loads in
- * random order take, for comparing a boot with the plugin and one without.
+ * What the plugin costs the guest: prints the seconds that a fixed amount of arithmetic, of loads in order and of loads
+ * in random order take, for comparing a boot with the plugin and one without.
  *
  *   speed [MIB]        of memory; 64 by default
  */
