@@ -64,10 +64,10 @@ class Reading:
     """All counters at one moment.
 
     `number` is the marker's, 0 for ticks and the exit. `at_seconds` is host time since the start of QEMU: its
-    differences are those of the guest's CLOCK_MONOTONIC. `counts` are by CPU and whether the code was the kernel's; the
-    kernel's are there only when it was counted. `pages`: user accesses that the caches let through, by the virtual
-    address of the page and there by the node of the CPU; empty unless asked for, and in markers only. One address of
-    two processes is one page. `pages_lost` are accesses that found no room in that table.
+    differences are those of the guest's CLOCK_MONOTONIC, unless that counts instructions. `counts` are by CPU and
+    whether the code was the kernel's; the kernel's are there only when it was counted. `pages`: user accesses that the
+    caches let through, by the virtual address of the page and there by the node of the CPU; empty unless asked for, and
+    in markers only. One address of two processes is one page. `pages_lost` are accesses that found no room there.
     """
 
     kind: Kind
