@@ -117,6 +117,11 @@ def test_a_page_copy_is_a_page_of_reads_and_a_page_of_writes_in_the_kernel(
     assert kernel.writes_by_node[pattern.other] == pytest.approx(copied, rel=0.1)
 
 
+def test_the_kernel_does_not_copy_byte_by_byte(observed: Observed) -> None:
+    kernel = observed.between(LEAVES_HOME.first + 1, LEAVES_HOME.first + 2).counts[LEAVES_HOME.cpu, True]
+    assert kernel.accesses < PATTERN_BYTES  # by the byte it is twice that
+
+
 @pytest.mark.parametrize("pattern", [LEAVES_HOME, COMES_HOME])
 def test_accesses_are_counted_on_the_cpu_that_made_them(observed: Observed, pattern: Pattern) -> None:
     between = observed.between(pattern.first + 2, pattern.first + 3)
