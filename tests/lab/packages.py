@@ -67,6 +67,14 @@ def dependency(package: str, prefix: str) -> str | None:
     return next(words, None)
 
 
+def dependencies(package: str) -> tuple[str, ...]:
+    """All that `package` depends on, directly or not, with every alternative; nothing if apt does not know it."""
+    command = ["apt-cache", "depends", "--recurse", "--important", package]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    names = (line for line in answer.stdout.splitlines() if line[:1].isalnum())
+    return tuple(name for name in names if name != package)
+
+
 def refresh() -> None:
     """apt-get update, for a machine whose package lists are empty, as a fresh container's are."""
     if _apt([*_root(["(apt-get update)"]), "apt-get", "-q", "update"]):
