@@ -88,8 +88,11 @@ class Job:
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise RuntimeError(f"the job ended: {last_words(self._log)}") from error
 
     def _expect(self, word: str) -> str:
         assert self._process.stdout is not None

@@ -21,6 +21,7 @@ def test_what_the_loader_does_not_find_is_told_from_what_it_finds() -> None:
         ("libjemalloc.so.2", ("libc6", "libjemalloc2", "liblzf1"), "libjemalloc2"),
         ("libblas.so.3", NUMPY_NEEDS, "libblas3"),
         ("libgfortran.so.5", NUMPY_NEEDS, "libgfortran5"),
+        ("libblas.so.3", ("libblas3", "libblas4"), "libblas3"),
         ("libldap-2.5.so.0", ("libldap-2.5-0", "liblz4-1"), "libldap-2.5-0"),
         ("liblz4.so.1", ("libldap-2.5-0", "liblz4-1"), "liblz4-1"),
         ("libgssapi_krb5.so.2", ("libgssapi-krb5-2", "libkrb5-3"), "libgssapi-krb5-2"),

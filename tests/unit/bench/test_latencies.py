@@ -32,8 +32,12 @@ def test_a_line_of_redis_benchmark_that_reads_otherwise_is_named() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "Connection refused\n", read_redis_benchmark().partition("99.219%")[0]],
-    ids=["nothing", "an error", "cut short"],
+    [
+        "",
+        "Connection refused\n",
+        *(cut(read_redis_benchmark(), "99.219%")[0] for cut in (str.partition, str.rpartition)),
+    ],
+    ids=["nothing", "an error", "cut short in the first", "cut short in the last"],
 )
 def test_output_of_redis_benchmark_without_a_whole_table_is_an_error(text: str) -> None:
     with pytest.raises(ParseError):
