@@ -148,6 +148,7 @@ class _Postgres:
 
     def __init__(self, process: "subprocess.Popen[bytes]", plan: Plan, folder: Path, session: _Session) -> None:
         self._process, self._plan, self._folder, self._session = process, plan, folder, session
+        self._pgbench, self._environment = _program(debian.POSTGRES, "pgbench"), _environment(folder)
         (pid,) = session.ask("SELECT pg_backend_pid();")
         self._reader = int(pid)
         self._gaps: dict[str, Gaps] = {}
@@ -191,14 +192,16 @@ class _Postgres:
         return f"verified {accounts} accounts"
 
     def _select(self, transactions: int, number: int) -> str:
-        program = _program(debian.POSTGRES, "pgbench")
-        command = client_command(program, transactions, self._plan.folder / f"latencies-{number}")
-        return output(pinned(self._plan.cpus[CLIENT_NODE], command), _environment(self._folder), self._plan.folder)
+        command = client_command(self._pgbench, transactions, self._plan.folder / f"latencies-{number}")
+        return output(pinned(self._plan.cpus[CLIENT_NODE], command), self._environment, self._plan.folder)
 
 
 @contextlib.contextmanager
 def start(plan: Plan) -> Iterator[Running]:
-    """Run a server in a cluster of its own. `plan.folder` lets everybody in, as the server may not be root."""
+    """Run a server in a cluster of its own.
+
+    It refuses to be root, and runs as nobody then: `plan.folder` lets everybody in, and what is above it must, too.
+    """
     plan.folder.chmod(0o711)
     folder = plan.folder / "postgres"
     folder.mkdir()

@@ -141,7 +141,7 @@ def start(plan: Plan) -> Iterator[Running]:
     folder = plan.folder / "redis"
     folder.mkdir()
     socket, log, program = folder / "socket", folder / "log", folder / "redis-server"
-    # Debian's is a link to another program of redis-tools, which goes by the name it was called
+    # Debian's is a link to a program of redis-tools, which goes by the name that it was called
     linked = (debian.find_tree("redis-server") / "usr/bin/redis-server").readlink().name
     program.symlink_to(debian.find_tree("redis-tools") / "usr/bin" / linked)
     cpu = plan.cpus[HOME_NODE if plan.is_bound else WRONG_NODE]
