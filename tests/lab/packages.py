@@ -71,8 +71,12 @@ def dependencies(package: str) -> tuple[str, ...]:
     """All that `package` depends on, directly or not, with every alternative; nothing if apt does not know it."""
     command = ["apt-cache", "depends", "--recurse", "--important", package]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    names = (line for line in answer.stdout.splitlines() if line[:1].isalnum())
-    return tuple(name for name in names if name != package)
+    return tuple(name for name in parse_depends(answer.stdout) if name != package)
+
+
+def parse_depends(text: str) -> tuple[str, ...]:
+    """Return the packages that apt-cache(8) depends --recurse tells of, without those that no file is of (<name>)."""
+    return tuple(line for line in text.splitlines() if line[:1].isalnum())
 
 
 def refresh() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.locality import debian
+from tests.lab.packages import parse_depends
 from tests.lab.state import LabError
 
 CAPTURED = Path(__file__).parent / "captured"
@@ -13,6 +14,14 @@ NUMPY_NEEDS = ("libblas3", "libatlas3-base", "libopenblas0-pthread", "libc6", "l
 def test_what_the_loader_does_not_find_is_told_from_what_it_finds() -> None:
     text = (CAPTURED / "ldd-redis-cli.txt").read_text(encoding="ascii")
     assert debian.parse_missing(text) == {"liblzf.so.1", "libjemalloc.so.2"}
+
+
+def test_all_that_a_package_depends_on_is_told_without_virtual_packages() -> None:
+    text = (CAPTURED / "apt-cache-depends-python3-numpy.txt").read_text(encoding="ascii")
+    found = parse_depends(text)
+    assert found[0] == "python3-numpy"
+    assert {"libblas3", "liblapack3", "libopenblas0-pthread", "libgfortran5", "python3.11"} < set(found)
+    assert not {name for name in found if name.startswith(("<", "|", " ")) or ":" in name}
 
 
 @pytest.mark.parametrize(
