@@ -21,6 +21,10 @@ NUMAD_SECONDS = 5
 LATER = ("unshare", "--time", "--fork", "--monotonic", "1000", "--boottime", "1000")
 """numad passes over everything in the first 300 s of uptime, so its clock is set ahead."""
 
+NUMAD_PID = Path("/var/run/numad.pid")
+START_SECONDS = 30.0
+"""What numad is given to write its pid down."""
+
 QUIET_SECONDS = 1.0
 """A program that used no CPU for so long has ended its pass."""
 
@@ -211,13 +215,28 @@ class Passes:
 
 
 @contextlib.contextmanager
-def numad(program: str = "numad") -> Iterator[int]:
-    """Run numad, which goes to the background by itself; gives its pid."""
-    subprocess.run([*LATER, program, "-S", "1", "-i", str(NUMAD_SECONDS)], check=True)
-    time.sleep(1)
-    pid = int(Path("/var/run/numad.pid").read_text(encoding="ascii"))
+def numad(program: str = "numad", words: Sequence[str] = ()) -> Iterator[int]:
+    """Run numad, with more options if any, which goes to the background by itself; gives its pid.
+
+    Raises TimeoutError when it does not say that it runs.
+    """
+    subprocess.run([*LATER, program, "-S", "1", "-i", str(NUMAD_SECONDS), *words], check=True)
+    end = time.monotonic() + START_SECONDS
+    while (pid := _numad_pid()) is None:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{NUMAD_PID} names no numad")
+        time.sleep(POLL_SECONDS)
     try:
         yield pid
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+
+
+def _numad_pid() -> int | None:
+    """Return the pid that numad has written down, while a numad has it; it leaves the file behind when it is killed."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
+        pid = int(NUMAD_PID.read_text(encoding="ascii"))
+        if Path(f"/proc/{pid}/comm").read_text(encoding="utf-8") == "numad\n":
+            return pid
+    return None
