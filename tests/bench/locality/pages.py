@@ -22,6 +22,9 @@ PAGE_BYTES = 4096
 BLOCK_PAGES = 16384
 """So many addresses are asked for with one call: 256 KiB of buffers."""
 
+LARGEST_BYTES = 8 << 30
+"""A larger mapping is an address space put by, and to ask for all its pages would take minutes: it is passed over."""
+
 MOVE_PAGES = 279  # arch/x86/entry/syscalls/syscall_64.tbl
 GONE = frozenset({errno.ESRCH, errno.EINVAL})
 """What asking a process that has ended fails with; EINVAL while it is not waited for: it has no memory any more."""
@@ -75,7 +78,7 @@ def parse_maps(pid: int, text: str, path: str) -> tuple[tuple[Span, str], ...]:
             raise ParseError(path, number, line.encode(), "not a mapping") from None
         if permissions.startswith("---") or "".join(words[5:]).startswith("[v"):
             continue
-        is_own = inode == "0" or ("w" in permissions and "s" not in permissions)
+        is_own = "s" not in permissions and ("w" in permissions or inode == "0")
         origin = "" if is_own else f"{device} {inode} {offset} {end - start}"
         found.append((Span(pid=pid, start=start, end=end), origin))
     return tuple(found)
@@ -92,7 +95,7 @@ def read_spans(pids: Iterable[int]) -> tuple[Span, ...]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         for span, origin in parse_maps(pid, text, path):
-            if not origin or origin not in seen:
+            if span.end - span.start <= LARGEST_BYTES and (not origin or origin not in seen):
                 spans.append(span)
                 seen.add(origin)
     return tuple(spans)
@@ -140,16 +143,17 @@ def present(by_node: Counter[int]) -> Counter[int]:
     return Counter({node: pages for node, pages in sorted(by_node.items()) if node >= 0})
 
 
-def moved_bytes(pages: PageAccount, migrated_pages: int) -> dict[str, int]:
+def moved_bytes(pages: PageAccount, migrated_pages: int) -> dict[str, int | None]:
     """Return what moved (all that the kernel counted), what is elsewhere for it, and the rest: what moved again.
 
     A page that was not there before, or no more afterwards, and moved in between, counts as moved twice; so does a page
-    of another process.
+    of another process. Both are None when there was no page to look at.
     """
+    once = pages.moved_once_pages if pages.looked_pages else None
     return {
         "moved_bytes": migrated_pages * PAGE_BYTES,
-        "moved_once_bytes": pages.moved_once_pages * PAGE_BYTES,
-        "moved_twice_bytes": max(0, migrated_pages - pages.moved_once_pages) * PAGE_BYTES,
+        "moved_once_bytes": None if once is None else once * PAGE_BYTES,
+        "moved_twice_bytes": None if once is None else max(0, migrated_pages - once) * PAGE_BYTES,
     }
 
 

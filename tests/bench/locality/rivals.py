@@ -161,11 +161,11 @@ RIVALS: dict[str, Rival] = {
 
 
 @contextmanager
-def at_work(rival: Rival, folder: Path, house_cpu: int) -> Iterator[Daemon | None]:
+def at_work(rival: Rival, folder: Path, house_cpu: int, *, balancing: Path = BALANCING) -> Iterator[Daemon | None]:
     """Let a rival balance; its daemon is ready, if it has one. Afterwards the kernel balances no more."""
     with ExitStack() as stack:
-        BALANCING.write_text(str(int(rival.is_kernel_on)), encoding="ascii")
-        stack.callback(BALANCING.write_text, "0", encoding="ascii")
+        balancing.write_text(str(int(rival.is_kernel_on)), encoding="ascii")
+        stack.callback(balancing.write_text, "0", encoding="ascii")
         yield None if rival.start is None else stack.enter_context(rival.start(folder, house_cpu))
 
 
