@@ -96,6 +96,11 @@ def test_what_the_kernel_itself_maps_is_passed_over() -> None:
     assert only == (Span(pid=7, start=0x7FFD3A0B0000, end=0x7FFD3A0D1000), "")
 
 
+def test_private_memory_that_nobody_may_write_any_more_is_its_process_s_own() -> None:
+    text = "7f2f35003000-7f2f35007000 r--p 00000000 00:00 0 \n"
+    assert [origin for _, origin in pages.parse_maps(7, text, "maps")] == [""]
+
+
 def test_a_line_that_is_no_mapping_is_told_with_its_number() -> None:
     with pytest.raises(ParseError, match=r"^maps:2: not a mapping: '00400000 r--p'"):
         pages.parse_maps(7, "00400000-0041f000 r--p 00000000 00:1a 5 /bin/x\n00400000 r--p\n", "maps")
