@@ -38,7 +38,7 @@ def read_cpus() -> dict[int, list[int]]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one workload under one rival; 0 when all went well."""
-    known: dict[str, Workload] = {**workloads.WORKLOADS, **programs.WORKLOADS}
+    known: dict[str, Workload] = {**workloads.WORKLOADS, **programs.PROGRAMS}
     parser = argparse.ArgumentParser(prog="python -m tests.bench.locality.inside")
     parser.add_argument("workload", choices=known, metavar="WORKLOAD")
     parser.add_argument("rival", choices=rivals.RIVALS, metavar="RIVAL")
