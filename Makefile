@@ -10,7 +10,7 @@ NATIVE := $(wildcard balancerd/native/*.c balancerd/native/*.h balancerd/native/
 REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt
 SOURCES := balancerd tests
 
-.PHONY: help run test lint types contracts unit lab-test lab bench wheel format requirements apt lab-ready clean
+.PHONY: help run test lint types contracts unit lab-test lab bench bench-locality wheel format requirements apt lab-ready clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -50,6 +50,10 @@ lab: lab-ready ## a shell inside the virtual NUMA machine
 
 bench: lab-ready ## benchmarks: ratios measured side by side (takes long)
 	$(BIN)/python -m tests.bench
+
+bench-locality: lab-ready ## locality beside every rival, then its report (many hours; goes on where it was stopped)
+	$(BIN)/python -m tests.bench locality --missing
+	$(BIN)/python -m tests.bench report
 
 wheel: $(VENV)/.ready ## build the wheel into dist/
 	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .

@@ -13,8 +13,11 @@ batch       throughput and the longest call by batch size, and the adaptive batc
 threads     moving with two threads at once against one after the other (likewise, each virtual CPU on its own thread)
 gaps        the longest gaps of threads whose memory moves: by us, migratepages, numad, the kernel's balancer, by nobody
 gaps-6.1    the same on a kernel whose migrate_pages(2) holds mmap_lock for the whole copy
+locality    how much remote access each rival leaves on each workload, in fresh virtual machines (takes many hours)
+report      RESULTS.md and the README's table, from what locality has kept
 
-Each prints a table and a line of JSON. The machine should have nothing else to do.
+Each prints a table and a line of JSON. The machine should have nothing else to do. Options go to the last two:
+python -m tests.bench locality --workload single --boots 1.
 """
 
 import subprocess
@@ -50,11 +53,16 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "threads": (*LAB_OF_THREADS, "tests.bench.bench_threads"),
     "gaps": (*LAB_OF_GAPS, "--threads", "counted", *LAB[4:], "tests.bench.bench_gaps"),
     "gaps-6.1": (*LAB_OF_GAPS, "--kernel", "6.1", *LAB[4:], "tests.bench.bench_gaps"),
+    "locality": ("tests.bench.locality",),
+    "report": ("tests.bench.locality.report",),
 }
+WITH_OPTIONS = ("locality", "report")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the named benchmarks one after the other; the worst exit status."""
+    if len(arguments) > 1 and arguments[0] in WITH_OPTIONS and arguments[1].startswith("-"):
+        return _run(arguments[0], arguments[1:])
     unknown = set(arguments) - COMMANDS.keys()
     if unknown:
         print(f"no benchmark {', '.join(sorted(unknown))}; there are: {', '.join(COMMANDS)}", file=sys.stderr)
@@ -66,8 +74,12 @@ def main(arguments: Sequence[str]) -> int:
     worst = 0
     for name in arguments or COMMANDS:
         print(f"\n== {name}", flush=True)
-        worst = max(worst, subprocess.run([sys.executable, "-m", *COMMANDS[name]], check=False).returncode)
+        worst = max(worst, _run(name))
     return worst
+
+
+def _run(name: str, options: Sequence[str] = ()) -> int:
+    return subprocess.run([sys.executable, "-m", *COMMANDS[name], *options], check=False).returncode
 
 
 if __name__ == "__main__":
