@@ -61,7 +61,7 @@ WITH_OPTIONS = ("locality", "report")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the named benchmarks one after the other; the worst exit status."""
-    if len(arguments) > 1 and arguments[0] in WITH_OPTIONS and arguments[1].startswith("-"):
+    if arguments and arguments[0] in WITH_OPTIONS and all(word.startswith("-") for word in arguments[1:2]):
         return _run(arguments[0], arguments[1:])
     unknown = set(arguments) - COMMANDS.keys()
     if unknown:

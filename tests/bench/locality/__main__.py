@@ -100,9 +100,12 @@ def _positive(word: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench locality", description=__doc__.partition("\n")[0])
-    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="default: all of them; may be repeated")
-    parser.add_argument("--rival", action="append", choices=rivals.RIVALS, help="default: all of them; may be repeated")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench locality", description=__doc__.partition("\n")[0].partition(": ")[2]
+    )
+    for option, there_are in (("--workload", WORKLOADS), ("--rival", rivals.RIVALS)):
+        told = f"may be repeated; default: all of {', '.join(there_are)}"
+        parser.add_argument(option, action="append", choices=there_are, metavar="NAME", help=told)
     parser.add_argument("--boots", type=_positive, default=3, help="of each workload under each rival; default: 3")
     parser.add_argument("--seconds", type=_positive, default=120, help="what the fixed work takes, about; default: 120")
     parser.add_argument("--mib", type=_positive, help="memory of each process; default: the workload's own choice")

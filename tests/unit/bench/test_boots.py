@@ -289,6 +289,7 @@ def test_only_locality_and_report_take_options(
 
     monkeypatch.setattr(subprocess, "run", run)
     assert all_benchmarks.main(["locality", "--boots", "1"]) == 3
-    assert started == [["tests.bench.locality", "--boots", "1"]]
+    assert all_benchmarks.main(["report"]) == 3
+    assert started == [["tests.bench.locality", "--boots", "1"], ["tests.bench.locality.report"]]
     assert all_benchmarks.main(["coverage", "--boots", "1"]) == 2
     assert "no benchmark --boots, 1; there are: placement," in capsys.readouterr().err
