@@ -17,6 +17,10 @@ from tests.bench.locality.report import summary
 from tests.lab.state import LabError, lab_directory
 
 WORKLOADS: Mapping[str, Workload] = {**workloads.WORKLOADS, **programs.PROGRAMS}
+SECONDS = 120
+LONGER_SECONDS = {"shifted-60": 240, "shifted-300": 660}
+"""Of workloads that are moved so seldom that SECONDS would show little of it: time for three moves, and for two."""
+
 BETWEEN_SECONDS = 60.0
 """About what a boot, starting the workload, and checking it take."""
 
@@ -62,14 +66,19 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def choose(
-    some: Sequence[Workload], names: Sequence[str], *, n_boots: int, seconds: float, mib: int | None
+    some: Sequence[Workload], names: Sequence[str], *, n_boots: int, seconds: float | None, mib: int | None
 ) -> Iterable[Wanted]:
-    """Return the boots to make, in their order."""
+    """Return the boots to make, in their order; without `seconds` or `mib` a workload has its usual ones."""
     for boot in range(1, n_boots + 1):
         for workload in some:
             for rival in names:
-                size_mib = workload.mib if mib is None else mib
-                yield Wanted(workload=workload, rival=rival, boot=boot, seconds=seconds, mib=size_mib)
+                yield Wanted(
+                    workload=workload,
+                    rival=rival,
+                    boot=boot,
+                    seconds=LONGER_SECONDS.get(workload.name, SECONDS) if seconds is None else seconds,
+                    mib=workload.mib if mib is None else mib,
+                )
 
 
 def _made(wanted: Wanted, folder: Path) -> bool:
@@ -106,8 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     for option, there_are in (("--workload", WORKLOADS), ("--rival", rivals.RIVALS)):
         told = f"may be repeated; default: all of {', '.join(there_are)}"
         parser.add_argument(option, action="append", choices=there_are, metavar="NAME", help=told)
+    usual = ", ".join([str(SECONDS), *(f"{name} {seconds}" for name, seconds in LONGER_SECONDS.items())])
     parser.add_argument("--boots", type=_positive, default=3, help="of each workload under each rival; default: 3")
-    parser.add_argument("--seconds", type=_positive, default=120, help="what the fixed work takes, about; default: 120")
+    parser.add_argument("--seconds", type=_positive, help=f"what the fixed work takes, about; default: {usual}")
     parser.add_argument("--mib", type=_positive, help="memory of each process; default: the workload's own choice")
     parser.add_argument("--missing", action="store_true", help="only boots that are not kept yet with the same work")
     parser.add_argument("--results", type=Path, default=record.FOLDER, help="where the boots are kept")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.bench import __main__ as all_benchmarks
 from tests.bench.locality import __main__ as command
-from tests.bench.locality import boots, record
+from tests.bench.locality import boots, compare, record, report, rivals
 from tests.bench.locality.boots import RunError, TimedOutError, Wanted
 from tests.lab.link import Completed, MachineLostError
 from tests.lab.machine import BootError, Options
@@ -61,6 +61,19 @@ def test_one_boot_of_everything_comes_before_the_second_of_anything() -> None:
     ]
     assert {one.mib for one in chosen} == {SINGLE.mib, STORM.mib}
     assert chosen[0].work == 10 * SINGLE.units_per_second
+
+
+def test_who_is_moved_seldom_works_longer_unless_told_otherwise() -> None:
+    some = [SINGLE, command.WORKLOADS["shifted-300"]]
+    usual = command.choose(some, ["bound"], n_boots=1, seconds=None, mib=None)
+    assert [one.seconds for one in usual] == [120, 660]
+    told = command.choose(some, ["bound"], n_boots=1, seconds=30, mib=64)
+    assert [(one.seconds, one.mib) for one in told] == [(30, 64), (30, 64)]
+
+
+def test_names_of_workloads_that_are_spoken_of_are_there() -> None:
+    assert set(command.LONGER_SECONDS) | set(report.HEADLINE_WORKLOADS) <= set(command.WORKLOADS)
+    assert list(compare.RIVALS) == list(rivals.RIVALS)
 
 
 def test_the_work_is_never_nothing() -> None:
