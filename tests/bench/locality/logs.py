@@ -29,7 +29,8 @@ TELLING = (
 class Move:
     """One move of a process: where to, when it ended, and what else is known of it.
 
-    Times are of CLOCK_MONOTONIC. `decided_at` is when it was first said that this process should go there, `move_id`
+    Times are of CLOCK_MONOTONIC, as logged: at the end of a tick. `decided_at` is when it was first said that this
+    process should go there, `ended_at` the end of the last step, `seconds` how long it took as told, `move_id`
     balancerd's number of the move, `failed_pages` those that stayed, by status, `steps` the pieces it was done in.
     """
 
