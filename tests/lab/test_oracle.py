@@ -27,7 +27,7 @@ N_LINES = PATTERN_BYTES // LINE_BYTES * PASSES
 N_PAGES = PATTERN_BYTES // PAGE_BYTES
 TOLERANCE = 0.001
 PYTHON_MARKER = 99
-INTERVAL_SECONDS = 0.05
+INTERVAL_SECONDS = 0.02
 # Debian's kernel zeroes each page that it hands out, and a batch of targets is zeroed long before it is copied to.
 NO_ZEROING = "init_on_alloc=0"
 
@@ -134,9 +134,9 @@ def flat(counts: Counts) -> list[int]:
     return [counts.accesses, counts.lookups, *counts.reads_by_node, *counts.writes_by_node]
 
 
-def test_the_time_series_leads_from_one_marker_to_the_next(observed: Observed) -> None:
+def test_the_time_series_leads_from_the_first_marker_to_the_last(observed: Observed) -> None:
     readings = observed.counters.readings
-    first, last = observed.counters.mark(LEAVES_HOME.first), observed.counters.mark(LEAVES_HOME.first + 1)
+    first, last = observed.counters.mark(LEAVES_HOME.first), observed.counters.mark(LEAVES_HOME.first + 4)
     assert first is not None
     assert last is not None
     part = readings[readings.index(first) : readings.index(last) + 1]
@@ -149,7 +149,7 @@ def test_the_time_series_leads_from_one_marker_to_the_next(observed: Observed) -
     assert [sum(column) for column in zip(*map(flat, steps), strict=True)] == flat(
         difference(first, last).counts[source]
     )
-    assert max(step.reads_by_node[LEAVES_HOME.node] for step in steps) < N_LINES
+    assert any(0 < step.reads_by_node[LEAVES_HOME.node] < N_LINES for step in steps)
 
 
 @pytest.mark.parametrize("pattern", [LEAVES_HOME, COMES_HOME])
