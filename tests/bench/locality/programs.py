@@ -33,21 +33,21 @@ ALL = (
         name="redis",
         summary="redis-server on CPU 0, its keys stored from node 2; GET and SET of 1000 bytes by redis-benchmark",
         mib=128,
-        units_per_second=1000,
+        units_per_second=5000,
         run=redis.start,
     ),
     Program(
         name="postgres",
         summary="PostgreSQL on CPU 0, its shared buffers filled on node 2; selects by pgbench, two connections",
         mib=96,
-        units_per_second=100,
+        units_per_second=150,
         run=postgres.start,
     ),
     Program(
         name="numpy",
         summary="numpy on CPU 0, one thread: products with a matrix that was made on node 2",
         mib=320,  # numad looks at nothing below 300 MB
-        units_per_second=10,
+        units_per_second=300,
         run=matrix.start,
     ),
 )
