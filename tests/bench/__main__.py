@@ -3,6 +3,7 @@
 placement   sampling a process's placement against reading its numa_maps and asking for every page (here, 18 GiB free)
 survey      a pass over all processes beside psutil and beside a bare C loop over their stat (here, as root)
 coverage    how often the intervals of sampled placements hold the truth, over random placements (simulated)
+dwell       what a process that changes nodes loses under follow-cpu, beside other rules (simulated)
 observe     a tick of the daemon beside numad's pass, on 1,000 processes with 5,000 threads (in the virtual machine)
 tick        a tick of the daemon beside psutil, pidstat and numastat on as many (here, as root)
 growth      the cost of a tick from 100 to 5,000 processes (likewise)
@@ -11,6 +12,7 @@ budget      the share of a core that the daemon takes over ten minutes, on 1,000
 move        our migration steps against a bare C loop over move_pages(2) (in the virtual machine with four nodes)
 batch       throughput and the longest call by batch size, and the adaptive batch beside the best fixed one (likewise)
 threads     moving with two threads at once against one after the other (likewise, each virtual CPU on its own thread)
+timeline    from "its threads are elsewhere" to "its memory has followed", second by second (likewise)
 gaps        the longest gaps of threads whose memory moves: by us, migratepages, numad, the kernel's balancer, by nobody
 gaps-6.1    the same on a kernel whose migrate_pages(2) holds mmap_lock for the whole copy
 locality    how much remote access each rival leaves on each workload, in fresh virtual machines (takes many hours)
@@ -36,6 +38,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "placement": ("tests.bench.bench_native", "placement"),
     "survey": ("tests.bench.bench_survey",),
     "coverage": ("tests.bench.bench_coverage",),
+    "dwell": ("tests.bench.bench_dwell",),
     "observe": (
         *LAB_OF_CPU_TIME,
         "tests.bench.bench_tick",
@@ -51,6 +54,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "move": (*LAB, "tests.bench.bench_native", "move"),
     "batch": (*LAB, "tests.bench.bench_batch"),
     "threads": (*LAB_OF_THREADS, "tests.bench.bench_threads"),
+    "timeline": (*LAB_OF_THREADS, "tests.bench.bench_timeline"),
     "gaps": (*LAB_OF_GAPS, "--threads", "counted", *LAB[4:], "tests.bench.bench_gaps"),
     "gaps-6.1": (*LAB_OF_GAPS, "--kernel", "6.1", *LAB[4:], "tests.bench.bench_gaps"),
     "locality": ("tests.bench.locality",),
