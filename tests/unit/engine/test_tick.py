@@ -87,9 +87,9 @@ def test_misplaced_memory_goes_home_after_its_mempolicies_were_read() -> None:
     reasons = [report.processes[0].reason for report in run.ticks(8)]
     assert reasons == [
         Reason.NO_HOME,  # no interval yet
-        *[Reason.HOME_TOO_YOUNG] * 3,
+        *[Reason.HOME_TOO_YOUNG] * 2,
         Reason.MISPLACED,
-        *[Reason.WELL_PLACED] * 3,  # sampled again at once
+        *[Reason.WELL_PLACED] * 4,  # sampled again at once
     ]
     assert run.kernel.mib[PID] == {2: 0.0, 0: 256.0}
     assert len(run.kernel.steps) == 1
@@ -169,7 +169,7 @@ def test_a_process_that_may_not_be_read_says_so() -> None:
 def test_what_cannot_be_looked_at_in_time_is_not_moved_until_it_can() -> None:
     run = misplaced()
     run.kernel.migrate_bytes_per_step = 100 * MIB
-    run.ticks(5)
+    run.ticks(4)
     assert len(run.kernel.steps) == 1
     run.kernel.missed[PID] = Reason.BLOCKED
     blocked = run.ticks(3)
@@ -213,7 +213,7 @@ def test_a_policy_that_raises_is_reported_and_the_others_go_on() -> None:
 
 def test_stopping_starts_no_step() -> None:
     run = misplaced()
-    run.ticks(4)
+    run.ticks(3)
     run.stopping = True
     run.ticks(3)
     assert run.kernel.steps == []

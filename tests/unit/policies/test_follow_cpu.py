@@ -56,7 +56,9 @@ def test_memory_on_a_far_node_is_called_home_with_its_size_and_gain() -> None:
         pytest.param([(0, 20)], {0: 255, 2: 1}, 1.0, Reason.WELL_PLACED, id="a trace elsewhere is noise"),
         pytest.param([(0, 4)], {2: 256}, 1.0, Reason.HOME_TOO_YOUNG, id="home younger than 5 s"),
         pytest.param([(0, 8)], {2: 4096}, 1.0, Reason.LOSS_BELOW_COST, id="8 GiB/s-seconds cost, 1 s lost"),
-        pytest.param([(0, 200), (1, 100), (3, 2)], {2: 256}, 1.0, Reason.SEVERAL_HOMES, id="run time spread"),
+        pytest.param([(0, 2), (1, 2)] * 20, {2: 256}, 1.0, Reason.SEVERAL_HOMES, id="run time spread"),
+        pytest.param([(0, 200), (1, 4)], {0: 256}, 1.0, Reason.WELL_PLACED, id="memory does not follow a visit"),
+        pytest.param([(0, 200), (1, 2)], {2: 256}, 1.0, Reason.HOME_TOO_YOUNG, id="nor goes where nobody is"),
         pytest.param([(0, 2000)], {2: 400_000}, 0.1, Reason.LOSS_BELOW_COST, id="too big for so little running"),
         pytest.param([(0, 20)], {2: 256}, 0.001, Reason.LOSS_BELOW_COST, id="hardly runs"),
         pytest.param([(0, 20)], {}, 1.0, Reason.NOTHING_PRESENT, id="no page found"),
@@ -91,6 +93,50 @@ def test_a_page_or_two_elsewhere_of_a_test_that_was_passed_at_this_home_are_chan
 def test_a_dear_move_waits_until_the_loss_reaches_its_cost() -> None:
     assert isinstance(live([(0, 50)], {2: 4096}), Skip)
     assert isinstance(live([(0, 70)], {2: 4096}), Decision)  # cost 8 s, loss 0.132 a second
+
+
+@pytest.mark.parametrize("before", [4.0, 20.0, 60.0, 600.0])
+def test_memory_follows_within_six_seconds_however_long_the_stay_before(before: float) -> None:
+    assert isinstance(live([(2, before), (0, 4)], {2: 256}), Skip)
+    verdict = live([(2, before), (0, 6)], {2: 256})
+    assert isinstance(verdict, Decision)
+    assert verdict.target == 0
+    assert verdict.gain_cores == pytest.approx(1.0 * 0.12 * 1.1)
+
+
+def test_a_stay_that_has_outlasted_the_price_is_enough_even_if_nothing_was_lost_on_the_way() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    verdict: Verdict | None = None
+    for tick in range(1, 62):  # 2 GiB away cost 4 s, which one core loses in 30 s; it has been home for two minutes
+        survey = make_survey(make_process(run={0: TICK}), at=tick * TICK, interval=TICK)
+        placed = make_placement({0: 1, 2: 2048} if tick == 61 else {0: 2049})
+        (verdict,) = policy.decide(Window(now=make_snapshot(survey, placed), before=None))
+    assert isinstance(verdict, Decision)
+
+
+def test_where_a_process_runs_is_noted_before_it_is_eligible() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    verdicts: tuple[Verdict, ...] = ()
+    for tick in range(1, 11):
+        survey = make_survey(make_process(run={0: TICK}), at=tick * TICK, interval=TICK)
+        snapshot = make_snapshot(survey, make_placement({2: 256}))
+        verdicts = tuple(policy.decide(Window(now=replace(snapshot, eligible=()), before=None)))
+        assert verdicts == ()
+    survey = make_survey(make_process(run={0: TICK}), at=22.0, interval=TICK)
+    (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
+    assert isinstance(verdict, Decision)
+
+
+def test_a_tick_that_told_nothing_of_its_threads_adds_no_loss() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    told = []
+    for tick, run in enumerate(({0: TICK}, {0: TICK}, {0: TICK}, None, None), 1):
+        process = replace(make_process(run=run), run_seconds=None if run is None else {NodeId(0): TICK})
+        survey = make_survey(process, at=tick * TICK, interval=TICK)
+        (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 4096})), before=None))
+        told.append(verdict.detail)
+    assert told[2].endswith("lost so far 0.79 s")  # 0.132 a second
+    assert told[2] == told[3] == told[4]
 
 
 def test_a_wanderer_is_not_chased_but_a_settler_is() -> None:

@@ -1,0 +1,186 @@
+"""Where a process is at home, since when, and how long it stays: told from where its threads ran, tick by tick.
+
+A process changes its home when it ran on another node for long enough to count; what it ran before is forgotten then,
+so that a change takes seconds to see, however long the stay before it was. A shorter visit elsewhere ends no stay, nor
+do shares that waver about the threshold. Knows nothing of memory or of moves. Time is data.
+"""
+
+import math
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from balancerd.model.ids import NodeId
+from balancerd.model.topology import Topology
+
+LAPSE_SHARE = 0.1
+"""A home keeps its title until its share has fallen this much below the one that made it the home."""
+
+MAJORITY = 0.5
+"""A process that ran less than this share of its latest time at home is away, if only on a visit."""
+
+QUIET_RATIO = 0.25
+"""A process that is so much less busy than it was is idling: where it does that says little of where it works."""
+
+REMEMBERED_STAYS = 8
+
+LONGEST_GAP_SECONDS = 10.0
+"""After a longer time without news of its threads a process is as if seen for the first time, but for its home."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeRule:
+    """What makes a home: its share of run time, for how long at least, and the time constant of the average."""
+
+    share: float
+    least_seconds: float
+    window_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    began_at: float
+    seconds: float
+    run: Mapping[NodeId, float]
+
+
+class Residence:
+    """One process: its home, if it has one, and its stays. `run` are cores by node, averaged since the home began."""
+
+    def __init__(self, rule: HomeRule) -> None:
+        self._rule = rule
+        self._latest: deque[_Interval] = deque()
+        self._run: dict[NodeId, float] = {}
+        self._weight = 0.0
+        self._stays: deque[float] = deque(maxlen=REMEMBERED_STAYS)
+        self._was_home_at = 0.0
+        self.home: NodeId | None = None
+        self.since = 0.0
+        self.seen_at: float | None = None
+        self.new_seconds = 0.0
+        """The time by which the stay was longer at the last observation than at the one before."""
+
+    @property
+    def shares(self) -> dict[NodeId, float]:
+        """Each node's share of the averaged run time; empty for a process that has not run."""
+        return _normalised(self._run)
+
+    @property
+    def cores(self) -> float:
+        """The averaged cores that the process keeps busy."""
+        return sum(self._run.values()) / self._weight if self._weight else 0.0
+
+    @property
+    def age_seconds(self) -> float:
+        """How long the present stay has lasted, as of the last observation."""
+        return 0.0 if self.home is None or self.seen_at is None else self.seen_at - self.since
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether the process ran mostly at its home when it was last seen to run."""
+        return self.home is not None and bool(self._latest) and _share(self._latest[-1].run, self.home) >= MAJORITY
+
+    @property
+    def n_stays(self) -> int:
+        """How many stays have ended that were long enough to count, of those that are remembered."""
+        return len(self._stays)
+
+    @property
+    def expected_stay_seconds(self) -> float | None:
+        """How long a stay goes on once it counts: the mean of those that ended, to which the present one adds.
+
+        None before one has ended.
+        """
+        if not self._stays:
+            return None
+        least = self._rule.least_seconds
+        return sum(max(0.0, stay - least) for stay in (*self._stays, self.age_seconds)) / len(self._stays)
+
+    def observe(self, run: Mapping[NodeId, float], now: float, interval_seconds: float, topology: Topology) -> None:
+        """Take note of the cores that ran on each node since the last time, which was about an interval ago.
+
+        A node that has gone offline is forgotten.
+        """
+        gap = interval_seconds if self.seen_at is None else now - self.seen_at
+        elapsed = gap if gap <= max(LONGEST_GAP_SECONDS, interval_seconds) else interval_seconds
+        if elapsed < gap:
+            self._latest.clear()
+        self.seen_at, self.new_seconds = now, elapsed
+        if elapsed <= 0.0:
+            return
+        here = {node: cores for node, cores in run.items() if cores > 0.0 and node in topology.node_ids}
+        self._forget_all_but(topology.node_ids)
+        self._average(here, elapsed)
+        if here:
+            self._latest.append(_Interval(now - elapsed, elapsed, here))
+            while self._latest_seconds() - self._latest[0].seconds >= max(self._rule.least_seconds, elapsed):
+                self._latest.popleft()
+            self._settle()
+
+    def _settle(self) -> None:
+        node = self._candidate()
+        if node is not None and node != self.home:
+            self._leave()
+            self._enter(node)
+        elif self.home is not None and _share(self._run, self.home) < self._rule.share - LAPSE_SHARE:
+            self._leave()
+        if self.is_at_home and self.seen_at is not None:
+            self._was_home_at = self.seen_at
+
+    def _candidate(self) -> NodeId | None:
+        """Return the node that had nearly all of the latest run time, if that is long enough and much enough to count.
+
+        A process that has no home takes the first that it finds: who acts on it asks for its age.
+        """
+        seconds = self._latest_seconds()
+        ran: dict[NodeId, float] = {}
+        for interval in self._latest:
+            for node, cores in interval.run.items():
+                ran[node] = ran.get(node, 0.0) + cores * interval.seconds
+        if self.home is not None and (
+            seconds < self._rule.least_seconds or sum(ran.values()) < QUIET_RATIO * self.cores * seconds
+        ):
+            return None
+        return next((node for node in ran if _share(ran, node) >= self._rule.share), None)
+
+    def _enter(self, node: NodeId) -> None:
+        """Begin a stay: from now on only what ran since then counts."""
+        while _share(self._latest[0].run, node) < MAJORITY:
+            self._latest.popleft()
+        self.home, self.since = node, self._latest[0].began_at
+        self._run, self._weight = {}, 0.0
+        for interval in self._latest:
+            self._average(interval.run, interval.seconds)
+        self.new_seconds = self.age_seconds
+
+    def _leave(self) -> None:
+        """End the stay, which went on until the process ran mostly at its home for the last time."""
+        if self.home is not None and self._was_home_at - self.since >= self._rule.least_seconds:
+            self._stays.append(self._was_home_at - self.since)
+        self.home = None
+
+    def _forget_all_but(self, nodes: Collection[NodeId]) -> None:
+        self._run = {node: cores for node, cores in self._run.items() if node in nodes}
+        self._latest = deque(i for i in self._latest if all(node in nodes for node in i.run))
+        if self.home is not None and self.home not in nodes:
+            self.home = None
+
+    def _average(self, run: Mapping[NodeId, float], elapsed: float) -> None:
+        keep = math.exp(-elapsed / self._rule.window_seconds)
+        self._weight = self._weight * keep + 1.0 - keep
+        self._run = {
+            node: self._run.get(node, 0.0) * keep + (1.0 - keep) * run.get(node, 0.0) for node in {**self._run, **run}
+        }
+
+    def _latest_seconds(self) -> float:
+        return sum(interval.seconds for interval in self._latest)
+
+
+def _share(run: Mapping[NodeId, float], node: NodeId) -> float:
+    total = sum(run.values())
+    return run.get(node, 0.0) / total if total > 0.0 else 0.0
+
+
+def _normalised(run: Mapping[NodeId, float]) -> dict[NodeId, float]:
+    total = sum(run.values())
+    return {node: cores / total for node, cores in run.items()} if total > 0.0 else {}

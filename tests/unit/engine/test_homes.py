@@ -1,0 +1,115 @@
+"""Tables for homes: each row where a process ran, two seconds a tick, and what is known of its home at the end."""
+
+from collections.abc import Iterable, Mapping
+
+import pytest
+
+from balancerd.engine.homes import HomeRule, Residence
+from balancerd.model.ids import NodeId
+from balancerd.model.topology import Topology
+from tests.unit.fakes import RING, make_topology
+
+TICK = 2.0
+RULE = HomeRule(share=0.9, least_seconds=5.0, window_seconds=60.0)
+Run = Mapping[int, float]
+A, B, C = {0: 1.0}, {1: 1.0}, {2: 1.0}
+IDLE: Run = {}
+
+
+def live(life: Iterable[Run], *, rule: HomeRule = RULE, topology: Topology | None = None) -> Residence:
+    """Show one tick after the other, the first at 2 s."""
+    residence = Residence(rule)
+    for number, run in enumerate(life, 1):
+        cores = {NodeId(node): cores for node, cores in run.items()}
+        residence.observe(cores, number * TICK, TICK, topology or make_topology())
+    return residence
+
+
+@pytest.mark.parametrize(
+    ("life", "home", "since"),
+    [
+        pytest.param([], None, 0.0, id="never seen"),
+        pytest.param([IDLE] * 5, None, 0.0, id="never runs"),
+        pytest.param([A], 0, 0.0, id="the first tick names a home"),
+        pytest.param([A] * 90 + [B] * 2, 0, 0.0, id="four seconds elsewhere are a visit"),
+        pytest.param([A] * 90 + [B] * 3, 1, 180.0, id="six seconds are a new home, after however long a stay"),
+        pytest.param([A] * 900 + [B] * 3, 1, 1800.0, id="after half an hour, too"),
+        pytest.param([A] * 30 + [B, B, A] * 30, None, 0.0, id="mostly elsewhere, but never for long: no home"),
+        pytest.param([A] * 30 + [A] * 8 + [B] + [A] * 9, 0, 0.0, id="a visit ends no stay"),
+        pytest.param([A, B] * 30, None, 0.0, id="a hopper has no home"),
+        pytest.param([{0: 1.0, 1: 1.0}] * 30, None, 0.0, id="two threads on two nodes"),
+        pytest.param([{0: 9.5, 1: 0.5}, {0: 8.7, 1: 1.3}] * 30, 0, 0.0, id="shares that waver about 90 %"),
+        pytest.param([{0: 9.5, 1: 0.5}] * 30 + [{0: 8.5, 1: 1.5}] * 200, 0, 0.0, id="a little below keeps the title"),
+        pytest.param([{0: 9.5, 1: 0.5}] * 30 + [{0: 7.0, 1: 3.0}] * 60, None, 0.0, id="far below does not"),
+        pytest.param([A] * 30 + [IDLE] * 4 + [A], 0, 0.0, id="idle times end no stay"),
+        pytest.param([A] * 30 + [{1: 0.1}] * 15, 0, 0.0, id="idling elsewhere, at a tenth, is no new home"),
+        pytest.param([A] * 30 + [{1: 0.1}] * 90, 1, None, id="until it has done so for minutes"),
+        pytest.param([A] * 30 + [{1: 0.4}] * 3, 1, 60.0, id="with less to do than before it may well have moved"),
+    ],
+)
+def test_home(life: list[Run], home: int | None, since: float | None) -> None:
+    residence = live(life)
+    assert residence.home == home
+    if home is not None and since is not None:
+        assert residence.since == since
+
+
+@pytest.mark.parametrize(
+    ("life", "expected"),
+    [
+        pytest.param([A] * 30, None, id="none has ended"),
+        pytest.param([A] * 30 + [B] * 3, (55.0 + 1.0) / 1, id="one of 60 s, and 6 s of the next"),
+        pytest.param([A] * 30 + [B] * 15 + [A] * 3, (55.0 + 25.0 + 1.0) / 2, id="two"),
+        pytest.param([A] * 30 + [B] * 15 + [C] * 63, (55.0 + 25.0 + 121.0) / 2, id="who stays is believed"),
+        pytest.param(([A] * 4 + [B] * 4) * 10, (8 * 3.0 + 3.0) / 8, id="eight are remembered"),
+        pytest.param([A] * 300 + ([A] * 4 + [B] * 4) * 10, (8 * 3.0 + 3.0) / 8, id="and older ones are not"),
+    ],
+)
+def test_expected_stay(life: list[Run], expected: float | None) -> None:
+    told = live(life).expected_stay_seconds
+    assert told == (None if expected is None else pytest.approx(expected))
+
+
+def test_what_ran_before_a_change_is_forgotten() -> None:
+    residence = live([A] * 300 + [{1: 3.0}] * 3)
+    assert residence.shares == {NodeId(1): 1.0}
+    assert residence.cores == pytest.approx(3.0)
+    assert (residence.age_seconds, residence.new_seconds) == (6.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("life", "is_at_home"), [([A] * 9, True), ([A] * 9 + [B], False), ([A] * 9 + [B, A], True), ([IDLE], False)]
+)
+def test_who_is_on_a_visit_is_not_at_home(life: list[Run], is_at_home: bool) -> None:
+    assert live(life).is_at_home is is_at_home
+
+
+def test_a_longer_time_to_count_makes_longer_visits() -> None:
+    patient = HomeRule(share=0.9, least_seconds=30.0, window_seconds=60.0)
+    assert live([A] * 60 + [B] * 12, rule=patient).home != 1
+    newcomer = live([A] * 60 + [B] * 15, rule=patient)
+    assert (newcomer.home, newcomer.age_seconds) == (1, 30.0)
+    hasty = HomeRule(share=0.9, least_seconds=0.0, window_seconds=60.0)
+    assert live([A] * 60 + [B], rule=hasty).home == 1
+
+
+def test_after_a_long_time_unseen_one_tick_elsewhere_is_not_taken_for_all_of_it() -> None:
+    residence = live([A] * 30)
+    residence.observe({NodeId(1): 1.0}, 660.0, TICK, make_topology())
+    assert (residence.home, residence.new_seconds) == (0, TICK)
+    for at in (662.0, 664.0):
+        residence.observe({NodeId(1): 1.0}, at, TICK, make_topology())
+    assert (residence.home, residence.since) == (1, 658.0)
+
+
+def test_ticks_that_told_nothing_of_the_threads_count_with_the_next_one_that_does() -> None:
+    residence = live([A] * 30)
+    residence.observe({NodeId(0): 1.0}, 66.0, TICK, make_topology())
+    assert residence.new_seconds == 6.0
+
+
+def test_a_node_that_has_gone_offline_is_no_home_and_has_no_share() -> None:
+    residence = live([{3: 0.95, 0: 0.05}] * 30)
+    three = make_topology(tuple(row[:3] for row in RING[:3]))
+    residence.observe({NodeId(0): 1.0}, 62.0, TICK, three)
+    assert (residence.home, residence.shares) == (0, {NodeId(0): 1.0})
