@@ -102,7 +102,7 @@ class Policy(Protocol):
 class PolicyContext:
     """What every policy may know beside its own options.
 
-    `migration_bytes_per_second` is the rate at which moving is expected to go (the BW of the gate).
+    `migration_bytes_per_second` is the rate at which calls are expected to copy (the BW of the gate).
     """
 
     migration_bytes_per_second: float

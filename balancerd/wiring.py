@@ -22,6 +22,7 @@ from balancerd.control.server import ControlServer, MetricsServer, ServerError, 
 from balancerd.control.state import ControlState
 from balancerd.daemon import Daemon, Flags, ReloadError, Running
 from balancerd.engine.budgets import Rates
+from balancerd.engine.gate import COPY_BYTES_PER_SECOND
 from balancerd.engine.memory import EngineMemory, new_memory
 from balancerd.engine.plan import PlanLimits
 from balancerd.engine.rules import Rules, ask_for, compile_groups, compile_rules
@@ -64,7 +65,7 @@ def options_by_kind(found: Mapping[str, PolicyPlugin[Any]]) -> dict[str, type[Ba
 
 def build_policies(config: Config, found: Mapping[str, PolicyPlugin[Any]]) -> tuple[Policy, ...]:
     """Return fresh policies in the order of the configuration, whose options are known to be valid."""
-    context = PolicyContext(migration_bytes_per_second=config.migrate.rate_limit_bytes_per_second)
+    context = PolicyContext(migration_bytes_per_second=COPY_BYTES_PER_SECOND)
     return tuple(_build_policy(policy, plugins.pick(found, policy.kind), context) for policy in config.policies)
 
 

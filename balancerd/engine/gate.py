@@ -24,6 +24,11 @@ MARGIN = 2.0
 """The gain must be this many times the cost: estimates err."""
 
 
+COPY_BYTES_PER_SECOND = float(1 << 30)
+"""What the kernel copies in a second inside move_pages(2): 3.4 GB/s of base pages on Zen 3 since Linux 6.3, a quarter
+of that before. How fast memory may move (migrate.rate_limit) changes how long a move takes, not what it costs."""
+
+
 def remoteness(run: Mapping[NodeId, float], memory: Mapping[NodeId, float], topology: Topology) -> float:
     """Return the mean extra distance of an access, 0 for all local, 1.1 for all at distance 21.
 
