@@ -134,7 +134,7 @@ class SelectConfig(Section):
         description="Leave processes alone that keep fewer cores busy than this: who hardly runs hardly reads memory.",
     )
     min_age_seconds: Annotated[Duration, between(0.0, 86_400.0, format_duration)] = Field(
-        default=30.0,
+        default=10.0,
         description="Leave processes alone that are younger: many end before a move would pay.",
     )
     scan_budget_ratio: Annotated[Ratio, between(0.0001, 1.0, format_ratio)] = Field(
@@ -187,7 +187,7 @@ class MigrateConfig(Section):
         "Between them the process runs unhindered.",
     )
     cooldown_seconds: Annotated[Duration, between(0.0, 86_400.0, format_duration)] = Field(
-        default=60.0,
+        default=20.0,
         description="How long a process rests after a move before it may be moved again.",
     )
     watermark_ratio: Annotated[Ratio, between(0.0, 0.9, format_ratio)] = Field(
