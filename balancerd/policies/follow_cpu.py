@@ -47,13 +47,15 @@ class FollowCpuOptions(Section):
     """Options of a `follow-cpu` policy."""
 
     home_share: Annotated[Ratio, between(0.51, 1.0, format_ratio)] = Field(
-        default=0.9, description="Share of recent run time that makes a node the home."
+        default=0.9, description="Share of the latest run time that makes a node the home."
     )
     run_time_window_seconds: Annotated[Duration, between(1.0, 3600.0, format_duration)] = Field(
-        default=60.0, description="Time constant of the average of run time by node."
+        default=60.0,
+        description="Time constant of the average, since a process came home, of where and how much it runs.",
     )
     min_home_age_seconds: Annotated[Duration, between(0.0, 3600.0, format_duration)] = Field(
-        default=5.0, description="A home younger than this is not acted on."
+        default=5.0,
+        description="How long a process must have run on a node before that is its home; shorter stays are visits.",
     )
 
 

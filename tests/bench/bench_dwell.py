@@ -34,6 +34,7 @@ TICK_SECONDS = 2.0
 COOLDOWN_SECONDS = MigrateConfig().cooldown_seconds
 MOST_BYTES_IN_A_TICK = MigrateConfig().process_rate_limit_bytes_per_second * TICK_SECONDS
 FAR = 21
+TWO_HOURS = 7200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +218,10 @@ def rules(topology: Topology, bytes_per_second: float) -> dict[str, Rule]:
 
 
 def lost_by_wandering(
-    stay_seconds: float, n_nodes: int, gib: float, *, n_stays: int, bytes_per_second: float
+    stay_seconds: float, n_nodes: int, gib: float, *, seconds: float, bytes_per_second: float
 ) -> dict[str, float]:
-    """Return the percentage lost under each rule, over the same two hours and so many stays at least."""
+    """Return the percentage lost under each rule, over the same stays."""
     topology = make_topology(distances(n_nodes))
-    seconds = max(7200.0, n_stays * stay_seconds)
     lost = {}
     for name, rule in rules(topology, bytes_per_second).items():
         chance = random.Random(f"{stay_seconds} {n_nodes}")  # noqa: S311 the same in every run
@@ -231,14 +231,16 @@ def lost_by_wandering(
     return lost
 
 
-def lost_by_habit(name: str, gib: float, *, is_misplaced: bool, bytes_per_second: float) -> dict[str, float]:
-    """Return the percentage lost under each rule in two hours."""
+def lost_by_habit(
+    name: str, gib: float, *, is_misplaced: bool, seconds: float, bytes_per_second: float
+) -> dict[str, float]:
+    """Return the percentage lost under each rule."""
     topology = make_topology(distances(2))
     is_even = "hop" in name
     held = {NodeId(0): gib * GIB / 2, NodeId(1): gib * GIB / 2} if is_even else {NodeId(is_misplaced): gib * GIB}
     lost = {}
     for rule_name, rule in rules(topology, bytes_per_second).items():
-        seen = habit(name, random.Random(name), 7200.0)  # noqa: S311 the same in every run
+        seen = habit(name, random.Random(name), seconds)  # noqa: S311 the same in every run
         *_, (_, life) = live(rule, seen, held, topology, bytes_per_second)
         lost[rule_name] = 100 * life.lost_ratio
     return lost
@@ -271,7 +273,6 @@ def main() -> None:
     parser.add_argument("--stays", type=numbers, default=numbers("5,60,300,1200"), help="mean stays, seconds")
     parser.add_argument("--nodes", type=numbers, default=numbers("2,4"))
     parser.add_argument("--gib", type=numbers, default=numbers("1,10"))
-    parser.add_argument("--least-stays", type=int, default=100)
     parser.add_argument("--bandwidth", type=float, default=3.3e9, help="bytes a second; measured on Zen 3, 4 KiB pages")
     options = parser.parse_args()
     bandwidth = options.bandwidth
@@ -286,14 +287,16 @@ def main() -> None:
         for gib in options.gib:
             for stay in options.stays:
                 lost = lost_by_wandering(
-                    stay, int(n_nodes), gib, n_stays=options.least_stays, bytes_per_second=bandwidth
+                    stay, int(n_nodes), gib, seconds=max(TWO_HOURS, 100 * stay), bytes_per_second=bandwidth
                 )
                 told = f"stays {stay:g} s, {n_nodes:g} nodes, {gib:g} GiB"
                 show(told, lost, stay_seconds=stay, nodes=n_nodes, gib=gib)
     for name in HABITS:
         for gib in options.gib:
             for is_misplaced in (False,) if "hop" in name else (False, True):
-                lost = lost_by_habit(name, gib, is_misplaced=is_misplaced, bytes_per_second=bandwidth)
+                lost = lost_by_habit(
+                    name, gib, is_misplaced=is_misplaced, seconds=TWO_HOURS, bytes_per_second=bandwidth
+                )
                 show(f"{name}, {gib:g} GiB{' misplaced' if is_misplaced else ''}", lost, gib=gib)
     followed = {
         f"{gib:g} GiB after {first:g} s": seconds_to_follow(gib, first, bandwidth)
