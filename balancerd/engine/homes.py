@@ -7,11 +7,11 @@ do shares that waver about the threshold. Knows nothing of memory or of moves. T
 
 import math
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from balancerd.model.ids import NodeId
-from balancerd.model.topology import Topology
 
 LAPSE_SHARE = 0.1
 """A home keeps its title until its share has fallen this much below the one that made it the home."""
@@ -54,8 +54,11 @@ class Residence:
         self._weight = 0.0
         self._stays: deque[float] = deque(maxlen=REMEMBERED_STAYS)
         self._was_home_at = 0.0
+        self._nodes: AbstractSet[NodeId] = frozenset()
         self.home: NodeId | None = None
         self.since = 0.0
+        self.is_at_home = False
+        """Whether the process ran mostly at its home when it was last seen to run."""
         self.seen_at: float | None = None
         self.new_seconds = 0.0
         """The time by which the stay was longer at the last observation than at the one before."""
@@ -76,11 +79,6 @@ class Residence:
         return 0.0 if self.home is None or self.seen_at is None else self.seen_at - self.since
 
     @property
-    def is_at_home(self) -> bool:
-        """Whether the process ran mostly at its home when it was last seen to run."""
-        return self.home is not None and bool(self._latest) and _share(self._latest[-1].run, self.home) >= MAJORITY
-
-    @property
     def n_stays(self) -> int:
         """How many stays have ended that were long enough to count, of those that are remembered."""
         return len(self._stays)
@@ -96,10 +94,12 @@ class Residence:
         least = self._rule.least_seconds
         return sum(max(0.0, stay - least) for stay in (*self._stays, self.age_seconds)) / len(self._stays)
 
-    def observe(self, run: Mapping[NodeId, float], now: float, interval_seconds: float, topology: Topology) -> None:
+    def observe(
+        self, run: Mapping[NodeId, float], now: float, interval_seconds: float, nodes: AbstractSet[NodeId]
+    ) -> None:
         """Take note of the cores that ran on each node since the last time, which was about an interval ago.
 
-        A node that has gone offline is forgotten.
+        `nodes` are those that are online; what ran on others is forgotten.
         """
         gap = interval_seconds if self.seen_at is None else now - self.seen_at
         elapsed = gap if gap <= max(LONGEST_GAP_SECONDS, interval_seconds) else interval_seconds
@@ -108,24 +108,28 @@ class Residence:
         self.seen_at, self.new_seconds = now, elapsed
         if elapsed <= 0.0:
             return
-        here = {node: cores for node, cores in run.items() if cores > 0.0 and node in topology.node_ids}
-        self._forget_all_but(topology.node_ids)
+        if nodes != self._nodes:
+            self._forget_all_but(nodes)
+        here = {node: cores for node, cores in run.items() if cores > 0.0 and node in nodes}
         self._average(here, elapsed)
         if here:
             self._latest.append(_Interval(now - elapsed, elapsed, here))
             while self._latest_seconds() - self._latest[0].seconds >= max(self._rule.least_seconds, elapsed):
                 self._latest.popleft()
-            self._settle()
+            self._settle(now, here)
 
-    def _settle(self) -> None:
-        node = self._candidate()
-        if node is not None and node != self.home:
-            self._leave()
-            self._enter(node)
-        elif self.home is not None and _share(self._run, self.home) < self._rule.share - LAPSE_SHARE:
-            self._leave()
-        if self.is_at_home and self.seen_at is not None:
-            self._was_home_at = self.seen_at
+    def _settle(self, now: float, here: Mapping[NodeId, float]) -> None:
+        """Find out whether the home is still the home, after an interval in which the process ran `here`."""
+        if self.home is None or _share(here, self.home) < self._rule.share:
+            node = self._candidate()
+            if node is not None and node != self.home:
+                self._leave()
+                self._enter(node)
+            elif self.home is not None and _share(self._run, self.home) < self._rule.share - LAPSE_SHARE:
+                self._leave()
+        self.is_at_home = self.home is not None and _share(here, self.home) >= MAJORITY
+        if self.is_at_home:
+            self._was_home_at = now
 
     def _candidate(self) -> NodeId | None:
         """Return the node that had nearly all of the latest run time, if that is long enough and much enough to count.
@@ -159,21 +163,23 @@ class Residence:
             self._stays.append(self._was_home_at - self.since)
         self.home = None
 
-    def _forget_all_but(self, nodes: Collection[NodeId]) -> None:
+    def _forget_all_but(self, nodes: AbstractSet[NodeId]) -> None:
+        self._nodes = nodes
         self._run = {node: cores for node, cores in self._run.items() if node in nodes}
         self._latest = deque(i for i in self._latest if all(node in nodes for node in i.run))
         if self.home is not None and self.home not in nodes:
-            self.home = None
+            self.home, self.is_at_home = None, False
 
     def _average(self, run: Mapping[NodeId, float], elapsed: float) -> None:
         keep = math.exp(-elapsed / self._rule.window_seconds)
         self._weight = self._weight * keep + 1.0 - keep
-        self._run = {
-            node: self._run.get(node, 0.0) * keep + (1.0 - keep) * run.get(node, 0.0) for node in {**self._run, **run}
-        }
+        for node in self._run:
+            self._run[node] *= keep
+        for node, cores in run.items():
+            self._run[node] = self._run.get(node, 0.0) + (1.0 - keep) * cores
 
     def _latest_seconds(self) -> float:
-        return sum(interval.seconds for interval in self._latest)
+        return sum([interval.seconds for interval in self._latest])
 
 
 def _share(run: Mapping[NodeId, float], node: NodeId) -> float:

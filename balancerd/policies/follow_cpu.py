@@ -92,16 +92,19 @@ class FollowCpu:
         now = window.now
         alive = {process.id for process in now.survey.processes}
         self._memories = {process: memory for process, memory in self._memories.items() if process in alive}
+        nodes = frozenset(now.survey.topology.node_ids)
         for process in now.survey.processes:
             if process.run_seconds is not None:
-                self._observe(process, process.run_seconds, now)
+                self._observe(process, process.run_seconds, now, nodes)
         return tuple(self._judge(process, now) for process in now.eligible)
 
-    def _observe(self, process: ProcessSample, run_seconds: Mapping[NodeId, float], now: Snapshot) -> None:
+    def _observe(
+        self, process: ProcessSample, run_seconds: Mapping[NodeId, float], now: Snapshot, nodes: frozenset[NodeId]
+    ) -> None:
         memory = self._memory_of(process)
         residence, home = memory.residence, memory.residence.home
         interval = now.survey.interval_seconds or 0.0
-        residence.observe(_cores_by_node(process, run_seconds, interval), now.taken_at, interval, now.survey.topology)
+        residence.observe(_cores_by_node(process, run_seconds, interval), now.taken_at, interval, nodes)
         if residence.home != home:
             memory.lost_seconds = 0.0
 
@@ -169,7 +172,10 @@ class FollowCpu:
         )
 
     def _memory_of(self, process: ProcessSample) -> _Memory:
-        return self._memories.setdefault(process.id, _Memory(residence=Residence(self._rule)))
+        memory = self._memories.get(process.id)
+        if memory is None:
+            memory = self._memories[process.id] = _Memory(residence=Residence(self._rule))
+        return memory
 
     def _skip(self, process: ProcessSample, reason: Reason, detail: str = "") -> Skip:
         return Skip(by=self._name, process=process.id, reason=reason, detail=detail)

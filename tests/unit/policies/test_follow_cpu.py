@@ -149,6 +149,18 @@ def test_a_wanderer_is_not_chased_but_a_settler_is() -> None:
     assert verdict.target == 0
 
 
+def test_a_wanderer_that_stays_after_all_is_followed_when_it_has_lost_eight_times_the_cost() -> None:
+    wandering = [(node, 10.0) for node in (0, 1) * 5]
+    assert isinstance(live([*wandering, (0, 78)], {2: 676}), Skip)  # it breaks even after 10 s
+    assert isinstance(live([*wandering, (0, 84)], {2: 676}), Decision)
+
+
+def test_what_was_lost_at_one_home_is_no_reason_to_move_to_the_next() -> None:
+    verdict = live([(0, 50), (1, 12)], {2: 4096})  # 60 s to break even
+    assert isinstance(verdict, Skip)
+    assert verdict.reason is Reason.LOSS_BELOW_COST
+
+
 def test_the_gate_refuses_what_cannot_pay_twice_within_its_horizon() -> None:
     verdict = live([(0, 260)], {2: 13_517})  # cost 26.4 s is lost after 200 s, but 300 s win only 1.5 times as much
     assert isinstance(verdict, Skip)
