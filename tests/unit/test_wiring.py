@@ -1,9 +1,11 @@
 """What the engine gets of a configuration."""
 
-from balancerd.config.schema import Config, RuleConfig, SelectConfig, WorkloadConfig
-from balancerd.model.decision import Reason
-from balancerd.wiring import build_settings
-from tests.unit.fakes import make_process
+from balancerd import plugins
+from balancerd.config.schema import Config, MigrateConfig, PolicyConfig, RuleConfig, SelectConfig, WorkloadConfig
+from balancerd.model.decision import Decision, Reason, Verdict
+from balancerd.model.sample import Window
+from balancerd.wiring import build_policies, build_settings
+from tests.unit.fakes import GIB, MIB, make_placement, make_process, make_snapshot, make_survey
 
 
 def test_the_rules_of_the_configuration_reach_the_criteria() -> None:
@@ -20,3 +22,19 @@ def test_what_workloads_ask_for_is_read_too() -> None:
     scope = build_settings(Config(workloads=groups)).criteria.scope
     assert (scope.read_exe, scope.read_cmdline) == (True, True)
     assert not build_settings(Config(workloads=groups)).criteria.rules.include
+
+
+def test_a_lower_rate_makes_moves_slower_but_not_dearer() -> None:
+    policies = (PolicyConfig(name="home", kind="follow-cpu"),)
+    found = plugins.discover()
+    prices = set()
+    verdict: Verdict | None = None
+    for rate_bytes in (16 * MIB, 16 * GIB):
+        migrate = MigrateConfig(rate_limit_bytes_per_second=rate_bytes)
+        (home,) = build_policies(Config(policies=policies, migrate=migrate), found)
+        for at in (2.0, 4.0, 6.0):
+            survey = make_survey(make_process(), at=at)
+            (verdict,) = home.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
+        assert isinstance(verdict, Decision)
+        prices.add(verdict.cost_seconds)
+    assert prices == {0.5}
