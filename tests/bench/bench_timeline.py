@@ -43,8 +43,26 @@ def follow(daemon: Balancerd, pid: int, pages: int, began: float, touch: Callabl
     return seen
 
 
-def show(title: str, seen: dict[str, float]) -> None:
-    print(f"\n{title}", *(f"{seconds:8.1f} s  {told}" for told, seconds in seen.items()), sep="\n", flush=True)
+def cost(daemon: Balancerd, since: int) -> dict[str, float]:
+    """Return what the steps of a move took, in seconds by phase of their ticks and by what they waited for.
+
+    `since` is how many steps were logged before.
+    """
+    steps = daemon.log_lines("migration")[since:]
+    sums = {"steps": float(len(steps)), "calls": float(sum(step["calls"] for step in steps))}
+    sums["longest call"] = max((step["longest_call_seconds"] for step in steps), default=0.0)
+    for step in steps:
+        for cause, seconds in step["throttled_seconds"].items():
+            sums[f"waiting for {cause}"] = sums.get(f"waiting for {cause}", 0.0) + seconds
+    for line in [line for line in daemon.log_lines("tick") if line["moved_pages"]][-len(steps) :]:
+        for phase, seconds in line["seconds"].items():
+            sums[f"in {phase}"] = sums.get(f"in {phase}", 0.0) + seconds
+    return {name: round(value, 2) for name, value in sums.items()}
+
+
+def show(title: str, seen: dict[str, float], costs: dict[str, float]) -> None:
+    print(f"\n{title}", *(f"{seconds:8.1f} s  {told}" for told, seconds in seen.items()), sep="\n")
+    print("the steps:", ", ".join(f"{name} {value:g}" for name, value in costs.items()), flush=True)
 
 
 def main() -> None:
@@ -56,7 +74,7 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=60.0, help="seconds between the two")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="settings of the daemon")
     options = parser.parse_args()
-    overrides = dict(word.split("=", 1) for word in options.set)
+    overrides = {"log.level": "debug", **dict(word.split("=", 1) for word in options.set)}
     pages = options.mib * PAGES_OF_A_MIB
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -64,15 +82,25 @@ def main() -> None:
         Hog("base", options.mib, touch_cpu=options.touch, spin_cpu=options.first) as hog,
     ):
         first = follow(daemon, hog.pid, pages, hog.ready_at, lambda: None)
-        show(f"{options.mib} MiB touched on node {options.touch}, running on node {options.first}", first)
+        first_cost = cost(daemon, 0)
+        show(f"{options.mib} MiB touched on node {options.touch}, running on node {options.first}", first, first_cost)
         time.sleep(options.settle)
+        since = len(daemon.log_lines("migration"))
         moved_at = time.monotonic()
         second = follow(daemon, hog.pid, pages, moved_at, lambda: os.sched_setaffinity(hog.pid, {options.second}))
-        show(f"sent to node {options.second} after {options.settle:.0f} s", second)
-        throttled = [line for line in daemon.log_lines("tick") if line.get("moved_pages")]
-        for line in throttled:
-            print(json.dumps(line))
-    print(json.dumps({"bench": "timeline", "mib": options.mib, "first": first, "second": second}))
+        second_cost = cost(daemon, since)
+        show(f"sent to node {options.second} after {options.settle:.0f} s", second, second_cost)
+    print(
+        json.dumps(
+            {
+                "bench": "timeline",
+                "mib": options.mib,
+                "first": first,
+                "second": second,
+                "costs": [first_cost, second_cost],
+            }
+        )
+    )
 
 
 if __name__ == "__main__":
