@@ -19,7 +19,7 @@ from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import Mempolicy, Pressure, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import Policy, PolicyContext
-from tests.unit.fakes import GIB, MIB, N0, N2, VMA_START, FakeClock, FakeKernel, make_process, make_rates, make_run
+from tests.unit.fakes import GIB, MIB, N0, N1, N2, VMA_START, FakeClock, FakeKernel, make_process, make_rates, make_run
 from tests.unit.reports import an_outcome
 
 PID = ProcessId(100, 1)
@@ -93,6 +93,18 @@ def test_misplaced_memory_goes_home_after_its_mempolicies_were_read() -> None:
     ]
     assert run.kernel.mib[PID] == {2: 0.0, 0: 256.0}
     assert len(run.kernel.steps) == 1
+
+
+def test_a_process_that_was_at_home_for_long_is_looked_at_at_once_when_it_moves_and_followed_in_three_ticks() -> None:
+    run = Run()
+    run.kernel.add(make_process(run={0: 2.0}), {0: 256})
+    settled = run.ticks(400)
+    assert not any(report.sampled for report in settled[-60:])  # looked at every 320 s by now
+    run.kernel.processes[PID] = make_process(run={1: 2.0})
+    reports = run.ticks(4)
+    assert [len(report.sampled) for report in reports[:2]] == [1, 0]
+    assert reasons(reports) == [*[Reason.WELL_PLACED] * 2, Reason.MISPLACED, Reason.WELL_PLACED]
+    assert run.kernel.mib[PID][N1] == 256.0
 
 
 def test_a_move_larger_than_a_tick_goes_on_where_it_stopped() -> None:
