@@ -31,10 +31,8 @@ FINISHED_RATIO = 0.001
 """A move that is under way, and makes progress, goes on to this share."""
 
 FEW_STAYS = 2
-"""With fewer stays that ended, a short one says nothing yet: wait until the loss equals the cost."""
-
-STAY_FACTOR = 2.0
-"""Who has stayed for so many times the break-even time is taken to stay as long again."""
+"""With fewer stays that ended, a short one says nothing yet: wait until the loss equals the cost, or would have if
+the memory had lain where it lies since the process came home."""
 
 EXPECTED_STAY_FACTOR = 3.0
 """Expected stay over break-even time from which a move is made without waiting."""
@@ -187,7 +185,7 @@ def _has_stayed(residence: Residence, gain: float, cost: float, lost: float) -> 
     if expected is not None and gain * expected >= EXPECTED_STAY_FACTOR * cost:
         return True
     if residence.n_stays < FEW_STAYS:
-        return lost >= cost or gain * residence.age_seconds >= STAY_FACTOR * cost
+        return max(lost, gain * residence.age_seconds) >= cost
     return lost >= LOSS_FACTOR * cost
 
 
