@@ -248,7 +248,7 @@ def huge_pools(plan: Plan) -> Iterator[None]:
             pool.write_text(text, encoding="ascii")
 
 
-ONE_CPU_UNITS_PER_SECOND = 2000
+ONE_CPU_UNITS_PER_SECOND = 6000
 ALL_CPUS_UNITS_PER_SECOND = 2400
 LISTS_UNITS_PER_SECOND = 1500
 STORM_UNITS_PER_SECOND = 6
