@@ -33,14 +33,14 @@ ALL = (
         name="redis",
         summary="redis-server on CPU 0, its keys stored from node 2; GET and SET of 1000 bytes by redis-benchmark",
         mib=128,
-        units_per_second=5000,
+        units_per_second=10_000,
         run=redis.start,
     ),
     Program(
         name="postgres",
         summary="PostgreSQL on CPU 0, its shared buffers filled on node 2; selects by pgbench, two connections",
         mib=96,
-        units_per_second=150,
+        units_per_second=350,
         run=postgres.start,
     ),
     Program(
