@@ -361,3 +361,123 @@ struct bal_thread_survey {
  */
 int bal_threads(int proc_fd, int pid, const struct bal_thread_args *args, struct bal_thread_seat *seats, size_t n_seats,
 		size_t capacity, uint64_t *run_ticks, struct bal_thread_survey *ret);
+
+#define BAL_ACCESS_SLOTS 16   /* nodes that are told apart */
+#define BAL_ACCESS_UNIT 1024  /* weight of one sample; a page's weight stays below 50 of them */
+
+/*
+ * Who accesses which page of one process. The caller owns the memory; it lies there as open addressing by page. Zeroed
+ * counters of a fresh table are set by bal_access_start(), and bal_access_add() adds to them.
+ */
+struct bal_access_table {
+	void *cells;
+	const int8_t *slot_of_cpu; /* the node of each CPU as a number below n_slots, -1: none */
+	uint64_t capacity;	   /* cells */
+	uint64_t limit;		   /* pages; from there on one leaves for each that comes */
+	uint64_t pages;
+	uint64_t taken; /* == counted + touches + unknown_cpus */
+	uint64_t counted;
+	uint64_t touches;
+	uint64_t unknown_cpus;
+	uint64_t lost_pages; /* that left for others, */
+	uint64_t lost_samples; /* and how often they had been seen */
+	uint32_t n_cpus;
+	uint32_t n_slots;
+	uint32_t cell_bytes;
+};
+
+struct bal_access {
+	uint64_t address;
+	uint64_t time_ns;
+	uint32_t tid; /* not 0 */
+	uint32_t cpu;
+};
+
+/* Make an empty table in zeroed memory, aligned to 8 bytes. Errors: EINVAL (slots, or less than one cell). */
+int bal_access_start(void *memory, uint64_t bytes, uint32_t n_slots, const int8_t *slot_of_cpu, uint32_t n_cpus,
+		     struct bal_access_table *ret);
+
+/*
+ * Count accesses: the weights of the page fall to 0.98, and that of the node of the CPU rises by one sample. With
+ * first_is_touch the first access of a page that is not known only makes it known. A page for which there is no room
+ * takes the place of the one that was seen least often for its time, of a few.
+ */
+int bal_access_add(const struct bal_access *accesses, size_t n, int first_is_touch, struct bal_access_table *table);
+
+struct bal_access_page {
+	uint64_t first_ns; /* to a sixteenth of a second, as last_ns */
+	uint64_t last_ns;
+	uint32_t tid; /* the only thread seen, 0: several */
+	uint32_t samples;
+	uint32_t threads; /* one bit of 16 for each thread seen, by a hash of its tid */
+	uint32_t weight[BAL_ACCESS_SLOTS];
+};
+
+/* What is known of one page. Errors: ENOENT. */
+int bal_access_look(const struct bal_access_table *table, uint64_t address, struct bal_access_page *ret);
+
+/* Forget the pages that were last accessed before a time; ret tells how many. */
+int bal_access_forget(struct bal_access_table *table, uint64_t before_ns, uint64_t *ret);
+
+struct bal_access_rule {
+	double min_share;
+	double region_share;
+	double mixed_share;
+	double z;
+	uint32_t min_samples;
+	uint32_t sole_samples;
+	uint32_t region_pages;
+};
+
+struct bal_access_run {
+	uint64_t start;
+	uint64_t end;
+	uint64_t last_ns;
+	uint64_t judged;      /* pages */
+	uint64_t weight;      /* of all samples there */
+	uint64_t node_weight; /* of those from its node */
+	int32_t slot;
+	int32_t mixed;
+};
+
+struct bal_access_region {
+	uint64_t start;
+	uint64_t last_ns;
+	uint64_t weight[BAL_ACCESS_SLOTS];
+	uint32_t pages;
+	uint32_t judged;
+	int32_t slot; /* of the whole region, -1: none */
+	int32_t mixed;
+};
+
+struct bal_access_judge_args {
+	struct bal_access_rule rule;
+	uint64_t since_ns; /* pages last accessed earlier are left out */
+	uint64_t *scratch; /* two for each page of the table */
+	struct bal_access_run *runs;
+	uint64_t run_capacity;
+	struct bal_access_region *regions;
+	uint64_t region_capacity;
+};
+
+struct bal_access_judgement {
+	uint64_t pages; /* looked at */
+	uint64_t judged;
+	uint64_t n_runs;
+	uint64_t missed_runs; /* for which there was no room */
+	uint64_t n_regions;
+	uint64_t missed_regions;
+	uint64_t mixed_regions;
+	double seconds;
+};
+
+/*
+ * Which node each page belongs to, as runs of pages next to each other, and what is known of each region of 2 MiB, both
+ * ascending. A page is judged on its own by min_samples samples when the lower bound of its best node's share (Wilson,
+ * at z) is above min_share, or by sole_samples of one node and one thread. A region whose judged pages agree is one run
+ * from its first page to its last, if region_pages pages and min_samples samples were seen there and the lower bound for
+ * all is above region_share. Otherwise pages between two judged ones of one node go with them, unless one of them was
+ * seen with more samples from elsewhere. Mixed: two nodes have mixed_share of the judged pages each.
+ */
+int bal_access_judge(const struct bal_access_table *table, const struct bal_access_judge_args *args,
+		     struct bal_access_judgement *ret);
