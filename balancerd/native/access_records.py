@@ -43,10 +43,12 @@ class JudgeRule:
     """When a page, or a whole region, belongs to one node (algorithms.md, "access").
 
     A page is judged by min_samples samples and more, when the lower bound of the best node's share (one-sided, Wilson,
-    at z) is above min_share; or by sole_samples and more, all of one node and one thread. A region of 2 MiB is judged as
-    a whole, with all pages in it that nobody was seen at, when all its judged pages agree (or there is none), when it
-    has min_samples samples and more at region_pages different pages and more, and the lower bound for the whole is above
-    region_share. It is mixed when two nodes each have mixed_share of its judged pages and more.
+    at z) is above min_share; or by sole_samples and more, all of one node and one thread.
+
+    A region of 2 MiB is judged as a whole, with the pages in it that nobody was seen at, when all its judged pages agree
+    (or there is none), it has min_samples samples and more at region_pages different pages and more, and the lower bound
+    for the whole is above region_share. Otherwise pages between two judged ones of one node go with them, unless one of
+    them was seen with more samples from elsewhere. It is mixed when two nodes have mixed_share of its judged pages each.
     """
 
     min_samples: int = 8
@@ -64,7 +66,7 @@ class AccessRun:
 
     `judged_pages` of them have samples of their own that say so; the others are filled in. `weight` is that of all
     samples at the run's pages, `node_weight` that of the samples from the node. `is_mixed`: in a region with two
-    owners; if a huge page holds it, no node is right for that page. Runs join over regions only where both are not mixed.
+    owners; if a huge page holds it, no node is right for that page.
     """
 
     start: int

@@ -14,8 +14,8 @@ from balancerd.native.access_records import (
     AccessRegions,
     AccessRun,
     AccessTotals,
-    JudgeRule,
     Judgement,
+    JudgeRule,
     PageAccesses,
 )
 from balancerd.native.binding import check
@@ -52,20 +52,21 @@ class AccessTable:
     needs 16 bytes a page beside it while it runs. Raises ValueError when no page has room.
     """
 
-    __slots__ = ("_memory", "_nodes", "data")
+    __slots__ = ("_cells", "_memory", "_nodes", "data")
 
     def __init__(self, nodes: AccessNodes, max_bytes: int) -> None:
         self._nodes = nodes
         self._memory = mmap.mmap(-1, max(max_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.data: Any = ffi.new("struct bal_access_table *")
-        cells = ffi.from_buffer(self._memory)
-        rc = lib.bal_access_start(cells, max_bytes, len(nodes.nodes), nodes.data, nodes.n_cpus, self.data)
+        self._cells = ffi.from_buffer(self._memory)
+        rc = lib.bal_access_start(self._cells, max_bytes, len(nodes.nodes), nodes.data, nodes.n_cpus, self.data)
         if rc:
             raise ValueError(f"no page has room in {max_bytes} bytes")
 
     def close(self) -> None:
         """Give the memory back. The table must not be used afterwards."""
         self.data = None
+        ffi.release(self._cells)
         self._memory.close()
 
     def add(self, accesses: Iterable[tuple[int, float, int, int]], *, first_is_touch: bool = False) -> None:

@@ -481,3 +481,71 @@ struct bal_access_judgement {
  */
 int bal_access_judge(const struct bal_access_table *table, const struct bal_access_judge_args *args,
 		     struct bal_access_judgement *ret);
+
+#define BAL_RING_REGISTERS 0 /* kinds of events */
+#define BAL_RING_FAULTS 1
+
+#define BAL_REGISTERS 29 /* general registers of aarch64 but the frame's, the link's and the stack's; x86-64 has 15 */
+#define BAL_RECENT 64
+
+/* Addresses in which a register counts as an access: [start, end), ascending, apart from each other. */
+struct bal_span {
+	uint64_t start;
+	uint64_t end;
+};
+
+struct bal_ring_args {
+	int32_t tid; /* 0: the calling thread */
+	int32_t kind;
+	uint32_t frequency_hz; /* of the thread's run time; of no meaning for faults */
+	uint32_t ring_pages;   /* a power of two */
+	int32_t user_only;     /* not while the kernel works for the thread */
+};
+
+/* The event of one thread, and its ring of records. */
+struct bal_ring {
+	void *map; /* the page that tells how far the kernel has written, and the records behind it */
+	uint64_t map_bytes;
+	uint64_t data_bytes;		 /* of the records, a power of two */
+	uint64_t before[BAL_REGISTERS];	 /* of the sample before */
+	uint64_t recent[BAL_RECENT];	 /* values that pointed into the spans lately, by their hash */
+	int32_t fd;
+	int32_t tid;
+	int32_t kind;
+};
+
+/*
+ * Begin to sample a thread. Errors: those of perf_event_open(2) and of mmap(2) for its ring, EINVAL (argument), and
+ * EOPNOTSUPP for registers on other machines than x86-64 and aarch64.
+ */
+int bal_ring_open(const struct bal_ring_args *args, struct bal_ring *ret);
+
+/* Another rate, from the next sample on. Errors: those of PERF_EVENT_IOC_PERIOD. */
+int bal_ring_rate(const struct bal_ring *ring, uint32_t frequency_hz);
+
+int bal_ring_close(struct bal_ring *ring);
+
+struct bal_drain {
+	/* samples == with_access + elsewhere + repeated + no_registers */
+	uint64_t samples;
+	uint64_t with_access;
+	uint64_t elsewhere;
+	uint64_t repeated;     /* pointed into the spans, but only where they did before */
+	uint64_t no_registers; /* the thread had none of a user's: it was ending */
+	uint64_t in_kernel;    /* of samples */
+	uint64_t accesses;
+	uint64_t lost;
+	uint64_t throttled;
+	uint64_t unthrottled;
+	uint64_t foreign; /* records of other types or lengths */
+	double seconds;
+};
+
+/*
+ * Take all records out of the rings, and count what they tell as accesses: the pages that registers point into, each
+ * once a sample, or the address of a fault, of which the first of a page is a touch. A register's value does not count if
+ * some register had it at the sample before, or if it is among the last that pointed into the spans: it is the start of
+ * an array then, or another place that is kept and not gone to.
+ */
+int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_span *spans, size_t n_spans,
+		    struct bal_access_table *table, struct bal_drain *ret);

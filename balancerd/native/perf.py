@@ -41,10 +41,10 @@ class ThreadRings:
     """A perf event and its ring of records for each opened thread, all of one kind.
 
     REGISTERS: frequency_hz samples of each second that a thread runs; FAULTS: every page fault, and frequency_hz says
-    nothing. A ring takes ring_pages pages, a power of two, and one more; a sample of registers takes 168 bytes, one of a
-    fault 48, so that 8 pages hold a second at 100 Hz twice. Samples that find a ring full are lost, and counted.
-    With user_only nothing is sampled while the kernel works for the thread: it then works without CAP_PERFMON at
-    kernel.perf_event_paranoid 2, but only for processes of the same user.
+    nothing. A ring takes ring_pages pages, a power of two, and one more; a sample of registers takes 160 bytes, one of
+    a fault 40, so that 8 pages hold two seconds at 100 Hz. Samples that find a ring full are lost, and counted.
+    With user_only nothing is sampled while the kernel works for the thread, which leaves out nearly all of a thread
+    that reads and writes files; it then needs no CAP_PERFMON at kernel.perf_event_paranoid 2 for processes of one's own.
     """
 
     __slots__ = ("_at", "_capacity", "_data", "_user_only", "frequency_hz", "kind", "ring_pages")
@@ -71,7 +71,7 @@ class ThreadRings:
 
         Raises OSError: ESRCH (it is gone), EACCES or EPERM (no CAP_PERFMON; or a seccomp filter; or, EPERM at the ring,
         more locked memory than kernel.perf_event_mlock_kb allows), EINVAL (frequency above
-        kernel.perf_event_max_sample_rate, ring_pages no power of two), EMFILE, ENOENT or ENOSYS (a kernel without perf).
+        kernel.perf_event_max_sample_rate, ring_pages no power of two), EMFILE, ENOENT or ENOSYS (no perf in this kernel).
         """
         if tid in self._at:
             return
