@@ -8,9 +8,9 @@
 
 #include "access.h"
 
-#define WINDOW 64     /* cells from its home in which a key may lie; at the limit, hardly any lies further than that */
+#define WINDOW 512    /* cells from its home in which a key may lie: at the limit, one in ten million lies further */
 #define CANDIDATES 8  /* cells of which one is given up when there is no room */
-#define BATCH 16      /* accesses whose cells are fetched at once: memory is slow, but answers many at a time */
+#define AHEAD 16      /* cells are fetched so many accesses before they are counted: memory is slow, but takes many orders */
 #define DECAY_16 64225 /* 0.98 in 65536ths */
 
 static struct bal_access_cell *next(const struct bal_access_table *table, struct bal_access_cell *cell)
@@ -149,25 +149,20 @@ static void count(struct bal_access_table *table, const struct bal_access *acces
 
 int bal_access_add(const struct bal_access *accesses, size_t n, int first_is_touch, struct bal_access_table *table)
 {
-	uint64_t home[BATCH];
+	uint64_t home[AHEAD];
 
-	for (size_t from = 0; from < n; from += BATCH) {
-		size_t in_batch = n - from < BATCH ? n - from : BATCH;
-
-		for (size_t i = 0; i < in_batch; i++) {
-			home[i] = bal_access_home(table, (accesses[from + i].address >> BAL_PAGE_SHIFT) + 1);
-			__builtin_prefetch(bal_access_cell(table, home[i]), 1);
-		}
-		for (size_t i = 0; i < in_batch; i++) {
-			const struct bal_access *access = &accesses[from + i];
+	for (size_t i = 0; i < n + AHEAD; i++) {
+		if (i >= AHEAD) {
+			const struct bal_access *access = &accesses[i - AHEAD];
 			int slot = access->cpu < table->n_cpus ? table->slot_of_cpu[access->cpu] : -1;
-
 			table->taken++;
 			if (slot < 0 || (uint32_t)slot >= table->n_slots)
 				table->unknown_cpus++;
 			else
-				count(table, access, home[i], slot, first_is_touch);
+				count(table, access, home[i % AHEAD], slot, first_is_touch);
 		}
+		if (i < n)
+			home[i % AHEAD] = bal_access_fetch(table, accesses[i].address);
 	}
 	return 0;
 }

@@ -45,10 +45,11 @@ class JudgeRule:
     A page is judged by min_samples samples and more, when the lower bound of the best node's share (one-sided, Wilson,
     at z) is above min_share; or by sole_samples and more, all of one node and one thread.
 
-    A region of 2 MiB is judged as a whole, with the pages in it that nobody was seen at, when all its judged pages agree
-    (or there is none), it has min_samples samples and more at region_pages different pages and more, and the lower bound
-    for the whole is above region_share. Otherwise pages between two judged ones of one node go with them, unless one of
-    them was seen with more samples from elsewhere. It is mixed when two nodes have mixed_share of its judged pages each.
+    A region of 2 MiB is judged as a whole, with the pages in it that nobody was seen at, when all its judged pages
+    agree (or there is none), it has min_samples samples and more at region_pages different pages and more, and the
+    lower bound for the whole is above region_share. Otherwise pages between two judged ones of one node go with them,
+    unless one of them was seen with more samples from elsewhere. A region is mixed when two nodes have mixed_share of
+    its judged pages each.
     """
 
     min_samples: int = 8

@@ -506,9 +506,8 @@ struct bal_ring_args {
 struct bal_ring {
 	void *map; /* the page that tells how far the kernel has written, and the records behind it */
 	uint64_t map_bytes;
-	uint64_t data_bytes;		 /* of the records, a power of two */
-	uint64_t before[BAL_REGISTERS];	 /* of the sample before */
-	uint64_t recent[BAL_RECENT];	 /* values that pointed into the spans lately, by their hash */
+	uint64_t data_bytes;	     /* of the records, a power of two */
+	uint64_t recent[BAL_RECENT]; /* values that pointed into the spans lately, by their hash */
 	int32_t fd;
 	int32_t tid;
 	int32_t kind;
@@ -543,9 +542,9 @@ struct bal_drain {
 
 /*
  * Take all records out of the rings, and count what they tell as accesses: the pages that registers point into, each
- * once a sample, or the address of a fault, of which the first of a page is a touch. A register's value does not count if
- * some register had it at the sample before, or if it is among the last that pointed into the spans: it is the start of
- * an array then, or another place that is kept and not gone to.
+ * once a sample, or the address of a fault, of which the first of a page is a touch. A value that is among the last of its
+ * thread that pointed into the spans does not count again: it is the start of an array, or another place that is kept and
+ * not gone to.
  */
 int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_span *spans, size_t n_spans,
 		    struct bal_access_table *table, struct bal_drain *ret);

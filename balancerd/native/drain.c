@@ -45,29 +45,39 @@ static int is_in_spans(const struct draining *d, uint64_t address)
 	return address >= span->start && address < span->end;
 }
 
-/* Whether a value was in some register at the sample before, or lately; from now on it was. */
+/*
+ * Whether a value was seen lately. Two places for each hash: the second for what is new, the first for what was seen
+ * again, which only another such value drives out: so the start of an array stays known whatever else comes by.
+ */
 static int is_repeated(struct bal_ring *ring, uint64_t value)
 {
-	uint64_t *recent = &ring->recent[value * UINT64_C(0x9e3779b97f4a7c15) >> 58], same = 0;
+	uint64_t *place = &ring->recent[2 * (value * UINT64_C(0x9e3779b97f4a7c15) >> 59)];
 
-	_Static_assert(BAL_RECENT == 1 << (64 - 58), "the shift takes as many bits as there are places");
-	for (int i = 0; i < BAL_REGISTERS_HERE; i++)
-		same |= ring->before[i] == value;
-	same |= *recent == value;
-	*recent = value;
-	return same != 0;
+	_Static_assert(BAL_RECENT == 2 << (64 - 59), "the shift takes as many bits as there are places");
+	if (place[0] == value)
+		return 1;
+	if (place[1] == value) {
+		place[1] = place[0];
+		place[0] = value;
+		return 1;
+	}
+	place[1] = value;
+	return 0;
 }
 
 static void take_registers(struct draining *d, struct bal_ring *ring, const struct bal_registers_sample *sample)
 {
 	struct bal_access access = { .time_ns = sample->time_ns, .tid = sample->tid, .cpu = sample->cpu };
+	uint32_t candidates = 0;
 	size_t began = d->n;
 	int repeated = 0;
 
-	for (int i = 0; i < BAL_REGISTERS_HERE; i++) {
+	for (int i = 0; i < BAL_REGISTERS_HERE; i++) /* mostly small numbers and places on the stack */
+		candidates |= (uint32_t)(sample->value[i] - d->lowest < d->extent) << i;
+	for (; candidates; candidates &= candidates - 1) {
 		size_t known = began;
 
-		access.address = sample->value[i];
+		access.address = sample->value[__builtin_ctz(candidates)];
 		if (!is_in_spans(d, access.address))
 			continue;
 		if (is_repeated(ring, access.address)) {
@@ -76,10 +86,11 @@ static void take_registers(struct draining *d, struct bal_ring *ring, const stru
 		}
 		while (known < d->n && (d->batch[known].address ^ access.address) >> BAL_PAGE_SHIFT)
 			known++;
-		if (known == d->n)
+		if (known == d->n) {
+			bal_access_fetch(d->table, access.address);
 			d->batch[d->n++] = access;
+		}
 	}
-	memcpy(ring->before, sample->value, (size_t)BAL_REGISTERS_HERE * sizeof(uint64_t));
 	d->ret->accesses += d->n - began;
 	if (d->n > began)
 		d->ret->with_access++;

@@ -44,7 +44,7 @@ class ThreadRings:
     nothing. A ring takes ring_pages pages, a power of two, and one more; a sample of registers takes 160 bytes, one of
     a fault 40, so that 8 pages hold two seconds at 100 Hz. Samples that find a ring full are lost, and counted.
     With user_only nothing is sampled while the kernel works for the thread, which leaves out nearly all of a thread
-    that reads and writes files; it then needs no CAP_PERFMON at kernel.perf_event_paranoid 2 for processes of one's own.
+    that reads and writes files; it then needs no CAP_PERFMON at kernel.perf_event_paranoid 2 for one's own processes.
     """
 
     __slots__ = ("_at", "_capacity", "_data", "_user_only", "frequency_hz", "kind", "ring_pages")
@@ -71,7 +71,8 @@ class ThreadRings:
 
         Raises OSError: ESRCH (it is gone), EACCES or EPERM (no CAP_PERFMON; or a seccomp filter; or, EPERM at the ring,
         more locked memory than kernel.perf_event_mlock_kb allows), EINVAL (frequency above
-        kernel.perf_event_max_sample_rate, ring_pages no power of two), EMFILE, ENOENT or ENOSYS (no perf in this kernel).
+        kernel.perf_event_max_sample_rate, ring_pages no power of two), EMFILE, ENOENT or ENOSYS (no perf in the
+        kernel).
         """
         if tid in self._at:
             return

@@ -1,6 +1,7 @@
 """python -m tests.bench [NAME ...]: the benchmarks, ratios measured side by side in one run; all of them by default.
 
 placement   sampling a process's placement against reading its numa_maps and asking for every page (here, 18 GiB free)
+access      counting accesses by page, with a million pages (here)
 survey      a pass over all processes beside psutil and beside a bare C loop over their stat (here, as root)
 coverage    how often the intervals of sampled placements hold the truth, over random placements (simulated)
 dwell       what a process that changes nodes loses under follow-cpu, beside other rules (simulated)
@@ -36,6 +37,7 @@ LAB_OF_CPU_TIME = (*LAB[:4], "--threads", "counted", *LAB[4:])
 LAB_OF_GAPS = (*LAB[:3], "asymmetric-eight", "--kernel-arguments", "skew_tick=1")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "placement": ("tests.bench.bench_native", "placement"),
+    "access": ("tests.bench.bench_access",),
     "survey": ("tests.bench.bench_survey",),
     "coverage": ("tests.bench.bench_coverage",),
     "dwell": ("tests.bench.bench_dwell",),
