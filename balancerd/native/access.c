@@ -9,7 +9,8 @@
 #include "access.h"
 
 #define WINDOW 512    /* cells from its home in which a key may lie: at the limit, one in ten million lies further */
-#define CANDIDATES 8  /* cells of which one is given up when there is no room */
+#define CANDIDATES 16 /* cells of which one is given up when there is no room */
+#define NEW_TICKS 256 /* sixteen seconds */
 #define AHEAD 16      /* cells are fetched so many accesses before they are counted: memory is slow, but takes many orders */
 #define DECAY_16 64225 /* 0.98 in 65536ths */
 
@@ -39,11 +40,11 @@ struct bal_access_cell *bal_access_find(const struct bal_access_table *table, ui
 	return cell && cell->key ? cell : NULL;
 }
 
-/* Fewer samples for the time since it was first seen; what has just come had little time, and counts as a second old. */
+/* Fewer samples for the time since it was first seen. What has just come counts as old enough to be judged by that. */
 static int is_colder(const struct bal_access_cell *a, const struct bal_access_cell *b, uint32_t now)
 {
-	uint64_t age_a = (uint64_t)(now > a->first ? now - a->first : 0) + 16;
-	uint64_t age_b = (uint64_t)(now > b->first ? now - b->first : 0) + 16;
+	uint64_t age_a = (uint64_t)(now > a->first ? now - a->first : 0) + NEW_TICKS;
+	uint64_t age_b = (uint64_t)(now > b->first ? now - b->first : 0) + NEW_TICKS;
 
 	return a->samples * age_b < b->samples * age_a;
 }
@@ -83,25 +84,21 @@ static void erase(struct bal_access_table *table, struct bal_access_cell *hole)
 }
 
 /* A cell for a new key, whose place would be `cell` (NULL: too far from home), at the cost of a page seen seldom. */
-static struct bal_access_cell *make_room(struct bal_access_table *table, struct bal_access_cell *cell, uint64_t home,
-					 uint32_t now)
+static struct bal_access_cell *make_room(struct bal_access_table *table, struct bal_access_cell *cell, uint64_t key,
+					 uint64_t home, uint32_t now)
 {
 	struct bal_access_cell *at = bal_access_cell(table, home), *coldest = NULL;
-	int is_home_empty = !at->key;
 
-	for (int i = 0; i < CANDIDATES; i++, at = next(table, at)) {
-		if (!at->key && !is_home_empty)
-			break;
+	for (int i = 0; i < CANDIDATES; i++, at = next(table, at))
 		if (at->key && (!coldest || is_colder(at, coldest, now)))
 			coldest = at;
-	}
 	if (!coldest)
 		return cell; /* nobody near: one more will do no harm */
 	table->lost_pages++;
 	table->lost_samples += coldest->samples;
-	if (is_home_empty) {
+	if (cell) {
 		erase(table, coldest);
-		return cell;
+		return probe(table, key, home); /* not further than it was */
 	}
 	table->pages--;
 	return coldest; /* no cell between home and here is empty, so the key is found here, and others as before */
@@ -111,7 +108,7 @@ static struct bal_access_cell *enter(struct bal_access_table *table, struct bal_
 				     uint64_t home, uint32_t now)
 {
 	if (!cell || table->pages >= table->limit)
-		cell = make_room(table, cell, home, now);
+		cell = make_room(table, cell, key, home, now);
 	memset(cell, 0, table->cell_bytes);
 	cell->key = key;
 	cell->first = cell->last = now;

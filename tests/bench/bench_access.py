@@ -2,14 +2,16 @@
 
     python -m tests.bench.bench_access [--pages N] [--samples N] [--turns N]
 
-Nanoseconds of CPU time of this thread; of each the least, as other programs only add to it. `first`: pages that the table does not know, `add`:
-accesses of random ones that it knows, `drain`: samples as perf writes them, taken out of their ring into the table,
-each with a register that points to a random page and fourteen that point elsewhere, `judge`: each page of the table.
+Nanoseconds of CPU time of this thread; of each the least, as other programs only add to it. `first`: pages that the
+table does not know, `add`: accesses of random ones that it knows, `drain`: samples as perf writes them, taken out of
+their ring into the table, each with a register that points to a random page and fourteen that point elsewhere, `judge`:
+each page of the table.
 The table holds 1.3 million cells of 32 bytes, so nearly every access goes to memory.
 Prints a table, then one line of JSON.
 """
 
 import argparse
+import itertools
 import json
 import random
 import sys
@@ -65,7 +67,7 @@ def bench(pages: int, samples: int, turns: int) -> list[Row]:
     times: dict[str, list[float]] = {part: [] for part in ("first", "add", "drain", "judge")}
     times["first"].append(ns_each(lambda: lib.bal_access_add(first, pages, 0, table.data), pages))
     ends = [BASE + n * pages // 8 * PAGE for n in range(9)]
-    ranges = AddressRanges([(start, end - PAGE) for start, end in zip(ends, ends[1:], strict=False)])
+    ranges = AddressRanges([(start, end - PAGE) for start, end in itertools.pairwise(ends)])
     ring_bytes = 1 << (160 * samples - 1).bit_length()
     for _ in range(turns):
         chosen = [choose.choice(known) for _ in range(samples)]
@@ -73,7 +75,7 @@ def bench(pages: int, samples: int, turns: int) -> list[Row]:
         times["add"].append(ns_each(lambda: lib.bal_access_add(again, samples, 0, table.data), samples))  # noqa: B023
         chosen = [choose.choice(known) for _ in range(samples)]
         with filled(records(chosen, choose), kind=PerfKind.REGISTERS, data_bytes=ring_bytes) as rings:
-            times["drain"].append(ns_each(lambda: rings.read(table, ranges), samples))  # noqa: B023
+            times["drain"].append(ns_each(lambda: rings.read(table, ranges), samples))
         times["judge"].append(ns_each(lambda: table.judge(JudgeRule()), pages))
     totals = table.totals()
     table.close()

@@ -21,7 +21,7 @@ def record(kind: int, body: bytes, *, misc: int = 0) -> bytes:
 
 
 def registers_record(
-    registers: list[int], *, tid: int = 1, seconds: float = 1.0, cpu: int = 0, misc: int = USER, ip: int = 0x1000
+    registers: list[int], *, tid: int = 1, seconds: float = 1.0, cpu: int = 0, misc: int = USER
 ) -> bytes:
     """A sample with so many registers as given, and zeros in the others."""
     values = registers + [0] * (REGISTERS - len(registers))
