@@ -154,6 +154,10 @@ class PerfReading:
     in_kernel: int
     """Of samples: taken while the thread was in the kernel, where its registers are those of the system call."""
     accesses: int
+    exact: int
+    """Of accesses: addresses that an instruction was about to access."""
+    code_reads: int
+    """Different instructions read from the process."""
     lost: int
     throttled: int
     unthrottled: int

@@ -524,6 +524,27 @@ int bal_ring_rate(const struct bal_ring *ring, uint32_t frequency_hz);
 
 int bal_ring_close(struct bal_ring *ring);
 
+/* How an instruction makes the address that it accesses: base + (index << shift) + displacement. */
+struct bal_operand {
+	uint64_t ip; /* where a thread was to go on; 0: nothing is known */
+	int64_t displacement;
+	int8_t base; /* place among the registers of a sample, -1: none */
+	int8_t index;
+	uint8_t shift;
+	uint8_t length;	  /* of the instruction, bytes */
+	uint8_t is_known; /* 0: it accesses nothing, or the stack, or nobody knows what */
+	uint8_t is_lost;  /* it overwrites one of the registers that made the address */
+};
+
+#define BAL_OPERANDS 1024
+#define BAL_CODE_BEFORE 64
+
+/* The instruction that the bytes begin with. Errors: ENOENT when they do not make a whole one. */
+int bal_decode(const uint8_t *code, size_t n, struct bal_operand *ret);
+
+/* The instruction that the bytes, BAL_CODE_BEFORE at most, end with, as far as one can tell. Errors: ENOENT, EINVAL. */
+int bal_decode_last(const uint8_t *code, size_t n, struct bal_operand *ret);
+
 struct bal_drain {
 	/* samples == with_access + elsewhere + repeated + no_registers */
 	uint64_t samples;
@@ -533,6 +554,8 @@ struct bal_drain {
 	uint64_t no_registers; /* the thread had none of a user's: it was ending */
 	uint64_t in_kernel;    /* of samples */
 	uint64_t accesses;
+	uint64_t exact;	       /* of accesses: by the operand of an instruction */
+	uint64_t code_reads; /* instructions fetched from the process */
 	uint64_t lost;
 	uint64_t throttled;
 	uint64_t unthrottled;
@@ -544,7 +567,9 @@ struct bal_drain {
  * Take all records out of the rings, and count what they tell as accesses: the pages that registers point into, each
  * once a sample, or the address of a fault, of which the first of a page is a touch. A value that is among the last of its
  * thread that pointed into the spans does not count again: it is the start of an array, or another place that is kept and
- * not gone to.
+ * not gone to. With `operands` (BAL_OPERANDS, of no meaning before or after) the instruction before the one that the
+ * thread was to go on with is read from process `pid`, on x86-64, since it is there that a thread which waits for memory is
+ * found; or else that one. An address that it makes in the spans counts each time, in place of the registers that make it.
  */
-int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_span *spans, size_t n_spans,
-		    struct bal_access_table *table, struct bal_drain *ret);
+int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_span *spans, size_t n_spans, int pid,
+		    struct bal_operand *operands, struct bal_access_table *table, struct bal_drain *ret);

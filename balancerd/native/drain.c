@@ -3,19 +3,25 @@
  * From the records of perf's rings to accesses, with nothing kept but the last registers of each thread. Which mappings
  * count is the caller's affair.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
+
+#include <sys/uio.h>
 
 #include "access.h"
+#include "decode.h"
 #include "perf.h"
 
 #define BATCH 64
+#define LONGEST_INSTRUCTION 15
 
 struct draining {
 	const struct bal_span *spans;
 	size_t n_spans;
 	uint64_t lowest, extent; /* of all spans together */
+	struct bal_operand *operands;
+	int pid;
 	struct bal_access_table *table;
 	struct bal_drain *ret;
 	struct bal_access batch[BATCH + BAL_REGISTERS];
@@ -65,31 +71,96 @@ static int is_repeated(struct bal_ring *ring, uint64_t value)
 	return 0;
 }
 
+/* The bytes around an address of the process, as many before it as can be had; how many those are, or -1. */
+static int read_code(struct draining *d, uint64_t ip, uint8_t *code)
+{
+	uint64_t of_page = ip % BAL_PAGE_BYTES, before = BAL_CODE_BEFORE;
+	struct iovec here = { code, BAL_CODE_BEFORE + LONGEST_INSTRUCTION };
+	struct iovec there = { (void *)(uintptr_t)(ip - before), here.iov_len };
+
+	d->ret->code_reads++;
+	memset(code, 0, here.iov_len);
+	if (process_vm_readv(d->pid, &here, 1, &there, 1, 0) >= (ssize_t)before)
+		return (int)before;
+	before = of_page < before ? of_page : before; /* the page before it may be none */
+	there.iov_base = (void *)(uintptr_t)(ip - before);
+	here.iov_len = there.iov_len = before + LONGEST_INSTRUCTION;
+	return process_vm_readv(d->pid, &here, 1, &there, 1, 0) > (ssize_t)before ? (int)before : -1;
+}
+
+/*
+ * The operand of the instruction before an address, or else of the one there; or NULL. An interrupt comes between two
+ * instructions, and when one waits for memory, then mostly right after that one.
+ */
+static const struct bal_operand *operand_at(struct draining *d, uint64_t ip)
+{
+	struct bal_operand *operand = &d->operands[ip * UINT64_C(0x9e3779b97f4a7c15) >> 54];
+	uint8_t code[BAL_CODE_BEFORE + LONGEST_INSTRUCTION];
+	int before;
+
+	_Static_assert(BAL_OPERANDS == 1 << (64 - 54), "the shift takes as many bits as there are places");
+	if (operand->ip != ip) {
+		before = read_code(d, ip, code);
+		if (before < 0) {
+			operand->is_known = 0;
+		} else if (bal_decode_last(code, (size_t)before, operand) || !operand->is_known || operand->is_lost) {
+			if (bal_decode(code + before, LONGEST_INSTRUCTION, operand))
+				operand->is_known = 0;
+		}
+		operand->ip = ip;
+	}
+	return operand->is_known ? operand : NULL;
+}
+
+/* One page of a sample, unless the sample has it already. */
+static void add(struct draining *d, size_t began, const struct bal_access *access)
+{
+	while (began < d->n && (d->batch[began].address ^ access->address) >> BAL_PAGE_SHIFT)
+		began++;
+	if (began < d->n)
+		return;
+	bal_access_fetch(d->table, access->address);
+	d->batch[d->n++] = *access;
+}
+
+/* The address that the program accesses where the sample found it; returns a bit for each register that it is made of. */
+static uint32_t take_operand(struct draining *d, struct bal_access *access, const struct bal_registers_sample *sample)
+{
+	const struct bal_operand *operand;
+
+	if ((sample->header.misc & PERF_RECORD_MISC_CPUMODE_MASK) != PERF_RECORD_MISC_USER)
+		return 0;
+	operand = operand_at(d, sample->ip);
+	if (!operand)
+		return 0;
+	access->address = bal_operand_address(operand, sample->value);
+	if (!is_in_spans(d, access->address))
+		return 0;
+	d->ret->exact++;
+	add(d, d->n, access);
+	return (operand->base < 0 ? 0 : UINT32_C(1) << operand->base) |
+	       (operand->index < 0 ? 0 : UINT32_C(1) << operand->index);
+}
+
 static void take_registers(struct draining *d, struct bal_ring *ring, const struct bal_registers_sample *sample)
 {
 	struct bal_access access = { .time_ns = sample->time_ns, .tid = sample->tid, .cpu = sample->cpu };
-	uint32_t candidates = 0;
 	size_t began = d->n;
+	uint32_t used = d->operands ? take_operand(d, &access, sample) : 0, candidates = 0;
 	int repeated = 0;
 
 	for (int i = 0; i < BAL_REGISTERS_HERE; i++) /* mostly small numbers and places on the stack */
 		candidates |= (uint32_t)(sample->value[i] - d->lowest < d->extent) << i;
 	for (; candidates; candidates &= candidates - 1) {
-		size_t known = began;
+		int i = __builtin_ctz(candidates);
 
-		access.address = sample->value[__builtin_ctz(candidates)];
+		access.address = sample->value[i];
 		if (!is_in_spans(d, access.address))
 			continue;
-		if (is_repeated(ring, access.address)) {
+		if (is_repeated(ring, access.address))
 			repeated = 1;
-			continue;
-		}
-		while (known < d->n && (d->batch[known].address ^ access.address) >> BAL_PAGE_SHIFT)
-			known++;
-		if (known == d->n) {
-			bal_access_fetch(d->table, access.address);
-			d->batch[d->n++] = access;
-		}
+		else if (!(used >> i & 1))
+			add(d, began, &access);
 	}
 	d->ret->accesses += d->n - began;
 	if (d->n > began)
@@ -188,10 +259,10 @@ static void drain(struct draining *d, struct bal_ring *ring)
 	__atomic_store_n(&page->data_tail, head, __ATOMIC_RELEASE);
 }
 
-int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_span *spans, size_t n_spans,
-		    struct bal_access_table *table, struct bal_drain *ret)
+int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_span *spans, size_t n_spans, int pid,
+		    struct bal_operand *operands, struct bal_access_table *table, struct bal_drain *ret)
 {
-	struct draining d = { .spans = spans, .n_spans = n_spans, .table = table, .ret = ret };
+	struct draining d = { .spans = spans, .n_spans = n_spans, .pid = pid, .table = table, .ret = ret };
 	double began = bal_now_seconds();
 
 	memset(ret, 0, sizeof(*ret));
@@ -199,6 +270,11 @@ int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_spa
 		d.lowest = spans[0].start;
 		d.extent = spans[n_spans - 1].end - d.lowest;
 	}
+#ifdef __x86_64__
+	d.operands = operands;
+	if (operands) /* programs may write themselves anew */
+		memset(operands, 0, BAL_OPERANDS * sizeof(*operands));
+#endif
 	for (size_t i = 0; i < n_rings; i++) {
 		if (!rings[i].map)
 			continue;

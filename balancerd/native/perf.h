@@ -10,7 +10,8 @@
 #include "core.h"
 
 /* The fields of a sample stand in the order that perf_event_open(2) gives, whatever the order of the bits. */
-#define BAL_SAMPLE_REGISTERS (PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_CPU | PERF_SAMPLE_REGS_USER)
+#define BAL_SAMPLE_REGISTERS \
+	(PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_CPU | PERF_SAMPLE_REGS_USER)
 #define BAL_SAMPLE_FAULTS (PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR | PERF_SAMPLE_CPU)
 
 /* arch/x86/include/uapi/asm/perf_regs.h: AX, BX, CX, DX, SI, DI, BP, and R8 to R15. Not SP: stacks do not count. */
@@ -26,6 +27,7 @@
 
 struct bal_registers_sample {
 	struct perf_event_header header;
+	uint64_t ip;
 	uint32_t pid, tid;
 	uint64_t time_ns;
 	uint32_t cpu, reserved;

@@ -5,13 +5,13 @@ not know policies, the model, or which threads deserve it. Needs perf_event_open
 and above with CAP_PERFMON. Every call releases the GIL.
 """
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from balancerd.native._core import ffi, lib
 from balancerd.native.access_records import PerfKind, PerfReading
 from balancerd.native.accessing import AccessTable
-from balancerd.native.binding import check
 
 
 class AddressRanges:
@@ -41,8 +41,8 @@ class ThreadRings:
     """A perf event and its ring of records for each opened thread, all of one kind.
 
     REGISTERS: frequency_hz samples of each second that a thread runs; FAULTS: every page fault, and frequency_hz says
-    nothing. A ring takes ring_pages pages, a power of two, and one more; a sample of registers takes 160 bytes, one of
-    a fault 40, so that 8 pages hold two seconds at 100 Hz. Samples that find a ring full are lost, and counted.
+    nothing. A ring takes ring_pages pages, a power of two, and one more; a sample of registers takes 168 bytes, one of
+    a fault 40, so that 8 pages hold nearly two seconds at 100 Hz. Samples that find a ring full are lost, and counted.
     With user_only nothing is sampled while the kernel works for the thread, which leaves out nearly all of a thread
     that reads and writes files; it then needs no CAP_PERFMON at kernel.perf_event_paranoid 2 for one's own processes.
     """
@@ -82,7 +82,7 @@ class ThreadRings:
             ffi.memmove(self._data, before, len(self._at) * ffi.sizeof("struct bal_ring"))
         at = len(self._at)
         args = ffi.new("struct bal_ring_args *", (tid, self.kind, self.frequency_hz, self.ring_pages, self._user_only))
-        check(lib.bal_ring_open(args, self._data + at), tid)
+        _check(lib.bal_ring_open(args, self._data + at), tid)
         self._at[tid] = at
 
     def drop(self, tid: int) -> None:
@@ -100,12 +100,19 @@ class ThreadRings:
         """Change the rate of all threads, open ones and later ones. Threads that ended do not mind."""
         self.frequency_hz = frequency_hz
         for at in self._at.values():
-            check(lib.bal_ring_rate(self._data + at, frequency_hz), int(self._data[at].tid))
+            _check(lib.bal_ring_rate(self._data + at, frequency_hz), int(self._data[at].tid))
 
-    def read(self, table: AccessTable, ranges: AddressRanges) -> PerfReading:
-        """Empty all rings into a table; what points nowhere into the ranges is left out. Faults need ranges, too."""
+    def read(self, table: AccessTable, ranges: AddressRanges, *, pid: int | None = None) -> PerfReading:
+        """Empty all rings into a table; what points nowhere into the ranges is left out. Faults need ranges, too.
+
+        With the pid of the threads, their code is read where they were sampled (on x86-64; it takes ptrace access, or
+        nothing comes of it): that gives the very address that an instruction was about to access, where the registers
+        have but the start of an array and an index. It costs about a microsecond for each different place.
+        """
         ret = ffi.new("struct bal_drain *")
-        check(lib.bal_rings_drain(self._data, len(self._at), ranges.data, len(ranges), table.data, ret), None)
+        operands = ffi.NULL if pid is None else ffi.new("struct bal_operand[]", lib.BAL_OPERANDS)
+        data, n = self._data, len(self._at)
+        lib.bal_rings_drain(data, n, ranges.data, len(ranges), pid or 0, operands, table.data, ret)
         return PerfReading(
             samples=ret.samples,
             with_access=ret.with_access,
@@ -114,6 +121,8 @@ class ThreadRings:
             no_registers=ret.no_registers,
             in_kernel=ret.in_kernel,
             accesses=ret.accesses,
+            exact=ret.exact,
+            code_reads=ret.code_reads,
             lost=ret.lost,
             throttled=ret.throttled,
             unthrottled=ret.unthrottled,
@@ -134,3 +143,8 @@ def probe(kind: PerfKind, tid: int = 0, *, user_only: bool = False) -> None:
         rings.open(tid)
     finally:
         rings.close()
+
+
+def _check(rc: int, tid: int) -> None:
+    if rc < 0:
+        raise OSError(-rc, os.strerror(-rc), f"thread {tid}")

@@ -68,7 +68,7 @@ def bench(pages: int, samples: int, turns: int) -> list[Row]:
     times["first"].append(ns_each(lambda: lib.bal_access_add(first, pages, 0, table.data), pages))
     ends = [BASE + n * pages // 8 * PAGE for n in range(9)]
     ranges = AddressRanges([(start, end - PAGE) for start, end in itertools.pairwise(ends)])
-    ring_bytes = 1 << (160 * samples - 1).bit_length()
+    ring_bytes = 1 << (168 * samples - 1).bit_length()
     for _ in range(turns):
         chosen = [choose.choice(known) for _ in range(samples)]
         again = packed(chosen)

@@ -21,11 +21,11 @@ def record(kind: int, body: bytes, *, misc: int = 0) -> bytes:
 
 
 def registers_record(
-    registers: list[int], *, tid: int = 1, seconds: float = 1.0, cpu: int = 0, misc: int = USER
+    registers: list[int], *, tid: int = 1, seconds: float = 1.0, cpu: int = 0, misc: int = USER, ip: int = 0
 ) -> bytes:
     """A sample with so many registers as given, and zeros in the others."""
     values = registers + [0] * (REGISTERS - len(registers))
-    head = struct.pack("=IIQIIQ", tid, tid, round(seconds * 1e9), cpu, 0, ABI_64)
+    head = struct.pack("=QIIQIIQ", ip, tid, tid, round(seconds * 1e9), cpu, 0, ABI_64)
     return record(SAMPLE, head + struct.pack(f"={REGISTERS}Q", *values), misc=misc)
 
 
