@@ -106,8 +106,8 @@ class ThreadRings:
         """Empty all rings into a table; what points nowhere into the ranges is left out. Faults need ranges, too.
 
         With the pid of the threads, their code is read where they were sampled (on x86-64; it takes ptrace access, or
-        nothing comes of it): that gives the very address that an instruction was about to access, where the registers
-        have but the start of an array and an index. It costs about a microsecond for each different place.
+        nothing comes of it). Where a thread waits for memory, the instruction before tells the very address, also where
+        the registers hold but the start of an array and an index. Costs a microsecond or two for each different place.
         """
         ret = ffi.new("struct bal_drain *")
         operands = ffi.NULL if pid is None else ffi.new("struct bal_operand[]", lib.BAL_OPERANDS)

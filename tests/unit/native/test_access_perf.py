@@ -4,15 +4,17 @@ import ctypes
 import errno
 import mmap
 import os
+import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import thread_time
 
 import pytest
 
 from balancerd.native import AccessNodes, AccessTable, AddressRanges, PerfKind, PerfReading, ThreadRings, probe
-from tests.unit.native.memory import PAGE, address_of, map_pages, needs_root, without_privileges
+from tests.unit.native.memory import PAGE, address_of, map_pages, needs_root, touch, without_privileges
 from tests.unit.native.rings import (
     EXIT,
     KERNEL,
@@ -163,6 +165,13 @@ def test_the_first_fault_of_a_page_is_its_touch(table: AccessTable) -> None:
     assert (known.weights, known.sole_thread) == (((1, 1.0),), 4)
 
 
+def test_code_that_cannot_be_read_leaves_the_registers(table: AccessTable) -> None:
+    records = registers_record([LOW], ip=0x10), registers_record([HIGH], ip=(1 << 64) - 1), registers_record([LOW + 8])
+    with filled(b"".join(records), kind=PerfKind.REGISTERS) as rings:
+        reading = rings.read(table, RANGES, pid=os.getpid())
+    assert (reading.with_access, reading.exact) == (3, 0)
+
+
 def test_a_cpu_on_no_node_is_counted_apart(table: AccessTable) -> None:
     read(table, registers_record([LOW], cpu=3), registers_record([LOW + 8], cpu=1 << 31), registers_record([LOW + 16]))
     assert (table.totals().unknown_cpus, table.totals().counted) == (2, 1)
@@ -241,6 +250,49 @@ def test_samples_of_threads_fall_into_the_parts_they_work_on(table: AccessTable)
         assert sum(page is not None for page in known) > 50
     assert of_owner >= 0.95 * seen
     assert seen == accesses
+
+
+ADD_UP_BY_INDEX = bytes.fromhex(
+    "4d69c06d4ec641"  # again: imul $0x41c64e6d,%r8,%r8
+    "4981c039300000"  # add $0x3039,%r8
+    "4c89c0"  # mov %r8,%rax
+    "48c1e810"  # shr $0x10,%rax
+    "4821d0"  # and %rdx,%rax
+    "4c030cc7"  # add (%rdi,%rax,8),%r9
+    "48ffce"  # dec %rsi
+    "75df"  # jne again
+    "c3"  # ret
+)
+"""Adds up words of the array rdi at random places, rsi times, below rdx: no register ever holds their address."""
+
+
+@needs_perf
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="code of x86-64")
+def test_an_address_that_no_register_holds_is_told_by_the_instruction(table: AccessTable) -> None:
+    area, code = map_pages(8192), mmap.mmap(-1, PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(ADD_UP_BY_INDEX)
+    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)(
+        address_of(code)
+    )
+    touch(area, 0, 8192)
+    ranges = AddressRanges([(address_of(area), address_of(area) + len(area))])
+    by_registers = by_operands = samples = exact = reads = 0
+    with sampled() as rings:
+        for turn in range(1000):
+            run(address_of(area), 200_000, len(area) // 8 - 1, 0, turn)
+            if turn % 2:
+                reading = rings.read(table, ranges, pid=os.getpid())
+                by_operands, samples = by_operands + reading.with_access, samples + reading.samples
+                exact, reads = exact + reading.exact, reads + reading.code_reads
+            else:
+                by_registers += rings.read(table, ranges).with_access
+            if samples > 300:
+                break
+    assert exact > 0.5 * samples
+    assert by_operands >= exact
+    assert by_registers < 0.1 * by_operands
+    assert 0 < reads < samples
+    assert table.totals().pages > 0.8 * exact
 
 
 @needs_perf
@@ -350,14 +402,13 @@ def test_what_cannot_be_sampled_is_told(frequency_hz: int, ring_pages: int, tid:
 
 @needs_root
 @needs_perf
-def test_without_privileges_the_kernel_refuses() -> None:
-    def attempt(kind: PerfKind) -> int | None:
+@pytest.mark.parametrize("kind", PerfKind)
+def test_without_privileges_the_kernel_refuses(kind: PerfKind) -> None:
+    def attempt() -> int | None:
         with suppress(PermissionError):
             probe(kind)
             return None
         return errno.EACCES
 
-    with open("/proc/sys/kernel/perf_event_paranoid") as file:  # noqa: PTH123
-        paranoid = int(file.read())
-    expected = errno.EACCES if paranoid > 1 else None
-    assert [without_privileges(lambda kind=kind: attempt(kind)) for kind in PerfKind] == [expected] * 2
+    paranoid = int(Path("/proc/sys/kernel/perf_event_paranoid").read_text())
+    assert without_privileges(attempt) == (errno.EACCES if paranoid > 1 else None)
