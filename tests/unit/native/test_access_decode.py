@@ -79,6 +79,10 @@ def decode(text: str) -> tuple[int, str | None]:
         ("48 63 04 82", "rdx+rax*4+0x0 lost"),  # movslq (%rdx,%rax,4),%rax
         ("0f b6 5f 11", "rdi+0x11"),  # movzbl 0x11(%rdi),%ebx
         ("0f b6 3c 06", "rsi+rax*1+0x0"),  # movzbl (%rsi,%rax,1),%edi
+        ("48 89 00", "rax+0x0"),  # mov %rax,(%rax): writes no register
+        ("48 01 00", "rax+0x0"),  # add %rax,(%rax)
+        ("48 3b 00", "rax+0x0"),  # cmp (%rax),%rax: nor this
+        ("48 8b 00", "rax+0x0 lost"),  # mov (%rax),%rax
         ("c6 40 02 00", "rax+0x2"),  # movb $0x0,0x2(%rax)
         ("42 69 74 28 54 e0 1f 00 00", "rax+r13*1+0x54"),  # imul $0x1fe0,0x54(%rax,%r13,1),%esi
         ("69 17 6d 4e c6 41", "rdi+0x0"),  # imul $0x41c64e6d,(%rdi),%edx

@@ -22,6 +22,7 @@ from tests.unit.native.rings import (
     SAMPLE,
     THROTTLE,
     UNTHROTTLE,
+    USER,
     fault_record,
     filled,
     record,
@@ -165,6 +166,39 @@ def test_the_first_fault_of_a_page_is_its_touch(table: AccessTable) -> None:
     assert (known.weights, known.sole_thread) == (((1, 1.0),), 4)
 
 
+X86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="code of x86-64")
+
+
+@X86_64
+@pytest.mark.parametrize(
+    ("before", "after", "misc", "counted"),
+    [
+        ("4c 03 0c c7", "c3", USER, {5: 3}),  # add (%rdi,%rax,8),%r9: in place of the array's start, and each time
+        ("48 8b 14 c7", "c3", USER, {5: 3}),  # mov (%rdi,%rax,8),%rdx
+        ("48 8b 04 c7", "c3", USER, {0: 1}),  # mov (%rdi,%rax,8),%rax: nobody knows what %rax was
+        ("48 8b 3f", "4c 03 0c c7", USER, {5: 3}),  # mov (%rdi),%rdi; but the next one will be add (%rdi,%rax,8),%r9
+        ("4c 03 0c c7", "c3", KERNEL, {0: 1}),  # the registers are those of a system call
+        ("48 ff ce", "4c 03 0c c7", USER, {5: 3}),  # dec %rsi
+        ("48 ff ce", "c3", USER, {0: 1}),
+        ("48 8b 44 24 08", "48 03 03", USER, {0: 1}),  # mov 0x8(%rsp),%rax; add (%rbx),%rax, where %rbx is 0
+    ],
+)
+def test_an_operand_counts_in_place_of_its_registers(
+    table: AccessTable, before: str, after: str, misc: int, counted: dict[int, int]
+) -> None:
+    code = bytes.fromhex("90" * 64 + before + after + "90" * 16)
+    held = ctypes.create_string_buffer(code, len(code))
+    ip = ctypes.addressof(held) + 64 + len(bytes.fromhex(before))
+    registers = [5 * PAGE // 8, 0, 0, 0, 0, LOW]  # rax, rbx, rcx, rdx, rsi, rdi
+    sample = registers_record(registers, misc=misc, ip=ip)
+    with filled(sample * 3, kind=PerfKind.REGISTERS) as rings:
+        reading = rings.read(table, RANGES, pid=os.getpid())
+    found = pages(table, *(LOW + page * PAGE for page in range(16)))
+    assert {page: samples for page, samples in enumerate(found) if samples} == counted
+    assert reading.exact == counted.get(5, 0)
+    assert reading.accesses == sum(counted.values())
+
+
 def test_code_that_cannot_be_read_leaves_the_registers(table: AccessTable) -> None:
     records = registers_record([LOW], ip=0x10), registers_record([HIGH], ip=(1 << 64) - 1), registers_record([LOW + 8])
     with filled(b"".join(records), kind=PerfKind.REGISTERS) as rings:
@@ -267,7 +301,7 @@ ADD_UP_BY_INDEX = bytes.fromhex(
 
 
 @needs_perf
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="code of x86-64")
+@X86_64
 def test_an_address_that_no_register_holds_is_told_by_the_instruction(table: AccessTable) -> None:
     area, code = map_pages(8192), mmap.mmap(-1, PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(ADD_UP_BY_INDEX)
