@@ -129,7 +129,8 @@ def test_pages_seen_often_stay_when_many_others_come_by_once() -> None:
     kept = [page for page in hot if (known := table.page(at(page))) is not None and known.samples > 150]
     assert len(kept) >= 97
     assert table.totals().lost_pages > 30_000
-    assert (table.totals().capacity_pages, table.totals().pages) == (1500, pytest.approx(1500, abs=5))
+    assert table.totals().capacity_pages == 1500
+    assert 1500 <= table.totals().pages <= 1505
 
 
 def test_a_million_pages_have_room_where_they_are_said_to() -> None:
