@@ -15,6 +15,7 @@
 
 #define BATCH 64
 #define LONGEST_INSTRUCTION 15
+#define RECORDS_AHEAD 4
 
 struct draining {
 	const struct bal_span *spans;
@@ -241,8 +242,11 @@ static void drain(struct draining *d, struct bal_ring *ring)
 	while (tail < head) {
 		uint64_t at = tail & (ring->data_bytes - 1), before_end = ring->data_bytes - at;
 		const struct perf_event_header *header = (const struct perf_event_header *)(data + at);
-		uint64_t size = header->size; /* of multiples of 8 bytes: a header is never cut in two */
+		uint64_t size; /* of multiples of 8 bytes: a header is never cut in two */
 
+		for (uint64_t line = 0; line < sizeof(whole); line += 64) /* another processor wrote it: it is far away */
+			__builtin_prefetch(data + ((tail + RECORDS_AHEAD * sizeof(whole) + line) & (ring->data_bytes - 1)));
+		size = header->size;
 		if (size < sizeof(*header) || size % 8 || size > head - tail) {
 			d->ret->foreign++;
 			break;
