@@ -4,8 +4,9 @@ Stateless functions over the caller's buffers; the only code that ever holds one
 this file: cdef.h is the whole interface, maps.c reads mappings, sample.c asks for pages by chance, numa_maps.c and
 placement.c count, migrate.c, submit.c and account.c move, whole.c moves a whole process, evict.c gives memory back,
 idle.c tells what moving nothing costs; survey.c goes over all processes, threads.c over the threads of one, procfs.c
-reads for both; access.c counts who accesses which page, judge.c says where such pages belong, perf.c samples threads
-and drain.c reads their samples. backend.py builds them. After editing C, the editable installation is rebuilt by
+reads for both; access.c counts who accesses which page, judge.c says where such pages belong, perf.c samples threads,
+drain.c reads their samples, and decode.c the code that they stood at. backend.py builds them. After editing C, the
+editable installation is rebuilt by
 
     pip install --no-build-isolation --no-deps -e .
 

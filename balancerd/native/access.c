@@ -8,10 +8,10 @@
 
 #include "access.h"
 
-#define WINDOW 512    /* cells from its home in which a key may lie: at the limit, one in ten million lies further */
+#define WINDOW 512    /* cells from its home in which a key may lie; a table at its limit has hardly any that far */
 #define CANDIDATES 16 /* cells of which one is given up when there is no room */
 #define NEW_TICKS 256 /* sixteen seconds */
-#define AHEAD 32      /* cells are fetched so many accesses before they are counted: memory is slow, but takes many orders */
+#define AHEAD 32      /* cells are fetched so many accesses before they are counted, as memory is slow */
 #define DECAY_16 64225 /* 0.98 in 65536ths */
 
 static struct bal_access_cell *next(const struct bal_access_table *table, struct bal_access_cell *cell)

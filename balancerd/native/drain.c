@@ -244,7 +244,7 @@ static void drain(struct draining *d, struct bal_ring *ring)
 		const struct perf_event_header *header = (const struct perf_event_header *)(data + at);
 		uint64_t size; /* of multiples of 8 bytes: a header is never cut in two */
 
-		for (uint64_t line = 0; line < sizeof(whole); line += 64) /* another processor wrote it: it is far away */
+		for (uint64_t line = 0; line < sizeof(whole); line += 64) /* another CPU wrote it */
 			__builtin_prefetch(data + ((tail + RECORDS_AHEAD * sizeof(whole) + line) & (ring->data_bytes - 1)));
 		size = header->size;
 		if (size < sizeof(*header) || size % 8 || size > head - tail) {
