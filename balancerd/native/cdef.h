@@ -500,6 +500,7 @@ struct bal_ring_args {
 	uint32_t frequency_hz; /* of the thread's run time; of no meaning for faults */
 	uint32_t ring_pages;   /* a power of two */
 	int32_t user_only;     /* not while the kernel works for the thread */
+	int32_t first_is_touch; /* the first fault of a page that is not known is its first touch, and no access */
 };
 
 /* The event of one thread, and its ring of records. */
@@ -511,6 +512,7 @@ struct bal_ring {
 	int32_t fd;
 	int32_t tid;
 	int32_t kind;
+	int32_t first_is_touch;
 };
 
 /*
@@ -565,7 +567,7 @@ struct bal_drain {
 
 /*
  * Take all records out of the rings, and count what they tell as accesses: the pages that registers point into, each
- * once a sample, or the address of a fault, of which the first of a page is a touch. A value that is among the last of its
+ * once a sample, or the address of a fault. A value that is among the last of its
  * thread that pointed into the spans does not count again: it is the start of an array, or another place that is kept and
  * not gone to. With `operands` (BAL_OPERANDS, of no meaning before or after) the instruction before the one that the
  * thread was to go on with is read from process `pid`, on x86-64, since it is there that a thread which waits for memory is

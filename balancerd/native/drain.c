@@ -282,7 +282,7 @@ int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_spa
 	for (size_t i = 0; i < n_rings; i++) {
 		if (!rings[i].map)
 			continue;
-		d.first_is_touch = rings[i].kind == BAL_RING_FAULTS;
+		d.first_is_touch = rings[i].first_is_touch;
 		drain(&d, &rings[i]);
 		flush(&d);
 	}

@@ -68,6 +68,7 @@ int bal_ring_open(const struct bal_ring_args *args, struct bal_ring *ret)
 	}
 	ret->tid = args->tid;
 	ret->kind = args->kind;
+	ret->first_is_touch = args->kind == BAL_RING_FAULTS && args->first_is_touch;
 	return 0;
 }
 

@@ -45,15 +45,27 @@ class ThreadRings:
     a fault 40, so that 8 pages hold nearly two seconds at 100 Hz. Samples that find a ring full are lost, and counted.
     With user_only nothing is sampled while the kernel works for the thread, which leaves out nearly all of a thread
     that reads and writes files; it then needs no CAP_PERFMON at kernel.perf_event_paranoid 2 for one's own processes.
+
+    With first_is_touch the first fault of a page that the table does not know is its first touch. Hint faults of a
+    process that does not grow need that not: a scan of the kernel's gives one fault a page, and may be a minute apart.
     """
 
-    __slots__ = ("_at", "_capacity", "_data", "_user_only", "frequency_hz", "kind", "ring_pages")
+    __slots__ = ("_at", "_capacity", "_data", "_user_only", "first_is_touch", "frequency_hz", "kind", "ring_pages")
 
-    def __init__(self, kind: PerfKind, *, frequency_hz: int, ring_pages: int = 8, user_only: bool = False) -> None:
+    def __init__(
+        self,
+        kind: PerfKind,
+        *,
+        frequency_hz: int,
+        ring_pages: int = 8,
+        user_only: bool = False,
+        first_is_touch: bool = True,
+    ) -> None:
         self.kind = kind
         self.frequency_hz = frequency_hz
         self.ring_pages = ring_pages
         self._user_only = user_only
+        self.first_is_touch = first_is_touch
         self._at: dict[int, int] = {}
         self._capacity = 16
         self._data: Any = ffi.new("struct bal_ring[]", self._capacity)
@@ -81,7 +93,10 @@ class ThreadRings:
             self._data = ffi.new("struct bal_ring[]", self._capacity)
             ffi.memmove(self._data, before, len(self._at) * ffi.sizeof("struct bal_ring"))
         at = len(self._at)
-        args = ffi.new("struct bal_ring_args *", (tid, self.kind, self.frequency_hz, self.ring_pages, self._user_only))
+        args = ffi.new(
+            "struct bal_ring_args *",
+            (tid, self.kind, self.frequency_hz, self.ring_pages, self._user_only, self.first_is_touch),
+        )
         _check(lib.bal_ring_open(args, self._data + at), tid)
         self._at[tid] = at
 

@@ -45,7 +45,7 @@ def filled(records: bytes, *, kind: PerfKind, data_bytes: int = 4 * PAGE, tail: 
         view[to : to + 8] = records[at : at + 8]
     ring = rings._data[0]
     ring.map, ring.map_bytes, ring.data_bytes, ring.fd = memory, PAGE + data_bytes, data_bytes, -1
-    ring.tid, ring.kind = 1, kind
+    ring.tid, ring.kind, ring.first_is_touch = 1, kind, kind == PerfKind.FAULTS
     rings._at[1] = 0
     yield rings
     assert struct.unpack("=QQ", view[DATA_HEAD_AT : DATA_HEAD_AT + 16]) == (tail + len(records),) * 2 or not rings._at

@@ -365,6 +365,17 @@ def test_faults_are_told_with_their_page(table: AccessTable) -> None:
 
 
 @needs_perf
+def test_first_faults_are_accesses_where_that_is_asked_for(table: AccessTable) -> None:
+    area = map_pages(64)
+    rings = ThreadRings(PerfKind.FAULTS, frequency_hz=1, first_is_touch=False)
+    rings.open(threading.get_native_id())
+    touch(area, 0, 64)
+    rings.read(table, AddressRanges([(address_of(area), address_of(area) + len(area))]))
+    rings.close()
+    assert (table.totals().touches, table.totals().counted) == (0, 64)
+
+
+@needs_perf
 def test_a_ring_that_is_full_loses_samples_and_says_so(table: AccessTable) -> None:
     area = map_pages(1024)
     rings = ThreadRings(PerfKind.FAULTS, frequency_hz=1, ring_pages=1)
