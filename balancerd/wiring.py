@@ -284,7 +284,7 @@ class Application:
         if process is None:
             return None
         skip = reason_to_skip(process, build_settings(self._config).criteria)
-        return report(process, None, () if skip is None else (skip,), None, self._live.topology())
+        return report(process, None, () if skip is None else (skip,), (), self._live.topology())
 
     def _on_reloaded(self, error: str | None) -> None:
         at = time.time()

@@ -32,6 +32,7 @@ from balancerd.control.state import View
 from balancerd.metrics.gauges import STATES
 from balancerd.model.decision import Decision
 from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.migration import MigrationOutcome
 from balancerd.model.report import ProcessReport, TickReport, WorkloadReport
 from balancerd.model.sample import PAGE_BYTES
 
@@ -139,7 +140,7 @@ def _next_move(report: ProcessReport) -> Json | None:
     done = report.outcome
     for verdict in report.verdicts:
         if isinstance(verdict, Decision):
-            moved_pages = done.moved_pages if done is not None and done.step.policy == verdict.policy else 0
+            moved_pages = done.moved_pages if done is not None and _is_of(done, verdict) else 0
             pending_bytes = verdict.misplaced_bytes - moved_pages * PAGE_BYTES
             if pending_bytes > 0:
                 return {
@@ -149,6 +150,10 @@ def _next_move(report: ProcessReport) -> Json | None:
                     "reason": verdict.reason.value,
                 }
     return None
+
+
+def _is_of(done: MigrationOutcome, decision: Decision) -> bool:
+    return (done.step.policy, done.step.target) == (decision.policy, decision.target)
 
 
 def _moved_bytes(report: TickReport | None) -> dict[ProcessId, int]:

@@ -9,7 +9,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from balancerd.engine.holds import Hold, Holds
-from balancerd.engine.quarantine import Quarantine, Span
+from balancerd.engine.parts import MovedParts
+from balancerd.engine.quarantine import PERMANENT, Quarantine, Span, merged
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MovedRun, PageStatus
@@ -28,7 +29,10 @@ _INTERRUPTED = frozenset({None, Reason.STOPPING, Reason.PRESSURE})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """One walk over a process's ranges towards `target`, spread over as many ticks as the budgets need."""
+    """One walk over a process's ranges towards `target`, spread over as many ticks as the budgets need.
+
+    With `is_part`, a row of steps over parts of it, each of which was asked for anew; then nothing is resumed.
+    """
 
     target: NodeId
     move_id: int
@@ -36,6 +40,7 @@ class Pass:
     submitted_pages: int = 0
     moved_pages: int = 0
     failed: Mapping[PageStatus, int] = field(default_factory=dict)
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +57,11 @@ class Ledger:
 
     def __init__(self, cooldown_seconds: float) -> None:
         self._cooldown_seconds = cooldown_seconds
-        self._passes: dict[ProcessId, Pass] = {}
+        self._passes: dict[ProcessId, dict[NodeId, Pass]] = {}
         self._evictions: dict[ProcessId, EvictionPass] = {}
         self._holds = Holds()
         self._quarantine = Quarantine()
+        self._parts = MovedParts()
 
     def set_cooldown(self, seconds: float) -> None:
         """Let processes rest so long after a move from now on; holds that are under way stay as they are."""
@@ -65,19 +71,23 @@ class Ledger:
         """Return what holds the process at time `now`, or None."""
         return self._holds.find(process, now)
 
-    def held_ranges(self, process: ProcessId, now: float) -> tuple[Span, ...]:
-        """Return the parts of its memory that are in quarantine at time `now`, ascending."""
-        return self._quarantine.held(process, now)
+    def held_ranges(self, process: ProcessId, now: float, *, target: NodeId | None = None) -> tuple[Span, ...]:
+        """Return the parts of its memory that are in quarantine at time `now`, ascending and apart.
+
+        With a `target`, also those parts that were moved on their own a moment ago, and not to that node.
+        """
+        held = self._quarantine.held(process, now)
+        return held if target is None else merged((*held, *self._parts.elsewhere(process, target, now)))
 
     def resume_at(self, process: ProcessId, target: NodeId) -> int:
         """Return the address where an unfinished pass towards `target` goes on; 0 for a new one."""
-        going = self._passes.get(process)
-        return going.resume_at if going is not None and going.target == target else 0
+        going = self._passes.get(process, {}).get(target)
+        return going.resume_at if going is not None else 0
 
     def move_id(self, process: ProcessId, target: NodeId) -> int:
         """Return the move that an unfinished pass towards `target` is; 0 for a new one."""
-        going = self._passes.get(process)
-        return going.move_id if going is not None and going.target == target else 0
+        going = self._passes.get(process, {}).get(target)
+        return going.move_id if going is not None else 0
 
     def eviction_resume_at(self, process: ProcessId) -> int:
         """Return the address where an unfinished eviction goes on; 0 for a new one."""
@@ -102,15 +112,20 @@ class Ledger:
         if stopped_by is Reason.OBSERVE_MODE:
             return
         after = self._pass_after(outcome)
-        self._passes.pop(process, None)
+        if not outcome.step.is_part:
+            self._passes.pop(process, None)
         if stopped_by is Reason.EXITED:
+            self._passes.pop(process, None)
             return
         self._quarantine.note_failed(process, outcome.failed_runs, now)
         got_on = stopped_by is Reason.CHANGED and outcome.submitted_pages > 0
         if stopped_by is not None and stopped_by not in _INTERRUPTED and not got_on:
+            self._passes.pop(process, None)
             self._strike(process, stopped_by, outcome.detail, now)
+        elif outcome.step.is_part:
+            self._record_part(outcome, after, now)
         elif outcome.resume_at is not None:
-            self._passes[process] = after
+            self._passes[process] = {after.target: after}
         else:
             self._finish(process, after, now)
 
@@ -158,19 +173,21 @@ class Ledger:
         """End the unfinished passes of processes that no policy wants to move, or evict, any more; return the moves."""
         for process in self._evictions.keys() - evicting:
             del self._evictions[process]
-        return tuple(self._passes.pop(process).move_id for process in self._passes.keys() - moving)
+        ended = [self._passes.pop(process) for process in self._passes.keys() - moving]
+        return tuple(each.move_id for passes in ended for each in passes.values())
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> tuple[int, ...]:
         """Drop what is known of processes that are gone; return the moves that were under way."""
         self._holds.forget_all_but(alive)
         self._quarantine.forget_all_but(alive)
+        self._parts.forget_all_but(alive)
         return self.abandon_all_but(alive, alive)
 
     def _pass_after(self, outcome: MigrationOutcome) -> Pass:
         step = outcome.step
-        before = self._passes.get(step.process)
-        if before is None or before.target != step.target or step.resume_at == 0:
-            before = Pass(target=step.target, move_id=step.move_id)
+        before = self._passes.get(step.process, {}).get(step.target)
+        if before is None or before.is_part != step.is_part or (step.resume_at == 0 and not step.is_part):
+            before = Pass(target=step.target, move_id=step.move_id, is_part=step.is_part)
         failed = dict(before.failed)
         no_huge_page = {PageStatus.NO_HUGE_PAGE: outcome.passed_over.get(PageStatus.NO_HUGE_PAGE, 0)}
         for status, pages in (*outcome.pages.items(), *no_huge_page.items()):
@@ -178,11 +195,24 @@ class Ledger:
                 failed[status] = failed.get(status, 0) + pages
         return replace(
             before,
-            resume_at=outcome.resume_at or 0,
+            resume_at=0 if step.is_part else outcome.resume_at or 0,
             submitted_pages=before.submitted_pages + outcome.submitted_pages,
             moved_pages=before.moved_pages + outcome.moved_pages,
             failed=failed,
         )
+
+    def _record_part(self, outcome: MigrationOutcome, after: Pass, now: float) -> None:
+        """Go on, with a hold for the parts that moved but not for the process: others of its parts wait for nothing.
+
+        A step that moved nothing of what it submitted, and of which nothing is in quarantine, would be asked for again.
+        """
+        process = outcome.step.process
+        self._parts.note(process, outcome.moved_runs, now)
+        self._passes.setdefault(process, {})[after.target] = after
+        if outcome.submitted_pages and not outcome.moved_pages and outcome.resume_at is None:
+            told = ", ".join(f"{pages} pages {status}" for status, pages in sorted(outcome.pages.items()) if pages)
+            if not any(run.status in PERMANENT for run in outcome.failed_runs):
+                self._strike(process, Reason.QUARANTINE, told, now)
 
     def _finish(self, process: ProcessId, done: Pass, now: float) -> None:
         told = ", ".join(f"{pages} pages {status}" for status, pages in sorted(done.failed.items()))

@@ -85,7 +85,7 @@ class MoveLog:
         if outcome.stopped_by is Reason.OBSERVE_MODE:
             del self._moves[move_id]
             return
-        goes_on = outcome.resume_at is not None and outcome.stopped_by in _GOING_ON
+        goes_on = outcome.resume_at is not None and outcome.stopped_by in _GOING_ON and not outcome.step.is_part
         self._moves[move_id] = replace(
             move,
             ended_at=None if goes_on else now,

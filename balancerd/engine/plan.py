@@ -11,11 +11,13 @@ from balancerd.engine import quarantine, ranges
 from balancerd.engine.budgets import Budgets, NodePair
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.movable import movable_bytes_by_node
+from balancerd.engine.quarantine import Span
 from balancerd.model.decision import Decision, Eviction, Reason, Skip
-from balancerd.model.ids import NodeId, ProcessId, format_id_list
+from balancerd.model.extent import Extent, do_meet
+from balancerd.model.ids import ProcessId, format_id_list
 from balancerd.model.manager import MACHINE_WIDE, Manager, ManagerFinding
 from balancerd.model.migration import EvictionStep, MigrationPlan, MigrationStep, Range
-from balancerd.model.sample import PlacementSample, Pressure, Snapshot
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, Pressure, Snapshot
 from balancerd.model.topology import NodeMemory
 
 BY = "plan"
@@ -105,6 +107,7 @@ class _Arbiter:
         self._evict_bytes = budgets.allowed_eviction_bytes(self._now)
         self._other_manager = explain_other_manager(snapshot.survey.managers, limits)
         self.claimed: dict[ProcessId, str] = {}
+        self._parts: dict[ProcessId, list[Decision]] = {}
         self.may_read = True
         self.steps: list[MigrationStep] = []
         self.evictions: list[EvictionStep] = []
@@ -119,7 +122,7 @@ class _Arbiter:
             self.rejected.append(skip)
             return
         placement = self._snapshot.placements[decision.process]
-        pairs = _wanted_pairs(placement, decision.target)
+        pairs = _wanted_pairs(decision, placement)
         allowance = self._draft.allow(decision.process, pairs)
         smallest = min(decision.misplaced_bytes, SMALLEST_STEP_BYTES)
         budget_bytes = min(allowance.budget_bytes, self._room.get(decision.target, 0))
@@ -139,6 +142,8 @@ class _Arbiter:
         else:
             self.steps.append(self._step(decision, found, budget_bytes))
         self.claimed[decision.process] = f"by policy {decision.policy}"
+        if decision.extents is not None:
+            self._parts.setdefault(decision.process, []).append(decision)
         taken = min(budget_bytes, decision.misplaced_bytes)
         self._draft.promise(decision.process, pairs, taken)
         self._room[decision.target] = self._room.get(decision.target, 0) - taken
@@ -172,7 +177,7 @@ class _Arbiter:
         )
 
     def _standing_objection(self, wanted: Decision | Eviction) -> Skip | None:
-        if wanted.process in self.claimed:
+        if wanted.process in self.claimed and not self._is_further_part(wanted):
             return _no(wanted, Reason.CLAIMED, self.claimed[wanted.process])
         if self._other_manager is not None:
             return _no(wanted, Reason.OTHER_MANAGER, self._other_manager)
@@ -187,6 +192,13 @@ class _Arbiter:
             return _no(wanted, hold.reason, f"{hold.detail}; {wait}" if hold.detail else wait)
         return None
 
+    def _is_further_part(self, wanted: Decision | Eviction) -> bool:
+        """Return whether all that was granted of the process are parts that the same policy wanted, and others."""
+        granted = self._parts.get(wanted.process)
+        if granted is None or not isinstance(wanted, Decision) or wanted.extents is None:
+            return False
+        return all(part.policy == wanted.policy and not do_meet(part.extents or (), wanted.extents) for part in granted)
+
     def _objection_to_target(self, decision: Decision) -> Skip | None:
         target, allowed = decision.target, self._processes[decision.process].mems_allowed
         if allowed is None:
@@ -194,9 +206,8 @@ class _Arbiter:
         if target not in allowed:
             told = f"node {target} is not in its Mems_allowed {format_id_list(allowed)}"
             return _no(decision, Reason.OUTSIDE_CPUSET, told)
-        held = self._ledger.held_ranges(decision.process, self._now)
-        found = ranges.candidates(self._snapshot.placements[decision.process], target)
-        if held and found and not ranges.outside_quarantine(found, target, held):
+        held = self._held(decision)
+        if held and self._is_all_held(decision, held):
             return _no(decision, Reason.QUARANTINE, quarantine.explain(held, self._now))
         if self._room.get(target, 0) < min(decision.misplaced_bytes, SMALLEST_STEP_BYTES):
             memory = self._snapshot.survey.memory.get(target)
@@ -204,21 +215,48 @@ class _Arbiter:
             return _no(decision, Reason.TARGET_FULL, f"node {target}: {available >> 20} MiB available")
         return None
 
+    def _held(self, decision: Decision) -> tuple[Span, ...]:
+        """Return what must stay: what is in quarantine, and of parts what was moved elsewhere a moment ago."""
+        elsewhere = decision.target if decision.extents is not None else None
+        return self._ledger.held_ranges(decision.process, self._now, target=elsewhere)
+
+    def _is_all_held(self, decision: Decision, held: tuple[Span, ...]) -> bool:
+        if decision.extents is not None:
+            wanted = (Range(start=e.start, end=e.end, page_bytes=PAGE_BYTES) for e in decision.extents)
+            return not quarantine.cut(wanted, held)
+        found = ranges.candidates(self._snapshot.placements[decision.process], decision.target)
+        return bool(found) and not ranges.outside_quarantine(found, decision.target, held)
+
     def _are_mempolicies_fresh(self, placement: PlacementSample) -> bool:
         read_at = placement.mempolicies_at
         return placement.complete and read_at is not None and self._now - read_at <= MEMPOLICY_FRESH_SECONDS
 
     def _ranges(self, decision: Decision, placement: PlacementSample) -> tuple[Range, ...] | Skip:
         """Return where to move from. A process whose mempolicies forbid it all is to be left alone for a while."""
+        if decision.extents is not None:
+            return self._ranges_of_part(decision, decision.extents, placement)
         found = ranges.candidates(placement, decision.target)
         free = ranges.without_mempolicy(found)
         if not ranges.to_ranges(free, ()):
             skip = _no(decision, Reason.MEMPOLICY, ranges.explain_mempolicies(found))
             self.turn_down.append(skip)
             return skip
-        held = self._ledger.held_ranges(decision.process, self._now)
+        held = self._held(decision)
         left = ranges.to_ranges(ranges.outside_quarantine(free, decision.target, held), held)
         return left or _no(decision, Reason.QUARANTINE, quarantine.explain(held, self._now))
+
+    def _ranges_of_part(
+        self, decision: Decision, extents: tuple[Extent, ...], placement: PlacementSample
+    ) -> tuple[Range, ...] | Skip:
+        """Return what of the extents may move. Mempolicies of a part say nothing of the rest of the process."""
+        found = ranges.around(placement, extents)
+        free = ranges.within(ranges.to_ranges(ranges.without_mempolicy(found), ()), extents)
+        if not found:
+            return _no(decision, Reason.CHANGED, "nothing that may move is mapped there any more")
+        if not free:
+            return _no(decision, Reason.MEMPOLICY, ranges.explain_mempolicies(found))
+        held = self._held(decision)
+        return quarantine.cut(free, held) or _no(decision, Reason.QUARANTINE, quarantine.explain(held, self._now))
 
     def _step(self, decision: Decision, found: tuple[Range, ...], budget_bytes: int) -> MigrationStep:
         process, target = decision.process, decision.target
@@ -233,6 +271,7 @@ class _Arbiter:
             reason=decision.reason,
             move_all=self._limits.move_all,
             move_id=self._ledger.move_id(process, target),
+            is_part=decision.extents is not None,
         )
 
 
@@ -265,10 +304,10 @@ def explain_other_manager(managers: Iterable[ManagerFinding], limits: PlanLimits
     return "; ".join(told) or None
 
 
-def _wanted_pairs(placement: PlacementSample, target: NodeId) -> dict[NodePair, int]:
-    """Return the misplaced bytes by pair of nodes, as far as the sample tells."""
-    held = movable_bytes_by_node(placement)
-    return {(source, target): size for source, size in held.items() if source != target}
+def _wanted_pairs(decision: Decision, placement: PlacementSample) -> dict[NodePair, int]:
+    """Return the misplaced bytes by pair of nodes, as far as the decision or the sample tells."""
+    held = movable_bytes_by_node(placement) if decision.source_bytes is None else decision.source_bytes
+    return {(source, decision.target): size for source, size in held.items() if source != decision.target}
 
 
 def _merit(decision: Decision) -> float:

@@ -22,7 +22,10 @@ MOST_SPANS = 1024
 """For each process; the oldest are dropped, so that they are tried again."""
 
 CAME_BACK = "came back"
-"""The cause of spans that were moved and then found elsewhere; the others have a PageStatus."""
+"""The cause of spans that were moved and then found elsewhere."""
+
+MOVED = "moved a moment ago"
+"""The cause of spans that rest where they went; all others have a PageStatus."""
 
 PERMANENT = frozenset({PageStatus.LOCKED, PageStatus.BUSY, PageStatus.SHARED, PageStatus.INVALID})
 """What stays as it is after a step's own tries: mlocked, pinned, mapped by others, or of a filesystem that cannot."""
@@ -55,6 +58,10 @@ class Quarantine:
         """Leave alone what came back after it was moved."""
         self._note(process, (_block(run, CAME_BACK) for run in runs), now)
 
+    def note_moved(self, process: ProcessId, runs: Iterable[MovedRun], now: float) -> None:
+        """Leave alone, for now, what has just moved."""
+        self._note(process, (_block(run, MOVED) for run in runs), now)
+
     def held(self, process: ProcessId, now: float) -> tuple[Span, ...]:
         """Return what is left alone at time `now`, ascending."""
         return tuple(span for span in self._spans.get(process, ()) if now < span.until)
@@ -83,6 +90,16 @@ class Quarantine:
 def cut(ranges: Iterable[Range], held: tuple[Span, ...]) -> tuple[Range, ...]:
     """Return what is left of ascending `ranges` without the spans `held`; no page of a range is cut in two."""
     return tuple(left for whole in ranges for left in _cut_one(whole, held))
+
+
+def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Return spans of several books as one row, ascending and apart: where two overlap, the one that begins first."""
+    found: list[Span] = []
+    for span in sorted(spans, key=_start):
+        start = max(span.start, found[-1].end) if found else span.start
+        if start < span.end:
+            found.append(span if start == span.start else _part(span, start, span.end))
+    return tuple(found)
 
 
 def explain(held: tuple[Span, ...], now: float) -> str:

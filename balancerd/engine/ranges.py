@@ -1,9 +1,10 @@
 """Which parts of a process a step may be about: movable, off the target, without a mempolicy, not in quarantine."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from balancerd.engine.movable import movable
 from balancerd.engine.quarantine import Span, cut
+from balancerd.model.extent import Extent, inside
 from balancerd.model.ids import NodeId, format_id_list
 from balancerd.model.migration import Range
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, Vma, VmaKind, VmaPlacement
@@ -20,6 +21,19 @@ def candidates(placement: PlacementSample, target: NodeId) -> tuple[VmaPlacement
     """
     placed = (p for p in movable(placement) if _is_candidate(p, target))
     return tuple(sorted(placed, key=lambda p: p.vma.start))
+
+
+def around(placement: PlacementSample, extents: Sequence[Extent]) -> tuple[VmaPlacement, ...]:
+    """Return the movable mappings, ascending, that share an address with `extents`, wherever their pages lie."""
+    placed = sorted(movable(placement), key=lambda p: p.vma.start)
+    return tuple(p for p in placed if any(True for _ in inside(extents, p.vma.start, p.vma.end)))
+
+
+def within(ranges: Iterable[Range], extents: Sequence[Extent]) -> tuple[Range, ...]:
+    """Return the whole pages of ascending `ranges` that lie in `extents`, which ascend and do not overlap."""
+    parts = ((whole.page_bytes, part) for whole in ranges for part in inside(extents, whole.start, whole.end))
+    rounded = ((-(-part.start // page) * page, part.end // page * page, page) for page, part in parts)
+    return tuple(Range(start=start, end=end, page_bytes=page) for start, end, page in rounded if start < end)
 
 
 def outside_quarantine(

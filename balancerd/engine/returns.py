@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from balancerd.model.decision import Reason
+from balancerd.model.extent import Extent, do_meet, joined
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import MigrationOutcome, MovedRun, RunsNow, Verified, VerifyRequest
 
@@ -51,13 +52,21 @@ class Returns:
         self._watched: dict[ProcessId, _Watched] = {}
 
     def note(self, outcome: MigrationOutcome, now: float) -> None:
-        """Watch what one step moved. What was moved to other nodes before is watched no longer: we took it away."""
+        """Watch what one step moved. What was moved to other nodes before is watched no longer: we took it away.
+
+        A step over parts takes nothing else away.
+        """
         if not outcome.moved_runs:
             return
         process = outcome.step.process
         targets = {run.target for run in outcome.moved_runs}
         before = self._watched.get(process)
-        kept = [] if before is None else [(at, run) for at, run in before.runs if run.target in targets]
+        taken = joined(Extent(run.start, run.end) for run in outcome.moved_runs) if outcome.step.is_part else None
+        kept = [
+            (at, run)
+            for at, run in (() if before is None else before.runs)
+            if run.target in targets or (taken is not None and not do_meet((Extent(run.start, run.end),), taken))
+        ]
         runs = [(at, run) for at, run in kept if now - at < WINDOW_SECONDS] + [(now, run) for run in outcome.moved_runs]
         runs = runs[:: -(-len(runs) // MOST_RUNS)]  # every n-th
         self._watched[process] = _Watched(tuple(runs), tuple(now + seconds for seconds in CHECK_AFTER_SECONDS))

@@ -9,6 +9,9 @@ from balancerd.model.report import ProcessReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
 from balancerd.model.topology import Topology
 
+NOT_ITS_BUSINESS = frozenset({Reason.ONE_HOME, Reason.SEVERAL_HOMES})
+"""Why a policy leaves a process to another one; if that one says more, its reason counts."""
+
 
 class Storyteller:
     """Tells of every surveyed process, and of one of which nothing is new by the very same report."""
@@ -27,7 +30,9 @@ class Storyteller:
         by_process: dict[ProcessId, list[Verdict]] = {}
         for verdict in verdicts:
             by_process.setdefault(verdict.process, []).append(verdict)
-        moved = {outcome.step.process: outcome for outcome in outcomes}
+        moved: dict[ProcessId, list[MigrationOutcome]] = {}
+        for outcome in outcomes:
+            moved.setdefault(outcome.step.process, []).append(outcome)
         evicted = {outcome.step.process: outcome for outcome in evictions}
         told: dict[ProcessId, ProcessReport] = {}
         for process in snapshot.survey.processes:
@@ -46,7 +51,7 @@ class Storyteller:
                 told[id_] = known
             else:
                 topology, eviction = snapshot.survey.topology, evicted.get(id_)
-                told[id_] = report(process, placement, tuple(its), moved.get(id_), topology, eviction=eviction)
+                told[id_] = report(process, placement, tuple(its), moved.get(id_, ()), topology, eviction=eviction)
         self._told = told
         return tuple(told.values())
 
@@ -59,14 +64,14 @@ def report(
     process: ProcessSample,
     placement: PlacementSample | None,
     verdicts: tuple[Verdict, ...],
-    outcome: MigrationOutcome | None,
+    outcomes: Sequence[MigrationOutcome],
     topology: Topology,
     *,
     eviction: EvictionOutcome | None = None,
 ) -> ProcessReport:
     """Return what became of one process, and the reason that counts."""
     run = run_ratio(process, topology)
-    reason, detail = _final(verdicts, outcome, eviction)
+    reason, detail = _final(verdicts, outcomes, eviction)
     return ProcessReport(
         process=process,
         placement=placement,
@@ -75,7 +80,7 @@ def report(
         verdicts=verdicts,
         reason=reason,
         detail=detail,
-        outcome=outcome,
+        outcome=max(outcomes, key=lambda o: o.moved_pages, default=None),
     )
 
 
@@ -96,15 +101,17 @@ def local_ratio(run: Mapping[NodeId, float] | None, placement: PlacementSample |
 
 
 def _final(
-    verdicts: tuple[Verdict, ...], outcome: MigrationOutcome | None, eviction: EvictionOutcome | None
+    verdicts: tuple[Verdict, ...], outcomes: Sequence[MigrationOutcome], eviction: EvictionOutcome | None
 ) -> tuple[Reason, str]:
-    if outcome is not None:
-        return outcome.stopped_by or outcome.step.reason, _tell_outcome(outcome)
+    if outcomes:
+        stopped_by = next((o.stopped_by for o in outcomes if o.stopped_by is not None), None)
+        return stopped_by or outcomes[0].step.reason, "; ".join(map(_tell_outcome, outcomes))
     if eviction is not None:
         return eviction.stopped_by or eviction.step.reason, _tell_eviction(eviction)
     decided = [v for v in verdicts if not isinstance(v, Skip)]
     rejected = [v for v in verdicts if isinstance(v, Skip) and v.by in {"plan", "tick"}]
-    for last in (*reversed(rejected), *reversed(decided), *reversed(verdicts)):
+    judged = [v for v in verdicts if v.reason not in NOT_ITS_BUSINESS]
+    for last in (*reversed(rejected), *reversed(decided), *reversed(judged), *reversed(verdicts)):
         return last.reason, last.detail
     return Reason.NOT_SAMPLED, REASON_TEXT[Reason.NOT_SAMPLED]
 

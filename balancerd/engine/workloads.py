@@ -131,11 +131,15 @@ class Workloads:
     ) -> Mapping[str, Standing]:
         """Return what is wanted of each workload. The last word on a process counts: done, turned down, or wanted."""
         last: dict[ProcessId, Reason] = {}
-        pending: dict[ProcessId, int] = {}
+        by_policy: dict[tuple[ProcessId, str], int] = {}
         for want in wanted:
             last[want.process] = want.reason
-            if isinstance(want, Decision):
-                pending[want.process] = max(pending.get(want.process, 0), want.misplaced_bytes)
+            if isinstance(want, Decision):  # of one policy only parts are several
+                key = (want.process, want.policy)
+                by_policy[key] = by_policy.get(key, 0) + want.misplaced_bytes
+        pending: dict[ProcessId, int] = {}
+        for (process, _), size_bytes in by_policy.items():
+            pending[process] = max(pending.get(process, 0), size_bytes)
         last |= {skip.process: skip.reason for skip in rejected if skip.process in last}
         for evicted in evictions:
             last[evicted.step.process] = evicted.stopped_by or evicted.step.reason

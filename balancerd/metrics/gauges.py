@@ -26,8 +26,13 @@ STATES: Mapping[Reason, str] = {
     ),
     Reason.WELL_PLACED: "well-placed",
     **dict.fromkeys(
-        (Reason.NO_HOME, Reason.SEVERAL_HOMES, Reason.HOME_WITHOUT_MEMORY, Reason.HOME_TOO_YOUNG), "no-home"
+        (
+            *(Reason.NO_HOME, Reason.ONE_HOME, Reason.SEVERAL_HOMES, Reason.HOME_WITHOUT_MEMORY),
+            *(Reason.HOME_TOO_YOUNG, Reason.SHARED_ACCESS),
+        ),
+        "no-home",
     ),
+    **dict.fromkeys((Reason.NOT_WATCHED, Reason.TOO_FEW_SAMPLES, Reason.SAMPLES_LOST), "unsampled"),
     **dict.fromkeys((Reason.LOSS_BELOW_COST, Reason.GAIN_BELOW_COST), "not-worth"),
     **dict.fromkeys(MIGRATION_REASONS, "moving"),
     **dict.fromkeys(
@@ -99,11 +104,11 @@ def _by_state(report: TickReport) -> Values:
 
 
 def _pending_bytes(report: TickReport, policies: Iterable[str]) -> dict[str, float]:
-    moved = {(o.step.policy, o.step.process): o.moved_pages * PAGE_BYTES for o in report.outcomes}
+    moved = {(o.step.policy, o.step.process, o.step.target): o.moved_pages * PAGE_BYTES for o in report.outcomes}
     pending = dict.fromkeys(policies, 0.0)
     for verdict in report.verdicts:
         if isinstance(verdict, Decision):
-            done = moved.get((verdict.policy, verdict.process), 0)
+            done = moved.get((verdict.policy, verdict.process, verdict.target), 0)
             pending[verdict.policy] = pending.get(verdict.policy, 0.0) + max(0, verdict.misplaced_bytes - done)
     return pending
 

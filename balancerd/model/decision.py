@@ -1,8 +1,10 @@
 """What should happen to a process, or why nothing should. Every decision and every skip carries a Reason."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
 
 
@@ -48,6 +50,11 @@ class Reason(enum.StrEnum):
     WELL_PLACED = "well-placed"
     HOME_TOO_YOUNG = "home-too-young"
     LOSS_BELOW_COST = "loss-below-cost"
+    ONE_HOME = "one-home"
+    NOT_WATCHED = "not-watched"
+    TOO_FEW_SAMPLES = "too-few-samples"
+    SAMPLES_LOST = "samples-lost"
+    SHARED_ACCESS = "shared-access"
     GAIN_BELOW_COST = "gain-below-cost"
     # plan
     COOLDOWN = "cooldown"
@@ -114,6 +121,11 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.WELL_PLACED: "its memory is where its threads run",
     Reason.HOME_TOO_YOUNG: "it came to its present node too recently",
     Reason.LOSS_BELOW_COST: "what it has lost to remote accesses does not yet justify the move",
+    Reason.ONE_HOME: "its threads run on one node, and who touches which page makes no difference",
+    Reason.NOT_WATCHED: "which of its threads touch which memory is not being watched",
+    Reason.TOO_FEW_SAMPLES: "too few of its accesses were seen to judge by",
+    Reason.SAMPLES_LOST: "too many of its access samples were lost to judge by the others",
+    Reason.SHARED_ACCESS: "threads on several nodes use the same memory",
     Reason.GAIN_BELOW_COST: "the move would cost more than it can win back",
     Reason.COOLDOWN: "it was moved a moment ago",
     Reason.QUARANTINE: "the pages left over could not be moved last time",
@@ -145,6 +157,10 @@ class Decision:
 
     `misplaced_bytes` is what would move, `gain_cores` the CPU seconds won per second once moved,
     `cost_seconds` the CPU seconds that moving costs.
+
+    With `extents` (ascending, apart) it is about these parts of the address space and no others, and one policy may
+    want several parts of a process on several nodes; `source_bytes` then tells what would move by the node that holds
+    it. None means all of its memory, wherever that lies.
     """
 
     policy: str
@@ -155,6 +171,8 @@ class Decision:
     cost_seconds: float
     reason: Reason = Reason.MISPLACED
     detail: str = ""
+    extents: tuple[Extent, ...] | None = None
+    source_bytes: Mapping[NodeId, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

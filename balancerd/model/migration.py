@@ -89,8 +89,9 @@ class MigrationStep:
 
     With `target_of`, pages on its keys move to the node it gives, each to its own, and pages on other nodes are left
     alone; without, pages of every other node move to `target`. `move_all` moves pages that other processes map, too.
-    `reason` is one of MIGRATION_REASONS. Ends after `budget_bytes` submitted or `budget_seconds` spent, whichever
-    comes first.
+    `reason` is one of MIGRATION_REASONS. With `is_part` the ranges are all that a decision asked for, which asks anew
+    in each tick: no later step goes on where this one ends. Ends after `budget_bytes` submitted or `budget_seconds`
+    spent, whichever comes first.
     """
 
     policy: str
@@ -105,6 +106,7 @@ class MigrationStep:
     move_all: bool = False
     move_id: int = 0
     """The move that this step is part of, for `undo`; 0 for none."""
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

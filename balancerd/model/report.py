@@ -18,7 +18,7 @@ class ProcessReport:
     `run_ratio` is the share of its recent run time on each node; `local_ratio` the share of its
     memory that lies where it runs, None when either is unknown. `verdicts` are in the order in which
     they fell: selection, policies, plan; the last one gives `reason`. `outcome` is there when pages
-    were to be moved in this tick.
+    were to be moved in this tick; of several steps over parts of the process it is the one that moved most.
     """
 
     process: ProcessSample
