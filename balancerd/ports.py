@@ -1,11 +1,12 @@
 """The seams: what the engine asks of the world, of time, of policies and of listeners."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
+from balancerd.model.access import Accesses, AccessMethod, AccessWindow, Obstacle
 from balancerd.model.decision import Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import (
@@ -18,7 +19,7 @@ from balancerd.model.migration import (
     WholeMove,
 )
 from balancerd.model.report import TickReport
-from balancerd.model.sample import SampleRequest, Sampling, Survey, Window
+from balancerd.model.sample import SampleRequest, Sampling, Snapshot, Survey, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,42 @@ class Kernel(Protocol):
         ...
 
 
+class AccessSource(Protocol):
+    """One way to see which threads touch which memory of a process."""
+
+    @property
+    def method(self) -> AccessMethod:
+        """Which way."""
+        ...
+
+    def probe(self) -> Obstacle | None:
+        """Try whether it works here; None when it does."""
+        ...
+
+    def open(self, process: ProcessId) -> None:
+        """Begin to watch a process. Raises ProcessGoneError, or OSError."""
+        ...
+
+    def read(self, process: ProcessId) -> AccessWindow:
+        """Return what was seen since it was read before, and judge it. Raises ProcessGoneError, ParseError, OSError.
+
+        Threads that came are watched from now on, those that are gone no more.
+        """
+        ...
+
+    def close(self, process: ProcessId) -> None:
+        """Watch a process no longer, and forget what was seen of it."""
+        ...
+
+
+class AccessWatch(Protocol):
+    """Watches the accesses of a few processes by whatever source works here."""
+
+    def read(self, processes: Sequence[ProcessId]) -> Accesses:
+        """Watch these processes, the most important first, and no others; return what is known of each."""
+        ...
+
+
 class Clock(Protocol):
     """The only source of time, and the only thing that waits."""
 
@@ -94,7 +131,16 @@ class Policy(Protocol):
         ...
 
     def decide(self, window: Window) -> Iterable[Verdict]:
-        """Return one verdict for each process of `window.now.eligible`."""
+        """Return one verdict for each process of `window.now.eligible`; of decisions about parts of it, several."""
+        ...
+
+
+@runtime_checkable
+class AccessPolicy(Policy, Protocol):
+    """A policy that judges by accesses. Sources cost something for each process, so it says whom to watch."""
+
+    def watch(self, snapshot: Snapshot) -> Iterable[ProcessId]:
+        """Return the eligible processes whose accesses it needs, most important first; asked before each decide()."""
         ...
 
 

@@ -48,6 +48,21 @@ def gain_cores(busy_cores: float, remoteness_before: float, remoteness_after: fl
     return busy_cores * STALL_SHARE * (remoteness_before - remoteness_after)
 
 
+def access_gain_cores(
+    busy_cores: float, share: float, node: NodeId, pages_by_node: Mapping[NodeId, float], topology: Topology
+) -> float:
+    """Return the cores won by moving pages to `node` that take `share` of all its process's accesses, made from there.
+
+    Samples that come with time, as those of a timer do, weigh accesses by how long they stall: the extra distance of
+    each then costs STALL_SHARE, just as in gain_cores, but for the accesses that were seen instead of an even spread.
+    """
+    total = sum(pages_by_node.values())
+    if total <= 0:
+        return 0.0
+    memory = {held: pages / total for held, pages in pages_by_node.items()}
+    return gain_cores(busy_cores * share, remoteness({node: 1.0}, memory, topology), 0.0)
+
+
 def cost_seconds(moved_bytes: float, bytes_per_second: float) -> float:
     """Return the CPU seconds that moving so many bytes costs the machine and the process."""
     return DISTURBANCE * moved_bytes / bytes_per_second

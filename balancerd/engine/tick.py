@@ -15,7 +15,7 @@ from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
-from balancerd.ports import Clock, Kernel, Policy
+from balancerd.ports import AccessPolicy, AccessWatch, Clock, Kernel, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Engine:
     """Runs ticks under one configuration.
 
     `memory` outlives it; its own are the last snapshot, and who could not be read, and why. `claimed` tells whose
-    memory someone else is moving at the moment.
+    memory someone else is moving at the moment; without an `access_watch` policies learn of no accesses.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Engine:
         should_stop: Callable[[], bool],
         memory: EngineMemory,
         claimed: Callable[[], frozenset[ProcessId]] = frozenset,
+        access_watch: AccessWatch | None = None,
     ) -> None:
         self._kernel = kernel
         self._clock = clock
@@ -58,6 +59,8 @@ class Engine:
         self._settings = settings
         self._should_stop = should_stop
         self._claimed = claimed
+        self._access_watch = access_watch
+        self._watching = True  # an engine before this one may have been
         self._memory = memory
         memory.obey(
             cooldown_seconds=settings.cooldown_seconds,
@@ -123,6 +126,9 @@ class Engine:
         snapshot = Snapshot(taken_at=survey.taken_at, survey=survey, placements=known, eligible=selection.eligible)
         watch.lap("sample")
 
+        snapshot, watch_errors = self._read_accesses(snapshot)
+        watch.lap("accesses")
+
         spent_seconds = sum(placement.seconds for placement in sampling.placements)
         returns = self._look_at_returns(scan.left_seconds - spent_seconds)
         watch.lap("verify")
@@ -130,6 +136,7 @@ class Engine:
         verdicts, policy_errors = self._decide(Window(now=snapshot, before=self._before))
         unknown = {skip.process for skip in (*selection.skips, *self._missed.values())}
         verdicts = tuple(v for v in verdicts if not (_is_not_sampled(v) and v.process in unknown))
+        policy_errors = {**watch_errors, **policy_errors}
         watch.lap("decide")
 
         wanted = [v for v in verdicts if not isinstance(v, Skip) and v.process in known]
@@ -182,6 +189,26 @@ class Engine:
             next_looks={p.id: at for p in selection.eligible if (at := self._looks.due_at(p.id)) is not None},
             yield_to=settings.limits.yield_to,
         )
+
+    def _read_accesses(self, snapshot: Snapshot) -> tuple[Snapshot, Mapping[str, str]]:
+        """Watch whom policies want watched. What that costs has a bound of its own, beside that of observing."""
+        if self._access_watch is None:
+            return snapshot, {}
+        asked: dict[ProcessId, None] = {}
+        errors: dict[str, str] = {}
+        for policy in self._policies:
+            if isinstance(policy, AccessPolicy):
+                try:
+                    asked |= dict.fromkeys(policy.watch(snapshot))
+                except Exception as error:  # noqa: BLE001 - as in _decide
+                    errors[policy.name] = f"{type(error).__name__}: {error}"
+        if not asked and not self._watching:
+            return snapshot, errors
+        self._watching = bool(asked)
+        cpu_before = self._clock.cpu_seconds()
+        found = self._access_watch.read(tuple(asked))
+        self._memory.scan.exclude(self._clock.cpu_seconds() - cpu_before)
+        return replace(snapshot, accesses=found.windows, unwatched=found.missed), errors
 
     def _part(self, wanted: Iterable[Decision | Eviction]) -> tuple[list[Decision | Eviction], tuple[Skip, ...]]:
         """Part what can be done from what must wait: moving would wait for the lock that looking met, without bound."""

@@ -2,6 +2,8 @@
 
 ids        NodeId, ProcessId, and the kernel's list format ("0-3,8") for CPU and node sets
 topology   the machine: nodes, CPUs, distances, memory
+extent     stretches of an address space
+access     who touches which memory: AccessWindow
 sample     what was observed: processes, threads, VMAs, placement; Snapshot and Window
 decision   what is wanted or left alone, and why: Reason, Decision, Skip
 migration  what will be moved and what became of every page: MigrationPlan, PageStatus, MigrationOutcome

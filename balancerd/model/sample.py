@@ -4,6 +4,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from balancerd.model.access import AccessWindow
 from balancerd.model.decision import Skip
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.interval import Interval
@@ -233,13 +234,18 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything known at one tick. `placements` holds the newest known of each surveyed process."""
+    """Everything known at one tick. `placements` holds the newest known of each surveyed process.
+
+    `accesses` holds the windows of those that are watched, `unwatched` those for which a policy asked in vain.
+    """
 
     taken_at: float
     survey: Survey
     placements: Mapping[ProcessId, PlacementSample]
     eligible: tuple[ProcessSample, ...]
     """The surveyed processes that selection let through: policies judge these and no others."""
+    accesses: Mapping[ProcessId, AccessWindow] = field(default_factory=dict)
+    unwatched: Mapping[ProcessId, Skip] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
 """Builders of records with sensible defaults; fakes of the ports: a clock that only adds, a machine in memory."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from balancerd.engine.budgets import Rates
+from balancerd.model.access import REGION_BYTES, Accesses, AccessMethod, AccessRegion, AccessRun, AccessWindow
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.migration import (
@@ -145,13 +146,59 @@ def make_survey(
     )
 
 
-def make_snapshot(survey: Survey, *placements: PlacementSample) -> Snapshot:
+def make_snapshot(survey: Survey, *placements: PlacementSample, windows: Iterable[AccessWindow] = ()) -> Snapshot:
     return Snapshot(
         taken_at=survey.taken_at,
         survey=survey,
         placements={p.process: p for p in placements},
         eligible=survey.processes,
+        accesses={window.process: window for window in windows},
     )
+
+
+def make_access_run(
+    mib: float,
+    node: int,
+    held: Mapping[int, float] | None,
+    *,
+    at_mib: float = 0.0,
+    weight: float = 100.0,
+    **changes: Any,
+) -> AccessRun:
+    """Memory used by threads on `node`, from `at_mib` behind VMA_START on; `held` is MiB by node, None: not known."""
+    start = VMA_START + round(at_mib * MIB)
+    run = AccessRun(
+        start=start,
+        end=start + round(mib * MIB),
+        node=NodeId(node),
+        weight=weight,
+        node_weight=weight,
+        pages_by_node=None if held is None else {NodeId(n): m * MIB / PAGE_BYTES for n, m in held.items()},
+    )
+    return replace(run, **changes)
+
+
+def make_access_window(*runs: AccessRun, pid: int = 100, at: float = 0.0, **changes: Any) -> AccessWindow:
+    """All samples tell an address, none is lost, and no page is huge."""
+    window = AccessWindow(
+        process=ProcessId(pid, 1),
+        taken_at=at,
+        seconds=2.0,
+        watched_seconds=60.0,
+        method=AccessMethod.REGISTERS,
+        samples=800,
+        hits=800,
+        threads=4,
+        runs=runs,
+        huge=(),
+    )
+    return replace(window, **changes)
+
+
+def make_region(index: int = 0, *, is_mixed: bool = False, **weights: float) -> AccessRegion:
+    """The region so many behind VMA_START; weights are named n0=1.0."""
+    by_node = {NodeId(int(name[1:])): weight for name, weight in weights.items()}
+    return AccessRegion(start=VMA_START + index * REGION_BYTES, weight_by_node=by_node, is_mixed=is_mixed)
 
 
 def make_rates(
@@ -207,6 +254,25 @@ class FakeClock:
 
     def wait_until(self, deadline: float) -> None:
         self.time = max(self.time, deadline)
+
+
+class FakeAccessWatch:
+    """Tells the windows that a test has put there; whom it was asked for, one entry a reading."""
+
+    def __init__(self) -> None:
+        self.windows: dict[ProcessId, AccessWindow] = {}
+        self.asked: list[tuple[ProcessId, ...]] = []
+
+    def read(self, processes: Sequence[ProcessId]) -> Accesses:
+        self.asked.append(tuple(processes))
+        return Accesses(
+            windows={p: self.windows[p] for p in processes if p in self.windows},
+            missed={
+                p: Skip(by="accesses", process=p, reason=Reason.NOT_WATCHED, detail="no source")
+                for p in processes
+                if p not in self.windows
+            },
+        )
 
 
 class FakeKernel:

@@ -134,10 +134,9 @@ class PagedKernel:
                 resume_at = address if counts["looked"] else step.resume_at
                 break
             assert memory is not None
-            assert step.target_of is not None
             counts["looked"] += 1
             source = memory.vmas[vma][index]
-            target = None if source is None else step.target_of.get(NodeId(source))
+            target = None if source is None else _target(step, source)
             if source is None:
                 counts["absent"] += 1
             elif target is None:
@@ -232,6 +231,10 @@ class PagedKernel:
             vma = next(v for v in memory.vmas if v.start <= each.start and each.end <= v.end)  # type: ignore[union-attr]  # not without a memory
             for address in range(max(each.start, step.resume_at), each.end, PAGE_BYTES):
                 yield address, vma, (address - vma.start) // PAGE_BYTES
+
+
+def _target(step: MigrationStep, source: int) -> NodeId | None:
+    return step.target if step.target_of is None else step.target_of.get(NodeId(source))
 
 
 def _run(address: int, source: int, target: int) -> MovedRun:

@@ -1,0 +1,124 @@
+"""Who touches which memory: one sample, and what all samples of one process tell, counted by region.
+
+Owns the records that access sources fill and policies judge. Nothing here is kept for each page: pages are counted in
+the native core, which hands on runs of pages that one node uses, and regions of 2 MiB with their counts.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from balancerd.model.decision import Skip
+from balancerd.model.extent import Extent
+from balancerd.model.ids import CpuId, NodeId, ProcessId
+
+REGION_BYTES = 2 << 20
+"""A region is what one transparent huge page may cover."""
+
+
+class AccessMethod(enum.StrEnum):
+    """How accesses are found out. The value is the source's name in the configuration."""
+
+    REGISTERS = "registers"
+    """A timer shows the registers of running threads: those that point into memory tell what is in use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessSample:
+    """One access as a source tells it: thread `tid` on `cpu`, which is on `node`, used `address` at `taken_at`.
+
+    `weight` is how many accesses it stands for, beside the others of the same source. Sources hand thousands of these
+    a second to the native core, where they are counted; one object for each is for logs that people import.
+    """
+
+    process: ProcessId
+    tid: int
+    cpu: CpuId
+    node: NodeId
+    address: int
+    taken_at: float
+    method: AccessMethod
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRegion:
+    """A region, from `start` on, and the weight of its samples by the node of the accessing CPU.
+
+    `is_mixed` tells that pages of it belong to different nodes: a part of those judged to each of two, as large as the
+    source's rule says.
+    """
+
+    start: int
+    weight_by_node: Mapping[NodeId, float]
+    is_mixed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRun:
+    """Neighbouring pages, [start, end), that threads on `node` use: so sure that they may move there.
+
+    `weight` is that of all samples that fell into it, `node_weight` of those from `node`. A page's weight ages with
+    each of its samples, so that about the last fifty count. `is_mixed`: in a region whose pages belong to different
+    nodes, so that no node is right for it if one huge page holds it. `pages_by_node` estimates where its pages lie, in
+    base pages; None while nobody has asked, and then nothing can be said of what a move would change.
+    """
+
+    start: int
+    end: int
+    node: NodeId
+    weight: float
+    node_weight: float
+    is_mixed: bool = False
+    pages_by_node: Mapping[NodeId, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessWindow:
+    """What is known of the accesses of one process at `taken_at`.
+
+    In the `seconds` since the window before, `samples` of `threads` were taken, of which `hits` told an address in
+    watched memory; `lost_samples` had no room, `throttled` counts how often the kernel switched sampling off for a
+    while. `watched_seconds` is how long the process has been watched. `regions` and `runs` ascend; they rest on all
+    samples of pages used lately. `unreported_runs` and `unreported_regions` did not fit.
+    """
+
+    process: ProcessId
+    taken_at: float
+    seconds: float
+    watched_seconds: float
+    method: AccessMethod
+    samples: int
+    hits: int
+    lost_samples: int = 0
+    throttled: int = 0
+    threads: int = 0
+    regions: tuple[AccessRegion, ...] = ()
+    runs: tuple[AccessRun, ...] = ()
+    huge: tuple[Extent, ...] | None = None
+    unreported_runs: int = 0
+    unreported_regions: int = 0
+    cpu_seconds: float = 0.0
+    """CPU time that reading it took."""
+
+    @property
+    def lost_ratio(self) -> float:
+        """Share of what should have been seen in this window and was lost."""
+        taken = self.samples + self.lost_samples
+        return self.lost_samples / taken if taken else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """What keeps a source of accesses from working here: what was seen, and the exact remedy."""
+
+    seen: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accesses:
+    """What is known of the processes asked for: a window for each, or the reason why there is none."""
+
+    windows: Mapping[ProcessId, AccessWindow] = field(default_factory=dict)
+    missed: Mapping[ProcessId, Skip] = field(default_factory=dict)

@@ -1,0 +1,338 @@
+"""access: the parts of a process's memory follow the threads that use them, on whichever nodes these run.
+
+For processes that run on several nodes at the same time: where their threads run does not tell where a page belongs,
+so their accesses are watched, and what the samples say for sure moves. A source of accesses judges which pages belong
+to which node; this policy weighs what that would win: the hottest first, then the gate, one decision for each node.
+What threads of several nodes share stays where it is.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from balancerd.config.fields import Bytes, Cores, Ratio, Section, between
+from balancerd.config.units import format_ratio
+from balancerd.engine.gate import HORIZON_SECONDS, access_gain_cores, cost_seconds, is_worth
+from balancerd.model.access import REGION_BYTES, AccessRun, AccessWindow
+from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.extent import Extent, do_meet, inside, joined, size_bytes
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
+from balancerd.model.topology import Topology
+from balancerd.ports import PolicyContext
+
+SPREAD_WINDOW_SECONDS = 20.0
+"""Time constant of the average that tells whether a process runs on several nodes at once."""
+
+NEGLIGIBLE_RATIO = 0.01
+"""Less than this share of a run elsewhere is well placed."""
+
+KEEP_HITS = 0.8
+"""How much the samples of earlier windows count in the share that told an address."""
+
+MOST_EXTENTS = 4096
+"""Of one decision; the hottest. The rest follows once these have moved."""
+
+MIB = 1 << 20
+
+
+class AccessOptions(Section):
+    """Options of an `access` policy."""
+
+    processes: Literal["several-homes", "all"] = Field(
+        default="several-homes",
+        description="several-homes: those that run on several nodes at the same time. all: every busy large one.",
+    )
+    home_share: Annotated[Ratio, between(0.51, 1.0, format_ratio)] = Field(
+        default=0.9, description="Share of its run time on one node from which a process is not watched."
+    )
+    min_cpu_cores: Cores = Field(
+        default=0.5, description="Watch no process that keeps fewer cores busy: watching it would not pay."
+    )
+    min_rss_bytes: Bytes = Field(
+        default=128 * MIB, description="Watch no process that holds less memory: watching it would not pay."
+    )
+    max_lost_ratio: Ratio = Field(
+        default=0.1,
+        description="Share of samples that may be lost in one tick; with more of them lost, nothing is decided in it.",
+    )
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the policy remembers of one process: its spread is an average of the largest share of one node."""
+
+    seen_at: float
+    largest: float = 0.0
+    weight: float = 0.0
+    is_spread: bool = False
+    samples: float = 0.0
+    hits: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A run of pages that would move to its node: the addresses, and what that wins and costs."""
+
+    node: NodeId
+    extents: tuple[Extent, ...]
+    away_bytes: Mapping[NodeId, int]
+    gain: float
+    cost: float
+
+    @property
+    def heat(self) -> float:
+        return self.gain / self.cost
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """All runs of a window by what is to be done about them, in bytes but for the parts."""
+
+    parts: list[_Part] = field(default_factory=list)
+    placed: int = 0
+    shared: int = 0
+    unknown: int = 0
+    not_worth: int = 0
+    homeless: int = 0
+
+
+class Access:
+    """The policy; see the module's docstring. Remembers of each process how its run time is spread over the nodes."""
+
+    def __init__(self, name: str, options: AccessOptions, context: PolicyContext) -> None:
+        self._name = name
+        self._options = options
+        self._bytes_per_second = context.migration_bytes_per_second
+        self._memories: dict[ProcessId, _Memory] = {}
+        self._observed_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name given in the configuration."""
+        return self._name
+
+    def watch(self, snapshot: Snapshot) -> Iterable[ProcessId]:
+        """Return the processes to watch, the busiest first."""
+        self._observe(snapshot)
+        wanted = [process for process in snapshot.eligible if self._objection(process) is None]
+        return tuple(p.id for p in sorted(wanted, key=lambda p: (-(p.cpu_cores or 0.0), p.id)))
+
+    def decide(self, window: Window) -> Iterable[Verdict]:
+        """Return one verdict for each eligible process, or one decision for each node that parts of it belong to."""
+        self._observe(window.now)
+        return tuple(verdict for process in window.now.eligible for verdict in self._judge(process, window.now))
+
+    def _observe(self, now: Snapshot) -> None:
+        """Take note, once for each snapshot, of how run time and samples are spread."""
+        if self._observed_at == now.taken_at:
+            return
+        self._observed_at = now.taken_at
+        alive = {process.id for process in now.survey.processes}
+        self._memories = {process: memory for process, memory in self._memories.items() if process in alive}
+        for process in now.eligible:
+            first = _Memory(seen_at=now.taken_at - (now.survey.interval_seconds or 0.0))
+            memory = self._memories.setdefault(process.id, first)
+            elapsed, memory.seen_at = now.taken_at - memory.seen_at, now.taken_at
+            run = [s for node, s in (process.run_seconds or {}).items() if node in now.survey.topology.node_ids]
+            if sum(run) > 0 and elapsed > 0:
+                keep = math.exp(-elapsed / SPREAD_WINDOW_SECONDS)
+                memory.weight = memory.weight * keep + 1.0 - keep
+                memory.largest = memory.largest * keep + (1.0 - keep) * max(run) / sum(run)
+            # once spread, half-way to one node is not enough: what was learnt is forgotten when watching ends
+            limit = (1.0 + self._options.home_share) / 2 if memory.is_spread else self._options.home_share
+            memory.is_spread = memory.weight > 0 and memory.largest / memory.weight < limit
+
+    def _objection(self, process: ProcessSample) -> Skip | None:
+        """Return why a process is not to be watched, or None."""
+        memory, options = self._memories[process.id], self._options
+        if memory.weight <= 0:
+            return self._skip(process, Reason.NO_HOME)
+        if options.processes == "several-homes" and not memory.is_spread:
+            return self._skip(process, Reason.ONE_HOME, f"{memory.largest / memory.weight:.0%} on one node at a time")
+        if (process.cpu_cores or 0.0) < options.min_cpu_cores:
+            told = f"{process.cpu_cores or 0.0:.2f} of {options.min_cpu_cores:.2f} cores"
+            return self._skip(process, Reason.NOT_WATCHED, told)
+        if process.rss_bytes < options.min_rss_bytes:
+            told = f"{process.rss_bytes // MIB} of {options.min_rss_bytes // MIB} MiB"
+            return self._skip(process, Reason.NOT_WATCHED, told)
+        return None
+
+    def _judge(self, process: ProcessSample, now: Snapshot) -> Iterator[Verdict]:
+        objection = self._objection(process)
+        if objection is not None:
+            yield objection
+            return
+        window = now.accesses.get(process.id)
+        if window is None:
+            missed = now.unwatched.get(process.id)
+            told = "no source of accesses is at work" if missed is None else missed.detail or missed.reason.value
+            yield self._skip(process, Reason.NOT_WATCHED, told)
+            return
+        memory = self._memories[process.id]
+        memory.samples = KEEP_HITS * memory.samples + window.samples
+        memory.hits = KEEP_HITS * memory.hits + window.hits
+        if window.throttled or window.lost_ratio > self._options.max_lost_ratio:
+            told = f"{window.lost_samples} lost, {window.samples} taken, throttled {window.throttled} times"
+            yield self._skip(process, Reason.SAMPLES_LOST, told)
+            return
+        if not window.runs:
+            yield self._skip(process, *_explain_no_run(window))
+            return
+        reach = min(1.0, memory.hits / memory.samples) if memory.samples else 0.0
+        found = self._sort(window, (process.cpu_cores or 0.0) * reach, now.survey.topology)
+        if not found.parts:
+            yield self._skip(process, *_explain(found))
+            return
+        yield from self._decisions(process, found, now.survey.interval_seconds or 1.0)
+
+    def _sort(self, window: AccessWindow, cores: float, topology: Topology) -> _Sorted:
+        """Part the runs; `cores` is how much of the process's CPU time goes to the accesses that all of them tell."""
+        total = max(
+            sum(run.weight for run in window.runs),
+            sum(weight for region in window.regions for weight in region.weight_by_node.values()),
+        )
+        stay = min(HORIZON_SECONDS, window.watched_seconds)
+        found = _Sorted()
+        for run, extents in _untangled(window.runs, window.huge):
+            span = size_bytes(extents)
+            if not span:
+                found.shared += run.end - run.start
+                continue
+            if run.node not in topology.memory_nodes:
+                found.homeless += span
+                continue
+            held = {n: p for n, p in (run.pages_by_node or {}).items() if p > 0 and n in topology.node_ids}
+            present = sum(held.values())
+            if present <= 0:
+                found.unknown += span
+                continue
+            away = {node: pages for node, pages in held.items() if node != run.node}
+            if sum(away.values()) < NEGLIGIBLE_RATIO * present:
+                found.placed += span
+                continue
+            part_of_run = span / (run.end - run.start)
+            away_bytes = {node: max(PAGE_BYTES, round(p * part_of_run * PAGE_BYTES)) for node, p in away.items()}
+            # in the worst case the accesses of all others are local now, and will be as far as these are now
+            share = (2 * run.node_weight - run.weight) * part_of_run / total if total > 0 else 0.0
+            gain = access_gain_cores(cores, share, run.node, held, topology)
+            cost = cost_seconds(sum(away_bytes.values()), self._bytes_per_second)
+            if is_worth(gain, cost, stay):
+                found.parts.append(_Part(run.node, extents, away_bytes, gain, cost))
+            else:
+                found.not_worth += sum(away_bytes.values())
+        return found
+
+    def _decisions(self, process: ProcessSample, found: _Sorted, interval_seconds: float) -> Iterator[Decision]:
+        """Yield a decision for each node: of all parts the hottest, as many as can move until the next tick."""
+        left_bytes = self._bytes_per_second * interval_seconds
+        by_node: dict[NodeId, list[_Part]] = {}
+        n_extents = 0
+        for part in sorted(found.parts, key=lambda p: (-p.heat, p.extents)):
+            if by_node and (left_bytes <= 0 or n_extents + len(part.extents) > MOST_EXTENTS):
+                break
+            left_bytes -= sum(part.away_bytes.values())
+            n_extents += len(part.extents)
+            by_node.setdefault(part.node, []).append(part)
+        for node, parts in sorted(by_node.items()):
+            source_bytes: dict[NodeId, int] = {}
+            for part in parts:
+                for source, away_bytes in part.away_bytes.items():
+                    source_bytes[source] = source_bytes.get(source, 0) + away_bytes
+            total_bytes = sum(source_bytes.values())
+            extents = joined(extent for part in parts for extent in part.extents)
+            gain, cost = sum(part.gain for part in parts), sum(part.cost for part in parts)
+            yield Decision(
+                policy=self._name,
+                process=process.id,
+                target=node,
+                misplaced_bytes=total_bytes,
+                gain_cores=gain,
+                cost_seconds=cost,
+                detail=f"{_mib(total_bytes)} in {len(extents)} ranges that threads on node {node} use, "
+                f"gain {gain:.3f} cores, cost {cost:.2f} s",
+                extents=extents,
+                source_bytes=source_bytes,
+            )
+
+    def _skip(self, process: ProcessSample, reason: Reason, detail: str = "") -> Skip:
+        return Skip(by=self._name, process=process.id, reason=reason, detail=detail)
+
+
+def _untangled(
+    runs: Sequence[AccessRun], huge: tuple[Extent, ...] | None
+) -> Iterator[tuple[AccessRun, tuple[Extent, ...]]]:
+    """Yield each run with what of it may move by itself.
+
+    A huge page moves whole. Where there may be one, nothing of a mixed region moves, and of a region that several nodes
+    have runs in only that of the node with the largest part. `huge` None: there may be one anywhere.
+    """
+    parts_of: dict[int, dict[NodeId, int]] = {}
+    for run in runs:
+        for region in {_region(run.start), _region(run.end - 1)}:  # those between are the run's alone
+            parts = parts_of.setdefault(region, {})
+            part_bytes = min(run.end, region + REGION_BYTES) - max(run.start, region)
+            parts[run.node] = parts.get(run.node, 0) + part_bytes
+    owners = {region: max(parts, key=lambda n: (parts[n], -n)) for region, parts in parts_of.items() if len(parts) > 1}
+    for run in runs:
+        first, last = _region(run.start), _region(run.end - 1)
+        may_be_huge = huge is None or do_meet((Extent(first, last + REGION_BYTES),), huge)
+        start, end = run.start, run.end
+        if may_be_huge and run.is_mixed:
+            start = end
+        elif may_be_huge:
+            if owners.get(first, run.node) != run.node and _is_huge(first, huge):
+                start = first + REGION_BYTES
+            if owners.get(last, run.node) != run.node and _is_huge(last, huge):
+                end = last
+        yield run, (Extent(start, end),) if start < end else ()
+
+
+def _region(address: int) -> int:
+    return address // REGION_BYTES * REGION_BYTES
+
+
+def _is_huge(region: int, huge: tuple[Extent, ...] | None) -> bool:
+    return huge is None or any(True for _ in inside(huge, region, region + REGION_BYTES))
+
+
+def _explain_no_run(window: AccessWindow) -> tuple[Reason, str]:
+    mixed = sum(region.is_mixed for region in window.regions)
+    if mixed and mixed == len(window.regions):
+        return Reason.SHARED_ACCESS, f"{_mib(mixed * REGION_BYTES)} belong to several nodes"
+    told = f"{window.hits} of {window.samples} samples of {window.threads} threads told an address"
+    return Reason.TOO_FEW_SAMPLES, f"{told}, watched for {window.watched_seconds:.0f} s"
+
+
+def _explain(found: _Sorted) -> tuple[Reason, str]:
+    """Return why nothing is to move, by what there is most of."""
+    told = {
+        Reason.WELL_PLACED: (found.placed, "lie where the threads run that use them"),
+        Reason.GAIN_BELOW_COST: (found.not_worth, "would cost more to move than they win"),
+        Reason.SHARED_ACCESS: (found.shared, "are part of huge pages that threads on several nodes use"),
+        Reason.HOME_WITHOUT_MEMORY: (found.homeless, "are used from nodes without memory"),
+        Reason.TOO_FEW_SAMPLES: (found.unknown, "are used by one node each, but where they lie is not known"),
+    }
+    reason = max(told, key=lambda r: told[r][0])
+    return reason, "; ".join(f"{_mib(n)} {what}" for n, what in told.values() if n)
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes / MIB:.0f} MiB" if n_bytes >= 10 * MIB else f"{n_bytes / MIB:.1f} MiB"
+
+
+class _Plugin:
+    """What the entry point `access` refers to."""
+
+    options = AccessOptions
+    summary = "Moves the parts of a process's memory to the nodes whose threads use them, as watched accesses tell."
+
+    def build(self, name: str, options: AccessOptions, context: PolicyContext) -> Access:
+        """Return a fresh policy."""
+        return Access(name, options, context)
+
+
+plugin = _Plugin()

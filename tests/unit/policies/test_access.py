@@ -1,0 +1,276 @@
+"""Tables for the policy access: what a window of accesses leads to, and which processes it wants watched."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from balancerd.model.access import AccessRun, AccessWindow
+from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.extent import Extent
+from balancerd.model.ids import ProcessId
+from balancerd.model.sample import ProcessSample, Snapshot, Window
+from balancerd.model.topology import Topology
+from balancerd.policies.access import Access, AccessOptions, plugin
+from balancerd.ports import AccessPolicy, PolicyContext
+from tests.unit.fakes import (
+    GIB,
+    MIB,
+    N0,
+    N1,
+    N2,
+    VMA_START,
+    make_access_run,
+    make_access_window,
+    make_process,
+    make_region,
+    make_snapshot,
+    make_survey,
+    make_topology,
+)
+
+EVERYWHERE = {0: 2.0, 1: 2.0, 2: 2.0, 3: 2.0}
+PID = ProcessId(100, 1)
+
+
+def policy(**options: Any) -> Access:
+    return plugin.build("parts", AccessOptions(**options), PolicyContext(migration_bytes_per_second=GIB))
+
+
+def spread(pid: int = 100, **changes: Any) -> ProcessSample:
+    """Four threads at work on four nodes."""
+    process = {"run": EVERYWHERE, "cpu_cores": 4.0, "rss_bytes": GIB, **changes}
+    return make_process(pid, **process)
+
+
+def seen(process: ProcessSample, *windows: AccessWindow, at: float = 2.0, topology: Topology | None = None) -> Snapshot:
+    return make_snapshot(make_survey(process, at=at, topology=topology), windows=windows)
+
+
+def judge(*runs: AccessRun, process: ProcessSample | None = None, **window: Any) -> list[Verdict]:
+    snapshot = seen(process or spread(), make_access_window(*runs, **window))
+    return list(policy().decide(Window(now=snapshot, before=None)))
+
+
+def only_skip(verdicts: list[Verdict]) -> tuple[Reason, str]:
+    (skip,) = verdicts
+    assert isinstance(skip, Skip)
+    assert skip.by == "parts"
+    return skip.reason, skip.detail
+
+
+def test_it_is_a_policy_that_asks_for_accesses() -> None:
+    assert isinstance(policy(), AccessPolicy)
+
+
+def test_each_part_is_called_to_the_node_of_its_threads_with_its_size_its_sources_and_its_gain() -> None:
+    runs = [make_access_run(16, node, {0: 16}, at_mib=16 * node, weight=100) for node in range(4)]
+    decisions = judge(*runs)
+    told = [(d.target, d.misplaced_bytes, d.source_bytes, d.extents) for d in decisions if isinstance(d, Decision)]
+    assert told == [
+        (n, 16 * MIB, {N0: 16 * MIB}, (Extent(VMA_START + n * 16 * MIB, VMA_START + (n + 1) * 16 * MIB),))
+        for n in (1, 2, 3)
+    ]
+    # a quarter of the accesses of 4 cores each, at distances 12, 21 and 31 of RING
+    gains = [d.gain_cores for d in decisions if isinstance(d, Decision)]
+    assert gains == pytest.approx([0.12 * 0.2, 0.12 * 1.1, 0.12 * 2.1])
+    assert [d.cost_seconds for d in decisions if isinstance(d, Decision)] == pytest.approx([2 * 16 / 1024] * 3)
+    assert {d.reason for d in decisions} == {Reason.MISPLACED}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "detail"),
+    [
+        pytest.param({"run": {0: 2.0}}, Reason.ONE_HOME, "100% on one node at a time", id="one node"),
+        pytest.param({"run": {0: 1.9, 1: 0.1}}, Reason.ONE_HOME, "95% on one node at a time", id="nearly one node"),
+        pytest.param({"run": {}}, Reason.NO_HOME, "", id="never ran"),
+        pytest.param({"cpu_cores": 0.4}, Reason.NOT_WATCHED, "0.40 of 0.50 cores", id="hardly runs"),
+        pytest.param({"cpu_cores": None}, Reason.NOT_WATCHED, "0.00 of 0.50 cores", id="first sight"),
+        pytest.param({"rss_bytes": 127 * MIB}, Reason.NOT_WATCHED, "127 of 128 MiB", id="small"),
+    ],
+)
+def test_whom_it_does_not_want_watched_and_why(changes: dict[str, Any], reason: Reason, detail: str) -> None:
+    process = spread(**changes)
+    watcher = policy()
+    assert list(watcher.watch(seen(process))) == []
+    assert only_skip(list(watcher.decide(Window(now=seen(process), before=None)))) == (reason, detail)
+
+
+def test_with_processes_all_a_process_with_one_home_is_watched_too_and_the_busiest_comes_first() -> None:
+    alone, busier = spread(run={0: 2.0}), spread(101, run={0: 2.0}, cpu_cores=5.0)
+    snapshot = make_snapshot(make_survey(alone, busier, at=2.0))
+    assert list(policy().watch(snapshot)) == []
+    assert list(policy(processes="all").watch(snapshot)) == [ProcessId(101, 1), PID]
+
+
+def test_a_thread_that_wanders_from_node_to_node_is_on_one_node_at_a_time() -> None:
+    watcher = policy()
+    for tick in range(1, 30):
+        process = spread(run={tick % 4: 2.0}, cpu_cores=1.0)
+        assert list(watcher.watch(seen(process, at=2.0 * tick))) == []
+
+
+def test_a_process_is_watched_on_while_it_gathers_and_no_more_once_it_has() -> None:
+    watcher, watched = policy(), []
+    for tick in range(1, 61):
+        run = EVERYWHERE if tick < 20 else {0: 7.4, 1: 0.6} if tick < 50 else {0: 8.0}
+        watched.append(bool(list(watcher.watch(seen(spread(run=run), at=2.0 * tick)))))
+    assert all(watched[:50])  # 92.5 % on one node is not yet one home for it, but would not make it watched
+    assert not watched[-1]
+    assert not list(policy().watch(seen(spread(run={0: 7.4, 1: 0.6}))))
+
+
+def test_a_process_that_nobody_could_watch_is_told_with_the_reason() -> None:
+    assert only_skip(list(policy().decide(Window(now=seen(spread()), before=None)))) == (
+        Reason.NOT_WATCHED,
+        "no source of accesses is at work",
+    )
+    missed = Skip(by="accesses", process=PID, reason=Reason.NOT_WATCHED, detail="perf_event_open is refused")
+    snapshot = replace(seen(spread()), unwatched={PID: missed})
+    assert only_skip(list(policy().decide(Window(now=snapshot, before=None)))) == (
+        Reason.NOT_WATCHED,
+        "perf_event_open is refused",
+    )
+
+
+FAR = make_access_run(16, 2, {0: 16})
+
+
+@pytest.mark.parametrize(
+    ("window", "reason"),
+    [
+        pytest.param({"lost_samples": 100, "samples": 800}, Reason.SAMPLES_LOST, id="11 % lost"),
+        pytest.param({"lost_samples": 80, "samples": 800}, None, id="9 % lost"),
+        pytest.param({"throttled": 1}, Reason.SAMPLES_LOST, id="throttled once"),
+        pytest.param({"watched_seconds": 0.1}, Reason.GAIN_BELOW_COST, id="not watched for long enough to expect more"),
+        pytest.param({"hits": 1}, Reason.GAIN_BELOW_COST, id="hardly any sample tells an address"),
+    ],
+)
+def test_windows_that_say_too_little_are_left(window: dict[str, Any], reason: Reason | None) -> None:
+    verdicts = judge(FAR, **window)
+    assert (only_skip(verdicts)[0] if reason else type(verdicts[0])) == (reason or Decision)
+
+
+@pytest.mark.parametrize(
+    ("runs", "reason"),
+    [
+        pytest.param([], Reason.TOO_FEW_SAMPLES, id="nothing judged"),
+        pytest.param([make_access_run(16, 2, {2: 16})], Reason.WELL_PLACED, id="all at home"),
+        pytest.param([make_access_run(16, 2, {2: 15.9, 0: 0.1})], Reason.WELL_PLACED, id="a trace elsewhere"),
+        pytest.param([make_access_run(16, 2, None)], Reason.TOO_FEW_SAMPLES, id="nobody knows where it lies"),
+        pytest.param([make_access_run(16, 2, {})], Reason.TOO_FEW_SAMPLES, id="nothing of it is present"),
+        pytest.param(
+            [make_access_run(16, 2, {0: 16}, node_weight=50.0)], Reason.GAIN_BELOW_COST, id="half of it is others'"
+        ),
+        pytest.param(
+            [make_access_run(16, 2, {2: 16}, weight=1e6), make_access_run(64, 1, {0: 64}, at_mib=16, weight=1)],
+            Reason.GAIN_BELOW_COST,
+            id="hardly used",
+        ),
+    ],
+)
+def test_runs_that_do_not_move(runs: list[AccessRun], reason: Reason) -> None:
+    assert only_skip(judge(*runs))[0] is reason
+
+
+def test_a_node_without_memory_is_no_target() -> None:
+    snapshot = seen(spread(), make_access_window(FAR), topology=make_topology(memoryless={2}))
+    verdicts = list(policy().decide(Window(now=snapshot, before=None)))
+    assert only_skip(verdicts)[0] is Reason.HOME_WITHOUT_MEMORY
+
+
+def test_memory_that_nobody_owns_is_said_to_be_shared() -> None:
+    regions = (make_region(0, is_mixed=True, n0=40.0, n2=40.0), make_region(1, is_mixed=True, n0=9.0, n1=8.0))
+    assert only_skip(judge(regions=regions)) == (Reason.SHARED_ACCESS, "4.0 MiB belong to several nodes")
+
+
+def test_accesses_outside_of_all_runs_count_in_what_a_run_is_worth() -> None:
+    (alone,) = judge(FAR)
+    (beside,) = judge(FAR, regions=(make_region(100, n0=300.0), make_region(0, n2=100.0)))
+    assert isinstance(alone, Decision)
+    assert isinstance(beside, Decision)
+    assert beside.gain_cores == pytest.approx(alone.gain_cores / 4)
+
+
+def test_the_hottest_move_first_and_no_more_than_until_the_next_tick() -> None:
+    process = spread(cpu_cores=64.0, rss_bytes=100 * GIB)
+    weights = [1.0, 5.0, 3.0, 4.0, 2.0]
+    runs = [make_access_run(1024, 2, {0: 1024}, at_mib=1024 * i, weight=w) for i, w in enumerate(weights)]
+    (decision,) = judge(*runs, process=process)
+    assert isinstance(decision, Decision)
+    assert decision.extents == (
+        Extent(VMA_START + 1 * GIB, VMA_START + 2 * GIB),
+        Extent(VMA_START + 3 * GIB, VMA_START + 4 * GIB),
+    )
+    assert decision.misplaced_bytes == 2 * GIB  # 1 GiB/s for 2 s
+
+
+HUGE = (Extent(VMA_START, VMA_START + 64 * MIB),)
+
+
+@pytest.mark.parametrize(
+    ("huge", "halves"),
+    [
+        pytest.param((), {1: 1.0, 2: 1.0}, id="base pages go each to its node"),
+        pytest.param(None, {}, id="any may be huge"),
+        pytest.param(HUGE, {}, id="a huge page"),
+        pytest.param((Extent(VMA_START + 64 * MIB, VMA_START + 65 * MIB),), {1: 1.0, 2: 1.0}, id="huge elsewhere"),
+    ],
+)
+def test_a_region_whose_halves_belong_to_two_nodes_moves_only_where_pages_are_small(
+    huge: tuple[Extent, ...] | None, halves: dict[int, float]
+) -> None:
+    runs = [
+        make_access_run(1, 1, {0: 1}, weight=500, is_mixed=True),
+        make_access_run(1, 2, {0: 1}, at_mib=1, weight=500, is_mixed=True),
+    ]
+    verdicts = judge(*runs, huge=huge)
+    assert {d.target: d.misplaced_bytes / MIB for d in verdicts if isinstance(d, Decision)} == halves
+    if not halves:
+        assert only_skip(verdicts)[0] is Reason.SHARED_ACCESS
+
+
+@pytest.mark.parametrize(("huge", "end_mib"), [((), 4.5), (HUGE, 4.0), (None, 4.0)])
+def test_of_a_huge_page_only_the_owner_of_the_largest_part_may_want_it(
+    huge: tuple[Extent, ...] | None, end_mib: float
+) -> None:
+    runs = [
+        make_access_run(4.5, 1, {0: 4.5}, weight=500),  # ends with a quarter of the third region
+        make_access_run(3.5, 2, {0: 3.5}, at_mib=4.5, weight=500),
+    ]
+    verdicts = judge(*runs, huge=huge)
+    extents = {d.target: d.extents for d in verdicts if isinstance(d, Decision)}
+    assert extents == {
+        N1: (Extent(VMA_START, VMA_START + round(end_mib * MIB)),),
+        N2: (Extent(VMA_START + round(4.5 * MIB), VMA_START + 8 * MIB),),
+    }
+
+
+def test_the_same_snapshot_gives_the_same_verdicts_whether_or_not_it_was_asked_whom_to_watch() -> None:
+    runs = [make_access_run(16, node, {0: 16}, at_mib=16 * node) for node in range(4)]
+    asked, not_asked = policy(), policy()
+    for tick in range(1, 5):
+        snapshot = seen(spread(), make_access_window(*runs, at=2.0 * tick, hits=100 * tick), at=2.0 * tick)
+        list(asked.watch(snapshot))
+        window = Window(now=snapshot, before=None)
+        assert list(asked.decide(window)) == list(not_asked.decide(window))
+
+
+def test_every_run_is_told_of_in_the_detail_when_nothing_moves() -> None:
+    runs = [make_access_run(16, 2, {2: 16}), make_access_run(4, 1, None, at_mib=16)]
+    reason, detail = only_skip(judge(*runs))
+    assert reason is Reason.WELL_PLACED
+    assert detail == (
+        "16 MiB lie where the threads run that use them; "
+        "4.0 MiB are used by one node each, but where they lie is not known"
+    )
+
+
+def test_pages_of_nodes_that_have_gone_offline_count_nowhere() -> None:
+    topology = make_topology(((10, 21), (21, 10)))
+    run = make_access_run(16, 1, {0: 8, 3: 8})
+    snapshot = seen(spread(run={0: 2.0, 1: 2.0}), make_access_window(run), topology=topology)
+    (decision,) = policy().decide(Window(now=snapshot, before=None))
+    assert isinstance(decision, Decision)
+    assert decision.source_bytes == {N0: 8 * MIB}
+    assert N2 not in topology.node_ids
