@@ -1,0 +1,1 @@
+"""Access sources: who touches which memory of the processes that a policy wants watched."""

@@ -1,0 +1,98 @@
+"""The memory whose accesses count: which mappings are watched, and where the pages of judged runs lie.
+
+Must not know how accesses are found out, or what is concluded from them.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from balancerd.kernel.errors import ParseError
+from balancerd.model.access import AccessRun
+from balancerd.model.ids import NodeId
+from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
+from balancerd.native import RangeArray, placement
+
+LEAST_BYTES = 2 << 20
+"""Smaller mappings are not worth a range; thread stacks of most runtimes are among them."""
+
+MOST_RANGES = 1024
+
+PIECE_BYTES = 32 << 20
+"""Long runs are told in pieces, so that those that have moved are known from those that have not."""
+
+MOST_PIECES = 8192
+
+EVERY_PAGE_PAGES = 16_384
+"""Up to so many pages each is asked for, which takes 3 ms; of more, so many samples are taken."""
+
+SAMPLES = 8192
+
+_KINDS = frozenset({VmaKind.ANON, VmaKind.HEAP, VmaKind.HUGETLB})
+
+
+def watched_ranges(vmas: Iterable[Vma], stack_bytes: int | None) -> tuple[tuple[int, int], ...]:
+    """Return the mappings, ascending, that hold a process's own data: the largest, if there are very many.
+
+    Left out is what others share, code, and stacks, into which some register points all the time: a mapping of just
+    `stack_bytes`, the limit of stacks, is taken to be a thread's (pthread_create(3), "default stack size").
+    """
+    found = [
+        (vma.start, vma.end)
+        for vma in vmas
+        if vma.kind in _KINDS
+        and not vma.shared
+        and not vma.executable
+        and vma.end - vma.start >= LEAST_BYTES
+        and not (vma.kind is VmaKind.ANON and vma.end - vma.start == stack_bytes)
+    ]
+    return tuple(sorted(sorted(found, key=lambda span: span[0] - span[1])[:MOST_RANGES]))
+
+
+def parse_stack_bytes(text: bytes, path: str) -> int | None:
+    """Parse the soft limit of stacks from /proc/PID/limits (proc_pid_limits(5)); None when there is none."""
+    for number, line in enumerate(text.split(b"\n"), 1):
+        if line.startswith(b"Max stack size"):
+            words = line.split()
+            try:
+                return None if words[3] == b"unlimited" else int(words[3])
+            except (IndexError, ValueError) as error:
+                raise ParseError(path, number, line, "not a limit") from error
+    raise ParseError(path, 0, b"", "no limit of stacks")
+
+
+def pieces(runs: Iterable[AccessRun]) -> Iterator[AccessRun]:
+    """Yield runs with long ones cut at multiples of PIECE_BYTES, their weight spread evenly."""
+    for run in runs:
+        at = run.start
+        while at < run.end:
+            end = min(run.end, at // PIECE_BYTES * PIECE_BYTES + PIECE_BYTES)
+            share = (end - at) / (run.end - run.start)
+            yield (
+                replace(run, start=at, end=end, weight=run.weight * share, node_weight=run.node_weight * share)
+                if share < 1
+                else run
+            )
+            at = end
+
+
+def located(pid: int, runs: Sequence[AccessRun], *, n_nodes: int, phase: float) -> tuple[AccessRun, ...]:
+    """Return the runs with where their pages lie: every page asked for, or a sample spread over all. Raises OSError.
+
+    A run of which the sample found nothing keeps None. `phase`, in [0, 1), is where the sample begins.
+    """
+    if not runs:
+        return ()
+    n_pages = sum(run.end - run.start for run in runs) // PAGE_BYTES
+    samples = 0 if n_pages <= EVERY_PAGE_PAGES else max(SAMPLES, 4 * len(runs))
+    array = RangeArray((run.start, run.end, PAGE_BYTES) for run in runs)
+    found = placement(pid, array, n_nodes=n_nodes, samples=samples, phase=phase)
+    pages_per_answer = 1.0 if samples == 0 else max(1.0, n_pages / samples)
+    return tuple(
+        replace(
+            run,
+            pages_by_node={NodeId(n): count * pages_per_answer for n, count in enumerate(row.on_node) if count},
+        )
+        if sum(row.on_node) or row.absent_pages
+        else run
+        for run, row in zip(runs, found.per_range, strict=True)
+    )

@@ -1,0 +1,197 @@
+"""Register sampling for real: two threads of this process on two CPUs, each at work on its half of one mapping."""
+
+import ctypes
+import errno
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from balancerd import native
+from balancerd.kernel.accesses.registers import RegisterSource, find_obstacle
+from balancerd.kernel.clock import MonotonicClock
+from balancerd.kernel.errors import ProcessGoneError
+from balancerd.kernel.files import list_names
+from balancerd.kernel.placement.mappings import Mappings
+from balancerd.kernel.placement.pool import PatientReads, ReadPool
+from balancerd.model.access import AccessWindow
+from balancerd.model.ids import CpuId, NodeId, ProcessId
+from balancerd.model.topology import Node, Topology
+from tests.unit.kernel.worlds import OWN
+
+MIB = 1 << 20
+PART_BYTES = 8 * MIB
+CPUS = sorted(os.sched_getaffinity(0))[:2]
+
+can_sample = pytest.mark.skipif(
+    len(CPUS) < 2 or find_obstacle() is not None, reason="needs two CPUs, and perf_event_open(2)"
+)
+
+
+def as_nodes(*cpus: int) -> Topology:
+    """A machine in which each of these CPUs is a node; where its memory lies, the kernel of this one says."""
+    ids = [NodeId(n) for n in range(len(cpus))]
+    nodes = tuple(
+        Node(id=n, cpus=frozenset({CpuId(cpu)}), total_bytes=1 << 33, distances=dict.fromkeys(ids, 21) | {n: 10})
+        for n, cpu in zip(ids, cpus, strict=True)
+    )
+    return Topology(nodes=nodes, node_of_cpu={CpuId(cpu): n for n, cpu in zip(ids, cpus, strict=True)})
+
+
+@contextmanager
+def at_work(area: mmap.mmap) -> Iterator[int]:
+    """Two threads, each on a CPU of its own, that read their halves of the area over and over; yield its address."""
+    libc = ctypes.CDLL(None)  # its calls let go of the interpreter's lock
+    libc.memchr.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    stop = threading.Event()
+
+    def work(index: int) -> None:
+        os.sched_setaffinity(0, {CPUS[index]})
+        while not stop.is_set():
+            libc.memchr(start + index * PART_BYTES, 1, PART_BYTES)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield start
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture
+def reads() -> Iterator[PatientReads]:
+    pool = PatientReads(MonotonicClock(), ReadPool(), 5.0)
+    yield pool
+    pool.close()
+
+
+def make_source(reads: PatientReads, topology: Callable[[], Topology], **changes: int) -> RegisterSource:
+    clock = MonotonicClock()
+    table_bytes = changes.get("table_bytes", 4 * MIB)
+    return RegisterSource(clock, reads, Mappings(clock), topology, table_bytes=table_bytes, budget_ratio=0.01)
+
+
+def read_until(source: RegisterSource, is_enough: Callable[[AccessWindow], bool]) -> list[AccessWindow]:
+    windows: list[AccessWindow] = []
+    end = time.monotonic() + 40.0
+    while not windows or not (is_enough(windows[-1]) or time.monotonic() > end):
+        time.sleep(0.05)
+        windows.append(source.read(OWN))
+    return windows
+
+
+@can_sample
+def test_each_half_is_found_to_belong_to_the_node_of_its_thread(reads: PatientReads) -> None:
+    with mmap.mmap(-1, 2 * PART_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+        area[:] = bytes(2 * PART_BYTES)
+        source = make_source(reads, lambda: as_nodes(*CPUS))
+        source.open(OWN)
+        try:
+            with at_work(area) as start:
+
+                def judged(window: AccessWindow) -> int:
+                    return sum(r.end - r.start for r in window.runs if start <= r.start < start + 2 * PART_BYTES)
+
+                windows = read_until(source, lambda window: judged(window) >= PART_BYTES)
+            last = windows[-1]
+            assert judged(last) >= PART_BYTES
+            right = wrong = 0
+            for run in last.runs:
+                for owner in range(2):
+                    part = start + owner * PART_BYTES
+                    size = min(run.end, part + PART_BYTES) - max(run.start, part)
+                    if size > 0:
+                        right, wrong = (right + size, wrong) if run.node == owner else (right, wrong + size)
+            assert right >= 0.95 * (right + wrong)
+            inside = [run for run in last.runs if start <= run.start < start + 2 * PART_BYTES]
+            assert all(run.pages_by_node == {0: (run.end - run.start) / 4096} for run in inside)
+            assert sum(window.hits for window in windows) >= 0.5 * sum(window.samples for window in windows) > 0
+            assert last.threads >= 2
+            assert last.watched_seconds == pytest.approx(sum(window.seconds for window in windows), abs=0.01)
+        finally:
+            source.close(OWN)
+
+
+@can_sample
+def test_threads_that_come_are_sampled_and_those_that_went_are_dropped(reads: PatientReads) -> None:
+    source = make_source(reads, lambda: as_nodes(*CPUS))
+    source.open(OWN)
+    try:
+        source.read(OWN)  # may start a thread that reads
+        before = source.read(OWN).threads
+        with mmap.mmap(-1, 2 * PART_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area, at_work(area):
+            assert source.read(OWN).threads == before + 2
+        windows = read_until(source, lambda window: window.threads == before)  # a thread ends a moment after its join
+        assert windows[-1].threads == before
+    finally:
+        source.close(OWN)
+
+
+@can_sample
+def test_counting_begins_anew_when_cpus_come_or_go(reads: PatientReads) -> None:
+    topologies = [as_nodes(*CPUS)]
+    source = make_source(reads, lambda: topologies[-1])
+    source.open(OWN)
+    try:
+        assert source.read(OWN).watched_seconds > 0
+        topologies.append(as_nodes(CPUS[0]))
+        began = time.monotonic()
+        assert source.read(OWN).watched_seconds <= time.monotonic() - began
+    finally:
+        source.close(OWN)
+
+
+@can_sample
+def test_what_is_closed_leaves_no_descriptor_behind(reads: PatientReads) -> None:
+    source = make_source(reads, lambda: as_nodes(*CPUS))
+    before = len(list_names("/proc/self/fd"))
+    for _ in range(3):
+        source.open(OWN)
+        source.read(OWN)
+        source.close(OWN)
+    source.close(OWN)
+    assert len(list_names("/proc/self/fd")) == before
+
+
+@can_sample
+def test_another_process_of_the_same_pid_is_not_watched(reads: PatientReads) -> None:
+    source = make_source(reads, lambda: as_nodes(*CPUS))
+    with pytest.raises(ProcessGoneError, match="belongs to a process that started at tick"):
+        source.open(ProcessId(OWN.pid, OWN.start_ticks + 1))
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "level", "seen", "fix"),
+    [
+        (errno.EACCES, "CapEff:\t0000000000000000", "3", "kernel.perf_event_paranoid=3 without CAP_PERFMON", "PERFMON"),
+        (errno.EACCES, "CapEff:\t0000004000000000", "2", "though the capability is there", "seccomp=unconfined"),
+        (errno.ENOSYS, "CapEff:\t0000000000000000", "2", "ENOSYS", "CONFIG_PERF_EVENTS=y"),
+        (errno.EMFILE, "CapEff:\t0000000000000000", "2", "EMFILE", "LimitNOFILE"),
+    ],
+)
+def test_what_is_in_the_way_is_told_with_the_exact_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: str, level: str, seen: str, fix: str
+) -> None:
+    def refuse(_kind: native.PerfKind) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/status").write_text(f"{status}\n")
+    (tmp_path / "proc/sys/kernel").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/perf_event_paranoid").write_text(f"{level}\n")
+    monkeypatch.setattr(native, "probe", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: 998)
+    found = find_obstacle(tmp_path)
+    assert found is not None
+    assert seen in found.seen
+    assert fix in found.fix

@@ -1,0 +1,134 @@
+"""Who is watched, by which source, and what becomes of those that are not."""
+
+import errno
+
+import pytest
+
+from balancerd.kernel.accesses.watch import PROBE_SECONDS, Watcher
+from balancerd.kernel.errors import ParseError, ProcessGoneError
+from balancerd.model.access import Accesses, AccessMethod, AccessWindow, Obstacle
+from balancerd.model.decision import Reason
+from balancerd.model.ids import ProcessId
+from tests.unit.fakes import FakeClock, make_access_window
+
+IDS = [ProcessId(pid, 1) for pid in range(5)]
+
+
+class FakeSource:
+    """Keeps who is open; `obstacle` and `raises` are a test's to set."""
+
+    method = AccessMethod.REGISTERS
+
+    def __init__(self, obstacle: Obstacle | None = None) -> None:
+        self.obstacle = obstacle
+        self.probes = 0
+        self.opened: list[ProcessId] = []
+        self.open_now: list[ProcessId] = []
+        self.raises: dict[ProcessId, Exception] = {}
+
+    def probe(self) -> Obstacle | None:
+        self.probes += 1
+        return self.obstacle
+
+    def open(self, process: ProcessId) -> None:
+        self.opened.append(process)
+        self.open_now.append(process)
+
+    def read(self, process: ProcessId) -> AccessWindow:
+        if process in self.raises:
+            raise self.raises[process]
+        return make_access_window(pid=process.pid)
+
+    def close(self, process: ProcessId) -> None:
+        if process in self.open_now:
+            self.open_now.remove(process)
+
+
+def missed(found: Accesses) -> dict[int, str]:
+    assert {skip.reason for skip in found.missed.values()} <= {Reason.NOT_WATCHED}
+    return {process.pid: skip.detail for process, skip in found.missed.items()}
+
+
+def test_each_process_is_opened_once_and_read_each_time() -> None:
+    source = FakeSource()
+    watcher = Watcher(FakeClock(), [source], most_processes=2)
+    for _ in range(3):
+        found = watcher.read(IDS[:2])
+        assert set(found.windows) == set(IDS[:2])
+    assert source.opened == IDS[:2]
+    assert source.probes == 1
+
+
+def test_who_is_asked_for_no_more_is_closed() -> None:
+    source = FakeSource()
+    watcher = Watcher(FakeClock(), [source], most_processes=2)
+    watcher.read(IDS[:2])
+    watcher.read(IDS[1:3])
+    assert source.open_now == IDS[1:3]
+    watcher.read(())
+    assert source.open_now == []
+
+
+def test_no_more_than_allowed_are_watched_and_who_is_watched_stays() -> None:
+    source = FakeSource()
+    watcher = Watcher(FakeClock(), [source], most_processes=2)
+    watcher.read([IDS[3], IDS[4]])
+    found = watcher.read(IDS)
+    assert set(found.windows) == {IDS[3], IDS[4]}
+    assert missed(found) == dict.fromkeys(range(3), "others are watched: accesses.max_processes")
+    watcher.use([source], most_processes=3)
+    assert set(watcher.read(IDS).windows) == {IDS[0], IDS[3], IDS[4]}
+
+
+def test_the_first_source_that_works_is_used() -> None:
+    broken, working, unused = FakeSource(Obstacle(seen="no", fix="none")), FakeSource(), FakeSource()
+    watcher = Watcher(FakeClock(), [broken, working, unused], most_processes=2)
+    assert set(watcher.read(IDS[:1]).windows) == {IDS[0]}
+    assert (broken.opened, working.opened, unused.probes) == ([], [IDS[0]], 0)
+
+
+def test_without_a_source_that_works_the_first_obstacle_is_told_and_tried_again_after_a_minute() -> None:
+    clock, source = FakeClock(), FakeSource(Obstacle(seen="EACCES at level 3", fix="CAP_PERFMON"))
+    watcher = Watcher(clock, [source], most_processes=2)
+    for _ in range(3):
+        assert missed(watcher.read(IDS[:1])) == {0: "EACCES at level 3"}
+    assert source.probes == 1
+    source.obstacle = None
+    clock.time += PROBE_SECONDS
+    assert set(watcher.read(IDS[:1]).windows) == {IDS[0]}
+    nothing = Watcher(clock, [], most_processes=2)
+    assert missed(nothing.read(IDS[:1])) == {0: "accesses.sources is empty"}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ProcessGoneError("no process has pid 0"), "no process has pid 0"),
+        (OSError(errno.EMFILE, "Too many open files"), "it cannot be watched: [Errno 24] Too many open files"),
+        (
+            ParseError("/proc/0/limits", 3, b"x", "not a limit"),
+            "it cannot be watched: /proc/0/limits:3: not a limit: 'x'",
+        ),
+    ],
+)
+def test_a_process_that_cannot_be_read_is_closed_and_opened_anew_the_others_are_not_disturbed(
+    error: Exception, told: str
+) -> None:
+    source = FakeSource()
+    source.raises[IDS[0]] = error
+    watcher = Watcher(FakeClock(), [source], most_processes=2)
+    found = watcher.read(IDS[:2])
+    assert (set(found.windows), missed(found)) == ({IDS[1]}, {0: told})
+    assert source.open_now == [IDS[1]]
+    source.raises.clear()
+    assert set(watcher.read(IDS[:2]).windows) == set(IDS[:2])
+
+
+def test_other_sources_begin_with_nobody_open_in_the_old_ones() -> None:
+    old, new = FakeSource(), FakeSource()
+    watcher = Watcher(FakeClock(), [old], most_processes=2)
+    watcher.read(IDS[:2])
+    watcher.use([new], most_processes=2)
+    assert old.open_now == []
+    watcher.read(IDS[:2])
+    assert new.open_now == IDS[:2]
