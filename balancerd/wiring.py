@@ -32,6 +32,7 @@ from balancerd.engine.tick import Engine, Settings
 from balancerd.jobs.board import Jobs
 from balancerd.jobs.means import Means
 from balancerd.jobs.record import Job
+from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
 from balancerd.kernel.moving.pacing import Pace
@@ -39,6 +40,7 @@ from balancerd.kernel.observe import ObserveKernel
 from balancerd.kernel.processes.descriptors import raise_descriptor_limit
 from balancerd.log import TickLog, setup
 from balancerd.metrics import Metrics
+from balancerd.model.access import AccessMethod
 from balancerd.model.manager import Manager
 from balancerd.model.report import ProcessReport
 from balancerd.ports import Kernel, Policy, PolicyContext, PolicyPlugin
@@ -124,6 +126,17 @@ def build_pace(config: Config) -> Pace:
     )
 
 
+def build_accesses(config: Config) -> AccessSettings:
+    """Return how accesses are watched, when a policy asks for it."""
+    accesses = config.accesses
+    return AccessSettings(
+        methods=tuple(map(AccessMethod, accesses.sources)),
+        most_processes=accesses.max_processes,
+        budget_ratio=accesses.budget_ratio,
+        table_bytes=accesses.table_size_bytes,
+    )
+
+
 class Application:
     """The daemon of one process: builds everything once, and what depends on the configuration again at a reload."""
 
@@ -141,6 +154,7 @@ class Application:
             pace=build_pace(self._config),
             read_timeout_seconds=self._config.select.read_timeout_seconds,
             groups=compile_groups(self._config.workloads),
+            accesses=build_accesses(self._config),
         )
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
@@ -195,6 +209,7 @@ class Application:
             should_stop=self._flags.should_stop,
             memory=self._memory,
             claimed=self._jobs.claimed,
+            access_watch=self._live.accesses,
         )
         names = ", ".join(policy.name for policy in config.policies) or "no policy"
         summary = f"{config.mode}: {names}, every {format_duration(config.tick_interval_seconds)}"
@@ -239,6 +254,7 @@ class Application:
         self._live.set_pace(build_pace(config))
         self._live.set_read_timeout(config.select.read_timeout_seconds)
         self._live.set_groups(compile_groups(config.workloads))
+        self._live.set_accesses(build_accesses(config))
         self._jobs.use(self._means(config))
         self._config, self._running = config, running
         self._warn(loaded)

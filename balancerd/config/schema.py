@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from balancerd.config.fields import Bytes, Cores, Duration, Listen, Rate, Ratio, Section, between, describe, or_null
 from balancerd.config.patterns import LONGEST_PATTERN, check_pattern
-from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten
+from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten, spell_bytes
 
 Mode = Literal["enforce", "observe"]
 ManagerName = Literal[
@@ -31,6 +31,7 @@ ManagerName = Literal[
     "affinity",
 ]
 """Every manager but "mempolicy", which is always respected."""
+SourceName = Literal["registers"]
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
@@ -229,6 +230,29 @@ class MigrateConfig(Section):
         )
 
 
+class AccessesConfig(Section):
+    """How it is found out which threads touch which memory, of the processes that a policy asks for."""
+
+    sources: tuple[SourceName, ...] = Field(
+        default=("registers",),
+        description="What to find it out with, first the one to try first. registers: a timer looks at the registers "
+        "of running threads.",
+    )
+    max_processes: Annotated[int, between(1, 64, str)] = Field(
+        default=4,
+        description="Watch no more processes at once.",
+    )
+    budget_ratio: Annotated[Ratio, between(0.0001, 1.0, format_ratio)] = Field(
+        default=0.01,
+        description="Share of one core that samples may cost, in the daemon and in the processes that are watched.",
+    )
+    table_size_bytes: Annotated[Bytes, between(MIB, 16 * GIB, spell_bytes)] = Field(
+        default=32 * MIB,
+        description="Memory for the counts of one process, at some 40 bytes for each page that was seen in use. "
+        "Once it is full, pages that were seen seldom are forgotten.",
+    )
+
+
 class EvictConfig(Section):
     """How fast memory that is hardly used goes to swap, when a policy or `balancerctl evict` asks for it."""
 
@@ -350,6 +374,10 @@ class Config(Section):
     evict: EvictConfig = Field(
         default=EvictConfig(),
         description="How fast memory that is hardly used goes to swap, when something asks for it.",
+    )
+    accesses: AccessesConfig = Field(
+        default=AccessesConfig(),
+        description="How it is found out which threads touch which memory, when a policy asks for it.",
     )
     yield_to: tuple[ManagerName, ...] = Field(
         default=("numad", "memtierd", "katalyst", "damos", "kubelet-cpu", "kubelet-memory", "libvirt", "numa-policy"),

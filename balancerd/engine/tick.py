@@ -181,6 +181,7 @@ class Engine:
             processes=self._storyteller.tell(snapshot, everything, outcomes, evictions),
             phase_seconds=watch.laps,
             policy_errors=policy_errors,
+            accesses=tuple(snapshot.accesses.values()),
             scan_cpu_seconds=scan.take_used(),
             scan_budget_ratio=scan.ratio,
             workloads=self._memory.workloads.tell(

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from balancerd import native
 from balancerd.engine.rules import Group
+from balancerd.kernel.accesses.registers import RegisterSource
+from balancerd.kernel.accesses.watch import AccessSettings, Watcher
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
 from balancerd.kernel.machine.memory import read_memory
@@ -77,6 +79,7 @@ class LiveKernel:
         phase: Callable[[], float] = random.random,
         neighbours: Neighbours | None = None,
         groups: Sequence[Group] = (),
+        accesses: AccessSettings | None = None,
     ) -> None:
         self._clock = clock
         self._procfs = procfs
@@ -103,6 +106,18 @@ class LiveKernel:
         self._whole_mover = WholeMover(core, clock, claims, counted)
         self._neighbours = neighbours or Neighbours(procfs=procfs, sysfs=sysfs, find=self._surveyor.pids_named)
         self._topology: tuple[OnlineSets, Topology] | None = None
+        accesses = accesses or AccessSettings()
+        self._registers = RegisterSource(
+            clock,
+            self._reads,
+            mappings,
+            self.topology,
+            table_bytes=accesses.table_bytes,
+            budget_ratio=accesses.budget_ratio,
+            sysfs=str(sysfs),
+            phase=phase,
+        )
+        self.accesses = Watcher(clock, self._sources(accesses), most_processes=accesses.most_processes)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 
     @property
@@ -112,6 +127,7 @@ class LiveKernel:
 
     def close(self) -> None:
         """Give descriptors and threads back; the kernel cannot be used any more."""
+        self.accesses.close()
         self._reads.close()
         self._surveyor.close()
         self._files.close()
@@ -189,6 +205,12 @@ class LiveKernel:
         """Name workloads by other groups from the next survey on."""
         self._workloads.use(groups)
 
+    def set_accesses(self, settings: AccessSettings) -> None:
+        """Watch accesses by other settings from the next tick on; tables that are in use keep their size."""
+        self._registers.table_bytes = settings.table_bytes
+        self._registers.budget_ratio = settings.budget_ratio
+        self.accesses.use(self._sources(settings), most_processes=settings.most_processes)
+
     def look(self, pid: int) -> ProcessSample | None:
         """Read one process now, whatever its size; None when there is none. Raises PermissionError, ParseError."""
         process = self._surveyor.look(pid)
@@ -197,6 +219,9 @@ class LiveKernel:
     def memory(self) -> dict[NodeId, NodeMemory]:
         """Read the memory of the nodes now. Raises OSError or ParseError."""
         return self._memory(self.topology())
+
+    def _sources(self, settings: AccessSettings) -> tuple[RegisterSource, ...]:
+        return tuple(source for source in (self._registers,) if source.method in settings.methods)
 
     def _look_at_nodes(self) -> tuple[Topology, dict[NodeId, NodeMemory]]:
         """Read both; blocks of a node's memory come and go with nothing to tell but the node's total."""

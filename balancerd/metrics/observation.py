@@ -1,8 +1,12 @@
-"""What observing costs, and what it gets for that: processes read, placements by method, pages asked for, CPU time."""
+"""What observing costs, and what it gets for that: processes read, placements by method, pages asked for, CPU time.
+
+And of the processes whose accesses are watched: samples, what was lost of them, and what reading them cost.
+"""
 
 from prometheus_client.core import Metric
 
 from balancerd.metrics.instruments import Counter, scalars
+from balancerd.model.access import AccessMethod
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementMethod
 
@@ -19,6 +23,22 @@ class ObservationCounters:
         )
         self._pages = Counter("balancerd_sample_pages_total", "Base pages whose node was asked for by these looks.")
         self._cpu = Counter("balancerd_scan_cpu_seconds_total", "CPU time used by observing.")
+        self._samples = Counter(
+            "balancerd_access_samples_total", "Samples of accesses, by whether they told anything.", "source", "result"
+        )
+        self._throttled = Counter(
+            "balancerd_access_throttled_total", "How often the kernel switched sampling off for a while.", "source"
+        )
+        self._access_cpu = Counter(
+            "balancerd_access_cpu_seconds_total",
+            "CPU time of the daemon used by reading and judging samples.",
+            "source",
+        )
+        for source in AccessMethod:
+            for result in ("hit", "no-address", "lost"):
+                self._samples.add(source.value, result, by=0.0)
+            self._throttled.add(source.value, by=0.0)
+            self._access_cpu.add(source.value, by=0.0)
         for method in PlacementMethod:
             self._placements.add(method.value, by=0.0)
         for plain in (self._read, self._pages, self._cpu):
@@ -31,10 +51,19 @@ class ObservationCounters:
             self._placements.add(placement.method.value)
             self._pages.add(by=placement.queried_pages)
         self._cpu.add(by=report.scan_cpu_seconds)
+        for window in report.accesses:
+            source = window.method.value
+            self._samples.add(source, "hit", by=window.hits)
+            self._samples.add(source, "no-address", by=window.samples - window.hits)
+            self._samples.add(source, "lost", by=window.lost_samples)
+            self._throttled.add(source, by=window.throttled)
+            self._access_cpu.add(source, by=window.cpu_seconds)
 
     def families(self) -> list[Metric]:
         """Return what a scrape shows."""
-        return [counter.family() for counter in (self._read, self._placements, self._pages, self._cpu)]
+        looking = (self._read, self._placements, self._pages, self._cpu)
+        watching = (self._samples, self._throttled, self._access_cpu)
+        return [counter.family() for counter in (*looking, *watching)]
 
 
 def of_report(report: TickReport) -> list[Metric]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from balancerd.model.access import AccessWindow
 from balancerd.model.decision import Reason, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.manager import Manager
@@ -112,6 +113,8 @@ class TickReport:
     """Each with at least one surveyed process, and with a name of its own."""
     next_looks: Mapping[ProcessId, float] = field(default_factory=dict)
     """When those that selection let through and that were looked at are due again, unless they change before."""
+    accesses: tuple[AccessWindow, ...] = ()
+    """What was seen of the processes that are watched, in this tick."""
     scan_cpu_seconds: float = 0.0
     scan_budget_ratio: float | None = None
     yield_to: frozenset[Manager] = frozenset()

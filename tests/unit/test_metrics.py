@@ -14,7 +14,7 @@ from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.manager import Manager, ManagerFinding
 from balancerd.model.migration import NEVER_SUBMITTED, PageStatus, RunsNow
 from balancerd.model.sample import Pressure
-from tests.unit.fakes import make_verified
+from tests.unit.fakes import make_access_window, make_verified
 from tests.unit.reports import (
     MIB,
     a_decision,
@@ -88,6 +88,20 @@ def test_every_page_is_counted_under_its_status_and_the_sum_is_what_was_submitte
     assert len(counted) == len(pages)
     assert sum(counted.values()) == outcome.submitted_pages
     assert sum(failed.values()) == outcome.submitted_pages - outcome.moved_pages
+
+
+def test_samples_of_accesses_are_counted_by_what_they_told_and_the_lost_ones_too() -> None:
+    metrics = new_metrics()
+    name = "balancerd_access_samples_total"
+    assert scrape(metrics)[f'{name}{{result="hit",source="registers"}}'] == 0
+    window = make_access_window(samples=800, hits=700, lost_samples=5, throttled=2, cpu_seconds=0.25)
+    for _ in range(2):
+        metrics.emit(replace(a_moving_report(), accesses=(window,)))
+    samples = scrape(metrics)
+    told = {k: samples[f'{name}{{result="{k}",source="registers"}}'] for k in ("hit", "no-address", "lost")}
+    assert told == {"hit": 1400, "no-address": 200, "lost": 10}
+    assert samples['balancerd_access_throttled_total{source="registers"}'] == 4
+    assert samples['balancerd_access_cpu_seconds_total{source="registers"}'] == 0.5
 
 
 def test_each_process_is_in_one_state_and_every_reason_has_one() -> None:
@@ -238,7 +252,7 @@ def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     samples = text.decode()
     for family in families:
         assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
-    assert len(families) == 41
+    assert len(families) == 44
 
 
 def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:

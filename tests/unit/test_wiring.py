@@ -1,10 +1,19 @@
 """What the engine gets of a configuration."""
 
 from balancerd import plugins
-from balancerd.config.schema import Config, MigrateConfig, PolicyConfig, RuleConfig, SelectConfig, WorkloadConfig
+from balancerd.config.schema import (
+    AccessesConfig,
+    Config,
+    MigrateConfig,
+    PolicyConfig,
+    RuleConfig,
+    SelectConfig,
+    WorkloadConfig,
+)
+from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.model.decision import Decision, Reason, Verdict
 from balancerd.model.sample import Window
-from balancerd.wiring import build_policies, build_settings
+from balancerd.wiring import build_accesses, build_policies, build_settings
 from tests.unit.fakes import GIB, MIB, make_placement, make_process, make_snapshot, make_survey
 
 
@@ -38,3 +47,11 @@ def test_a_lower_rate_makes_moves_slower_but_not_dearer() -> None:
         assert isinstance(verdict, Decision)
         prices.add(verdict.cost_seconds)
     assert prices == {0.5}
+
+
+def test_how_accesses_are_watched_is_what_the_configuration_says() -> None:
+    assert build_accesses(Config()) == AccessSettings()
+    changed = AccessesConfig(sources=(), max_processes=7, budget_ratio=0.02, table_size_bytes=1 << 20)
+    assert build_accesses(Config(accesses=changed)) == AccessSettings(
+        methods=(), most_processes=7, budget_ratio=0.02, table_bytes=1 << 20
+    )

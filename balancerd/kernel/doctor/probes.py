@@ -206,6 +206,20 @@ def pidfd() -> Check:
     return Check(name=name, status=CheckStatus.OK, seen="works")
 
 
+def register_sampling(root: Path = ROOT) -> Check:
+    """Whether the registers of a thread can be sampled, which tells what memory it uses: for the policy access."""
+    name = "accesses-registers"
+    try:
+        registers = importlib.import_module("balancerd.kernel.accesses.registers")
+    except ImportError:
+        return Check(name=name, status=CheckStatus.UNKNOWN, seen="unknown: the native core cannot be imported")
+    obstacle = registers.find_obstacle(root)
+    if obstacle is None:
+        return Check(name=name, status=CheckStatus.OK, seen="the registers of this thread can be sampled")
+    status = CheckStatus.INFO if os.geteuid() != 0 else CheckStatus.WARNING
+    return Check(name=name, status=status, seen=obstacle.seen, fix=obstacle.fix)
+
+
 def examine(root: Path = ROOT) -> tuple[Check, ...]:
     """Run every probe, the files below `root`; no probe raises."""
     checks = [kernel_release(), files.numa_nodes(root), native_core()]
@@ -227,7 +241,7 @@ def examine(root: Path = ROOT) -> tuple[Check, ...]:
         files.cgroup_version,
         files.perf_paranoia,
     )
-    return (*checks, pidfd(), *(read(root) for read in reads), *other_managers(root))
+    return (*checks, pidfd(), *(read(root) for read in reads), register_sampling(root), *other_managers(root))
 
 
 def _refused_on_self(name: str, error: OSError) -> Check:

@@ -114,13 +114,14 @@ def test_config_schema_is_a_json_schema_that_knows_the_keys(run: Run) -> None:
 def test_policies_list_names_kinds_and_what_they_do(run: Run) -> None:
     done = run("policies", "list")
     assert done.exit_code == 0
-    title, row = done.stdout.splitlines()
+    title, *rows = done.stdout.splitlines()
     assert title.split() == ["KIND", "MODULE", "SUMMARY"]
-    assert row.split()[:2] == ["follow-cpu", "balancerd.policies.follow_cpu"]
-    [told] = json.loads(run("policies", "list", "--json").stdout)["policies"]
-    assert (told["kind"], told["module"]) == ("follow-cpu", "balancerd.policies.follow_cpu")
-    assert row.endswith(told["summary"])
-    assert told["options_schema"]["type"] == "object"
+    modules = {"access": "balancerd.policies.access", "follow-cpu": "balancerd.policies.follow_cpu"}
+    assert {kind: module for kind, module, *_ in map(str.split, rows)} == modules
+    told = json.loads(run("policies", "list", "--json").stdout)["policies"]
+    assert {each["kind"]: each["module"] for each in told} == modules
+    assert all(row.endswith(each["summary"]) for row, each in zip(rows, told, strict=True))
+    assert {each["options_schema"]["type"] for each in told} == {"object"}
 
 
 def test_a_policy_that_cannot_be_loaded_is_named_and_the_exit_code_is_1(
@@ -203,6 +204,6 @@ def test_doctor_on_this_machine_in_ascii(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, "doctor"], env=environment, capture_output=True, check=False)
     lines = done.stdout.decode("ascii").splitlines()
     checks = [line for line in lines if not line.startswith(" ")]
-    assert len(checks) == 26
+    assert len(checks) == 27
     assert {line[:2] for line in checks} <= {"+ ", "- ", "! ", "x ", "? "}
     assert done.returncode == (5 if any(line.startswith("x ") for line in checks) else 0)

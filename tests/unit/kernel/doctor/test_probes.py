@@ -10,6 +10,7 @@ import pytest
 from balancerd.kernel.doctor import files as doctor_files
 from balancerd.kernel.doctor import probes as doctor
 from balancerd.kernel.doctor.files import Check, CheckStatus
+from balancerd.model.access import Obstacle
 
 ALL_CAPABILITIES = "CapEff:\t000001ffffffffff\n"
 NO_CAPABILITY = "CapEff:\t0000000000000000\n"
@@ -211,10 +212,23 @@ def test_the_kernel_refuses_a_node_that_does_not_exist() -> None:
     assert caught.value.errno == errno.ENODEV
 
 
+@pytest.mark.parametrize(("uid", "status"), [(0, CheckStatus.WARNING), (998, CheckStatus.INFO)])
+def test_register_sampling_that_is_refused_is_told_with_its_fix(
+    monkeypatch: pytest.MonkeyPatch, uid: int, status: CheckStatus
+) -> None:
+    obstacle = Obstacle(seen="refused", fix="allow it")
+    monkeypatch.setattr("balancerd.kernel.accesses.registers.find_obstacle", lambda _root: obstacle)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    check = doctor.register_sampling()
+    assert (check.name, check.status, check.seen, check.fix) == ("accesses-registers", status, "refused", "allow it")
+    monkeypatch.setattr("balancerd.kernel.accesses.registers.find_obstacle", lambda _root: None)
+    assert doctor.register_sampling().status is CheckStatus.OK
+
+
 def test_every_probe_runs_on_this_machine_and_none_has_the_same_name() -> None:
     checks = doctor.examine()
     names = [check.name for check in checks]
-    assert len(set(names)) == len(names) == 25
+    assert len(set(names)) == len(names) == 26
     by_name = {check.name: check for check in checks}
     assert by_name["move-pages-query"].status is CheckStatus.OK
     assert by_name["move-pages-move"].status is CheckStatus.OK
