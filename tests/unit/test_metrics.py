@@ -418,3 +418,14 @@ def test_every_other_manager_has_a_value_always_and_those_of_processes_a_count()
     assert samples['balancerd_managed_processes{manager="libvirt"}'] == 1
     assert samples['balancerd_managed_processes{manager="affinity"}'] == 0
     assert 'balancerd_managed_processes{manager="numad"}' not in samples
+
+
+def test_each_part_that_a_policy_wants_is_pending_less_what_was_moved_to_its_node() -> None:
+    process = a_process()
+    wanted = tuple(a_decision(process.id, target=n, misplaced_bytes=10 * MIB) for n in (0, 1))
+    moved = tuple(
+        an_outcome(process.id, target=n, pages={PageStatus.MOVED: pages}) for n, pages in ((0, 256), (1, 512))
+    )
+    metrics = new_metrics()
+    metrics.emit(replace(a_moving_report(), verdicts=wanted, outcomes=moved))
+    assert scrape(metrics)['balancerd_plan_pending_bytes{policy="home"}'] == 17 * MIB

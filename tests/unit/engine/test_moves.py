@@ -127,3 +127,14 @@ def test_ids_are_never_used_again() -> None:
     ids = [open_move(log) for _ in range(3)]
     log.record(ids[1], step(stopped_by=Reason.OBSERVE_MODE), 1.0)
     assert [*ids, open_move(log)] == [1, 2, 3, 4]
+
+
+def test_a_move_of_parts_is_over_after_each_step_and_grows_with_the_next_one() -> None:
+    log = MoveLog()
+    move_id = open_move(log)
+    for now in (1.0, 2.0):
+        outcome = step(make_run(round(now) * MIB, 1), resume_at=MIB)
+        log.record(move_id, replace(outcome, step=replace(outcome.step, is_part=True)), now)
+        move = log.find(move_id)
+        assert move is not None
+        assert (move.ended_at, move.moved_bytes) == (now, round(now) * MIB)

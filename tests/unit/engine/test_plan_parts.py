@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -282,3 +283,27 @@ def test_extents_that_touch_are_one() -> None:
         Extent(0, 8),
         Extent(10, 12),
     )
+
+
+def test_what_a_part_takes_of_a_link_is_by_where_that_part_lies_and_not_the_rest_of_the_process() -> None:
+    budgets = Budgets(make_rates(pair_mib=20))
+    budgets.spend_bytes(ProcessId(7, 1), 60 * MIB, {(N3, N1): 60 * MIB}, 0.0)
+    from_3, from_2 = part(extent(0, 16), target=1, source=3), part(extent(32, 48), target=1, source=2)
+    planned = plan(from_3, from_2, budgets=budgets)
+    assert [in_mib(step.ranges) for step in planned.plan.steps] == [[(32, 48)]]
+    assert [(reason, detail.partition(";")[0]) for reason, detail in reasons(planned)] == [
+        (Reason.NODE_PAIR_BUDGET, "node 3 to 1")
+    ]
+
+
+def test_what_is_stuck_and_what_moved_a_moment_ago_are_cut_out_together_where_they_overlap() -> None:
+    ledger = Ledger(60.0)
+    run = FailedRun(start=extent(2, 3).start, end=extent(2, 3).end, page_bytes=PAGE_BYTES, status=PageStatus.LOCKED)
+    ledger.record(outcome(target=1, moved=(0, 8), failed_runs=(run,)), -1.0)
+    ledger.record(outcome(target=3, moved=(6, 12)), -1.0)
+    spans = ledger.held_ranges(PID, 0.0, target=N2)
+    assert all(a.end <= b.start for a, b in pairwise(spans))
+    (step,) = plan(part(extent(0, 16), target=2), ledger=ledger).plan.steps
+    assert in_mib(step.ranges) == [(12, 16)]
+    (step,) = plan(part(extent(0, 16), target=1), ledger=ledger).plan.steps
+    assert in_mib(step.ranges) == [(0, 2), (4, 6), (12, 16)]

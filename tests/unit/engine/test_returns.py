@@ -149,3 +149,23 @@ def test_a_step_that_moved_nothing_is_not_watched() -> None:
     returns = Returns()
     returns.note(moved(), 0.0)
     assert returns.due(1000.0) == ()
+
+
+@pytest.mark.parametrize(
+    ("second", "is_part", "watched"),
+    [
+        (make_run(8 * MIB, 1, target=1), True, 2),  # another part, to another node
+        (make_run(0, 1, target=1), True, 1),  # the same one: we took it away
+        (make_run(8 * MIB, 1, target=1), False, 1),
+        (make_run(8 * MIB, 1, target=0), False, 2),
+    ],
+)
+def test_what_went_to_another_node_before_is_watched_on_unless_it_was_taken_away(
+    second: MovedRun, is_part: bool, watched: int
+) -> None:
+    returns = Returns()
+    returns.note(moved(make_run(0, 1)), 0.0)
+    outcome = moved(second)
+    returns.note(replace(outcome, step=replace(outcome.step, is_part=is_part)), 1.0)
+    (request,) = returns.due(11.0)
+    assert len(request.runs) == watched

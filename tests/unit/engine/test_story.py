@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from balancerd.engine.story import Storyteller
+import pytest
+
+from balancerd.engine.story import NOT_ITS_BUSINESS, Storyteller
 from balancerd.model.decision import Reason, Skip, Verdict
 from balancerd.model.report import ProcessReport
 from balancerd.model.sample import PlacementSample, ProcessSample, Snapshot
@@ -55,3 +57,12 @@ def test_the_dead_are_told_no_more() -> None:
     teller = Storyteller()
     told(teller, a_snapshot(IDLE), SKIP)
     assert teller.tell(replace(a_snapshot(IDLE), survey=make_survey()), (), ()) == ()
+
+
+@pytest.mark.parametrize("not_mine", sorted(NOT_ITS_BUSINESS))
+def test_a_policy_that_leaves_a_process_to_another_one_does_not_have_the_last_word(not_mine: Reason) -> None:
+    judged = Skip(by="home", process=IDLE.id, reason=Reason.WELL_PLACED)
+    left = Skip(by="parts", process=IDLE.id, reason=not_mine)
+    assert told(Storyteller(), a_snapshot(IDLE), judged, left).reason is Reason.WELL_PLACED
+    assert told(Storyteller(), a_snapshot(IDLE), left, judged).reason is Reason.WELL_PLACED
+    assert told(Storyteller(), a_snapshot(IDLE), left).reason is not_mine

@@ -238,3 +238,17 @@ def test_a_policy_whose_wish_raises_is_told_of_and_the_tick_goes_on(monkeypatch:
     monkeypatch.setattr(access.Access, "watch", raises)
     (report,) = Run().ticks(1)
     assert report.policy_errors == {"parts": "RuntimeError: a defect"}
+
+
+def test_what_watching_costs_is_no_part_of_the_scan_budget() -> None:
+    run = Run()
+    read = run.watch.read
+
+    def dear(processes: Sequence[ProcessId]) -> Accesses:
+        run.clock.cpu += 0.5
+        return read(processes)
+
+    run.watch.read = dear  # type: ignore[method-assign]
+    reports = run.ticks(3)
+    assert sum(report.scan_cpu_seconds for report in reports) == 0.0
+    assert run.clock.cpu == 1.5

@@ -367,3 +367,12 @@ def test_a_tick_tells_its_workloads_and_agrees_with_what_it_tells_of_the_process
     assert reports[-1].next_looks[PID] > reports[-1].survey.taken_at
     assert reports[-1].workloads[0].local_ratio == (0.0 if stuck_mib else 1.0)
     assert by_name(run.load().tick().workloads).keys() == by_name(reports[-1].workloads).keys()
+
+
+def test_parts_that_one_policy_wants_add_up_and_what_another_wants_of_the_same_process_does_not() -> None:
+    process = make_process(1, workload=WEB)
+    parts = [a_decision(process.id, policy="parts", target=n, misplaced_bytes=(10 + n) * MIB) for n in (0, 1)]
+    whole = a_decision(process.id, misplaced_bytes=15 * MIB)
+    outcome = an_outcome(process.id, policy="parts", target=1, pages={PageStatus.MOVED: 256})
+    (web,) = Workloads().tell(snapshot(process), wanted=[*parts, whole], outcomes=[outcome])
+    assert web.pending_bytes == 20 * MIB
