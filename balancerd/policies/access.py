@@ -97,6 +97,7 @@ class _Sorted:
     shared: int = 0
     unknown: int = 0
     not_worth: int = 0
+    waiting: int = 0
     homeless: int = 0
 
 
@@ -195,7 +196,6 @@ class Access:
             sum(run.weight for run in window.runs),
             sum(weight for region in window.regions for weight in region.weight_by_node.values()),
         )
-        stay = min(HORIZON_SECONDS, window.watched_seconds)
         found = _Sorted()
         for run, extents in _untangled(window.runs, window.huge):
             span = size_bytes(extents)
@@ -220,10 +220,12 @@ class Access:
             share = (2 * run.node_weight - run.weight) * part_of_run / total if total > 0 else 0.0
             gain = access_gain_cores(cores, share, run.node, held, topology)
             cost = cost_seconds(sum(away_bytes.values()), self._bytes_per_second)
-            if is_worth(gain, cost, stay):
-                found.parts.append(_Part(run.node, extents, away_bytes, gain, cost))
-            else:
+            if not is_worth(gain, cost, HORIZON_SECONDS):
                 found.not_worth += sum(away_bytes.values())
+            elif gain * window.watched_seconds < cost:  # as follow-cpu waits with a home of which it knows little
+                found.waiting += sum(away_bytes.values())
+            else:
+                found.parts.append(_Part(run.node, extents, away_bytes, gain, cost))
         return found
 
     def _decisions(self, process: ProcessSample, found: _Sorted, interval_seconds: float) -> Iterator[Decision]:
@@ -312,6 +314,7 @@ def _explain(found: _Sorted) -> tuple[Reason, str]:
     told = {
         Reason.WELL_PLACED: (found.placed, "lie where the threads run that use them"),
         Reason.GAIN_BELOW_COST: (found.not_worth, "would cost more to move than they win"),
+        Reason.LOSS_BELOW_COST: (found.waiting, "have not yet lost what moving them costs"),
         Reason.SHARED_ACCESS: (found.shared, "are part of huge pages that threads on several nodes use"),
         Reason.HOME_WITHOUT_MEMORY: (found.homeless, "are used from nodes without memory"),
         Reason.TOO_FEW_SAMPLES: (found.unknown, "are used by one node each, but where they lie is not known"),

@@ -22,10 +22,10 @@ PIECE_BYTES = 32 << 20
 
 MOST_PIECES = 8192
 
-EVERY_PAGE_PAGES = 16_384
-"""Up to so many pages each is asked for, which takes 3 ms; of more, so many samples are taken."""
+EVERY_PAGE_PAGES = 8192
+"""Up to so many pages each is asked for, which takes 2 ms; of more, so many samples are taken."""
 
-SAMPLES = 8192
+SAMPLES = 4096
 
 _KINDS = frozenset({VmaKind.ANON, VmaKind.HEAP, VmaKind.HUGETLB})
 

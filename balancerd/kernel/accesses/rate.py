@@ -1,11 +1,15 @@
-"""How often threads are sampled and their samples judged, so that both stay within a share of one core. Pure."""
+"""How often threads are sampled and their samples judged, so that both stay within a share of one core. Pure.
+
+And how large their rings are: they must hold what comes between two reads.
+"""
 
 from collections.abc import Set as AbstractSet
 
 from balancerd.model.ids import ProcessId
+from balancerd.model.sample import PAGE_BYTES
 
-MOST_HZ = 200
-"""More tells hardly anything new: a page that is worth moving is used for minutes."""
+MOST_HZ = 1000
+"""The sooner enough is known, the sooner it pays; a thread feels 0.3 % of this."""
 
 LEAST_HZ = 5
 
@@ -13,6 +17,15 @@ FIRST_HZ = 100
 
 SAMPLE_SECONDS = 3.2e-6
 """What one sample is taken to cost: the timer's interrupt, the copying of registers, and 0.1 us to count it."""
+
+SAMPLE_BYTES = 168
+"""What a sample takes of a ring; see native/perf.py."""
+
+RINGS_BYTES = 2 << 20
+"""What all rings of a process may take: a user without CAP_IPC_LOCK has kernel.perf_event_mlock_kb for each CPU."""
+
+MOST_RING_PAGES = 64
+LEAST_RING_PAGES = 4
 
 WORTH_CHANGING = 1.25
 """A rate that is nearly right stays: changing it means a system call for each thread."""
@@ -25,6 +38,10 @@ class Governor:
         self.budget_ratio = budget_ratio
         self.frequency_hz = FIRST_HZ
         self._running: dict[ProcessId, float] = {}
+
+    def expect(self, process: ProcessId, threads: int) -> None:
+        """Take note of a process of which nothing is known: all of its threads may be running."""
+        self._running[process] = float(threads)
 
     def note(self, process: ProcessId, *, samples: int, seconds: float, at_hz: int) -> None:
         """Take note of how many samples came in some seconds at a rate, lost ones included."""
@@ -47,8 +64,21 @@ class Governor:
         return self.frequency_hz
 
 
+def ring_pages(threads: int) -> int:
+    """Return how many pages, a power of two, the ring of each of so many threads may have."""
+    pages = MOST_RING_PAGES
+    while pages > LEAST_RING_PAGES and threads * (pages + 1) * PAGE_BYTES > RINGS_BYTES:
+        pages //= 2
+    return pages
+
+
+def most_hz(pages: int, seconds: float) -> float:
+    """Return the rate at which a ring does not fill within 1.25 times the seconds between two reads."""
+    return 0.8 * pages * PAGE_BYTES / SAMPLE_BYTES / seconds if seconds > 0 else float(FIRST_HZ)
+
+
 class Turns:
-    """When runs are judged anew: the dearer it was, the later, so that judging keeps within the same share."""
+    """When runs are judged and located anew: the dearer it was, the later, so that this keeps within the same share."""
 
     def __init__(self) -> None:
         self._again_at = 0.0

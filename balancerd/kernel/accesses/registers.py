@@ -13,7 +13,7 @@ from pathlib import Path
 
 from balancerd import native
 from balancerd.kernel.accesses.memory import MOST_PIECES, located, parse_stack_bytes, pieces, watched_ranges
-from balancerd.kernel.accesses.rate import Governor, Turns
+from balancerd.kernel.accesses.rate import Governor, Turns, most_hz, ring_pages
 from balancerd.kernel.accesses.threads import ThreadChoice
 from balancerd.kernel.doctor.files import has_capability
 from balancerd.kernel.errors import BlockedError, ProcessGoneError
@@ -30,9 +30,8 @@ from balancerd.ports import Clock
 
 CAP_PERFMON = 38  # include/uapi/linux/capability.h
 
-RING_PAGES = 16
-RING_SAMPLES = 400
-"""What a ring of 16 pages holds; a sample of registers takes 160 bytes."""
+EXPECTED_SECONDS = 2.0
+"""Between the first two reads; from then on it is known."""
 
 RANGES_SECONDS = 5.0
 """How often the mappings are read again, for memory that came."""
@@ -126,6 +125,10 @@ class RegisterSource:
 
     def probe(self) -> Obstacle | None:
         """See AccessSource."""
+        try:
+            self._access_nodes()
+        except ValueError as error:
+            return Obstacle(seen=str(error), fix="none: take register sampling out of accesses.sources")
         return find_obstacle()
 
     def open(self, process: ProcessId) -> None:
@@ -134,12 +137,18 @@ class RegisterSource:
             return
         self._check_identity(process)
         now = self._clock.now()
+        threads = ThreadChoice(process.pid, self._mappings.procfs)
+        n_threads = len(threads.choose(now))
+        pages = ring_pages(n_threads)
+        self._governor.expect(process, n_threads)
         self._watched[process] = _Watched(
             rings=native.ThreadRings(
-                native.PerfKind.REGISTERS, frequency_hz=self._governor.frequency_hz, ring_pages=RING_PAGES
+                native.PerfKind.REGISTERS,
+                frequency_hz=self._governor.choose(most_hz(pages, EXPECTED_SECONDS)),
+                ring_pages=pages,
             ),
             table=native.AccessTable(self._access_nodes(), self.table_bytes),
-            threads=ThreadChoice(process.pid, self._mappings.procfs),
+            threads=threads,
             turns=Turns(),
             since=now,
             read_at=now,
@@ -155,13 +164,14 @@ class RegisterSource:
         self._refresh_ranges(process, watched, now)
         at_hz = watched.rings.frequency_hz
         reading = watched.rings.read(watched.table, watched.ranges or native.AddressRanges(()))
-        self._governor.note(process, samples=reading.samples + reading.lost, seconds=seconds, at_hz=at_hz)
-        self._follow_threads(watched, now, seconds)
+        if watched.rings.tids:
+            self._governor.note(process, samples=reading.samples + reading.lost, seconds=seconds, at_hz=at_hz)
+        self._follow_threads(watched, now, seconds or EXPECTED_SECONDS)
         if watched.turns.is_due(now):
             judging_from = self._clock.cpu_seconds()
             self._judge(watched, now)
+            self._locate(process, watched, now)
             watched.turns.note(now, self._clock.cpu_seconds() - judging_from, self.budget_ratio)
-        runs = self._located(process, watched, now)
         lost_in_table = watched.table.totals().lost_samples
         lost, watched.lost_in_table = lost_in_table - watched.lost_in_table, lost_in_table
         return AccessWindow(
@@ -176,7 +186,7 @@ class RegisterSource:
             throttled=reading.throttled,
             threads=len(watched.rings),
             regions=watched.regions,
-            runs=runs,
+            runs=watched.runs,
             huge=watched.huge,
             unreported_runs=watched.unreported_runs,
             unreported_regions=watched.unreported_regions,
@@ -209,8 +219,7 @@ class RegisterSource:
         tids = watched.threads.choose(now)
         for tid in watched.rings.tids - tids:
             watched.rings.drop(tid)
-        most_hz = 0.8 * RING_SAMPLES / seconds if seconds > 0 else float(self._governor.frequency_hz)
-        frequency_hz = self._governor.choose(most_hz)
+        frequency_hz = self._governor.choose(most_hz(watched.rings.ring_pages, seconds))
         if frequency_hz != watched.rings.frequency_hz:
             watched.rings.set_frequency(frequency_hz)
         for tid in sorted(tids - watched.rings.tids):
@@ -252,19 +261,18 @@ class RegisterSource:
             for region in regions.regions
         )
 
-    def _located(self, process: ProcessId, watched: _Watched, now: float) -> tuple[AccessRun, ...]:
-        """Return the runs with where they lie now, as far as the process can be asked in time."""
-        n_nodes = max(self._topology().node_ids) + 1
+    def _locate(self, process: ProcessId, watched: _Watched, now: float) -> None:
+        """Add to the runs where they lie now; if the process cannot be asked in time, nobody knows."""
+        n_nodes, runs = max(self._topology().node_ids) + 1, watched.runs
         try:
-            runs = self._reads.read(
-                process, lambda: located(process.pid, watched.runs, n_nodes=n_nodes, phase=self._phase())
+            watched.runs = self._reads.read(
+                process, lambda: located(process.pid, runs, n_nodes=n_nodes, phase=self._phase())
             )
             self._learn_huge(process, watched, now)
         except BlockedError:
-            return watched.runs
+            return
         except ProcessLookupError as error:
             raise ProcessGoneError(f"process {process.pid} exited while it was read") from error
-        return runs
 
     def _learn_huge(self, process: ProcessId, watched: _Watched, now: float) -> None:
         """Learn which mappings hold huge pages, where it matters: in regions that several nodes use."""

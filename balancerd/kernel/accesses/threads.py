@@ -7,7 +7,7 @@ from balancerd.kernel.files import list_names, read_bytes
 from balancerd.kernel.processes.status import parse_stat
 
 MOST_THREADS = 128
-"""Of one process. Each takes a descriptor and a ring of 68 KiB."""
+"""Of one process. Each takes a descriptor and a ring."""
 
 CHOICE_SECONDS = 30.0
 """How long a choice among very many threads stands; to make it costs some 15 us for each of them."""

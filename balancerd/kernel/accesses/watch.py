@@ -109,7 +109,7 @@ class Watcher:
             return source.read(process)
         except ProcessGoneError as error:
             told = str(error)
-        except (ParseError, OSError) as error:
+        except (ParseError, ValueError, OSError) as error:  # ValueError: more nodes or pages than a table can count
             told = f"it cannot be watched: {error}"
         self._close(source, process)
         return _no(process, told)

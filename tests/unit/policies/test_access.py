@@ -142,8 +142,9 @@ FAR = make_access_run(16, 2, {0: 16})
         pytest.param({"lost_samples": 100, "samples": 800}, Reason.SAMPLES_LOST, id="11 % lost"),
         pytest.param({"lost_samples": 80, "samples": 800}, None, id="9 % lost"),
         pytest.param({"throttled": 1}, Reason.SAMPLES_LOST, id="throttled once"),
-        pytest.param({"watched_seconds": 0.1}, Reason.GAIN_BELOW_COST, id="not watched for long enough to expect more"),
-        pytest.param({"hits": 1}, Reason.GAIN_BELOW_COST, id="hardly any sample tells an address"),
+        pytest.param({"watched_seconds": 0.05}, Reason.LOSS_BELOW_COST, id="has not yet lost what the move costs"),
+        pytest.param({"watched_seconds": 0.06}, None, id="has lost as much: 0.528 cores, 0.03125 s"),
+        pytest.param({"hits": 1, "samples": 100_000}, Reason.GAIN_BELOW_COST, id="hardly any sample tells an address"),
     ],
 )
 def test_windows_that_say_too_little_are_left(window: dict[str, Any], reason: Reason | None) -> None:
