@@ -8,7 +8,8 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
    files of the processes whose turn it is, and tells the others as they were.
 2. `engine.select` says which processes deserve a closer look, within the scan budget.
 3. `Kernel.sample()` estimates which node holds their pages, and how sure that is; with what is still known of the
-   others this makes the Snapshot.
+   others this makes the Snapshot. Where a policy judges by accesses, `AccessWatch.read()` adds which threads touch
+   which memory, of the few processes that it wants watched.
 4. `Kernel.verify()` asks where pages moved earlier are now; what has come back is left alone for a while.
 5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction or a Skip for every eligible process.
 6. `engine.plan` arbitrates: other managers, pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies.

@@ -170,6 +170,12 @@ def test_another_process_of_the_same_pid_is_not_watched(reads: PatientReads) -> 
         source.open(ProcessId(OWN.pid, OWN.start_ticks + 1))
 
 
+def test_more_nodes_than_can_be_told_apart_are_an_obstacle(reads: PatientReads) -> None:
+    found = make_source(reads, lambda: as_nodes(*range(17))).probe()
+    assert found is not None
+    assert found.seen == "CPUs on 17 nodes; from 1 to 16 can be told apart"
+
+
 @pytest.mark.parametrize(
     ("number", "status", "level", "seen", "fix"),
     [

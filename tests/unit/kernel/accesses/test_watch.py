@@ -104,6 +104,7 @@ def test_without_a_source_that_works_the_first_obstacle_is_told_and_tried_again_
     ("error", "told"),
     [
         (ProcessGoneError("no process has pid 0"), "no process has pid 0"),
+        (ValueError("no page has room"), "it cannot be watched: no page has room"),
         (OSError(errno.EMFILE, "Too many open files"), "it cannot be watched: [Errno 24] Too many open files"),
         (
             ParseError("/proc/0/limits", 3, b"x", "not a limit"),
