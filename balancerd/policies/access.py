@@ -7,7 +7,7 @@ What threads of several nodes share stays where it is.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ from balancerd.config.units import format_ratio
 from balancerd.engine.gate import HORIZON_SECONDS, access_gain_cores, cost_seconds, is_worth
 from balancerd.model.access import REGION_BYTES, AccessRun, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
-from balancerd.model.extent import Extent, do_meet, inside, joined, size_bytes
+from balancerd.model.extent import Extent, inside, joined, size_bytes
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
 from balancerd.model.topology import Topology
@@ -197,10 +197,12 @@ class Access:
             sum(weight for region in window.regions for weight in region.weight_by_node.values()),
         )
         found = _Sorted()
-        for run, extents in _untangled(window.runs, window.huge):
+        huge = None if window.huge is None else tuple(part for each in window.huge for part in _whole_regions(each))
+        for run in window.runs:
+            extents = _movable(run, huge)
             span = size_bytes(extents)
+            found.shared += run.end - run.start - span
             if not span:
-                found.shared += run.end - run.start
                 continue
             if run.node not in topology.memory_nodes:
                 found.homeless += span
@@ -264,41 +266,24 @@ class Access:
         return Skip(by=self._name, process=process.id, reason=reason, detail=detail)
 
 
-def _untangled(
-    runs: Sequence[AccessRun], huge: tuple[Extent, ...] | None
-) -> Iterator[tuple[AccessRun, tuple[Extent, ...]]]:
-    """Yield each run with what of it may move by itself.
+def _movable(run: AccessRun, huge: tuple[Extent, ...] | None) -> tuple[Extent, ...]:
+    """Return what of a run may move by itself. A huge page moves whole, so where there may be one, only whole regions.
 
-    A huge page moves whole. Where there may be one, nothing of a mixed region moves, and of a region that several nodes
-    have runs in only that of the node with the largest part. `huge` None: there may be one anywhere.
+    `huge` are whole regions of mappings that hold any; None: there may be one anywhere.
     """
-    parts_of: dict[int, dict[NodeId, int]] = {}
-    for run in runs:
-        for region in {_region(run.start), _region(run.end - 1)}:  # those between are the run's alone
-            parts = parts_of.setdefault(region, {})
-            part_bytes = min(run.end, region + REGION_BYTES) - max(run.start, region)
-            parts[run.node] = parts.get(run.node, 0) + part_bytes
-    owners = {region: max(parts, key=lambda n: (parts[n], -n)) for region, parts in parts_of.items() if len(parts) > 1}
-    for run in runs:
-        first, last = _region(run.start), _region(run.end - 1)
-        may_be_huge = huge is None or do_meet((Extent(first, last + REGION_BYTES),), huge)
-        start, end = run.start, run.end
-        if may_be_huge and run.is_mixed:
-            start = end
-        elif may_be_huge:
-            if owners.get(first, run.node) != run.node and _is_huge(first, huge):
-                start = first + REGION_BYTES
-            if owners.get(last, run.node) != run.node and _is_huge(last, huge):
-                end = last
-        yield run, (Extent(start, end),) if start < end else ()
+    if huge is None:
+        return _whole_regions(Extent(run.start, run.end))
+    found: list[Extent] = []
+    at = run.start
+    for part in inside(huge, run.start, run.end):
+        found += [Extent(at, part.start), *_whole_regions(part)]
+        at = part.end
+    return joined([*found, Extent(at, run.end)])
 
 
-def _region(address: int) -> int:
-    return address // REGION_BYTES * REGION_BYTES
-
-
-def _is_huge(region: int, huge: tuple[Extent, ...] | None) -> bool:
-    return huge is None or any(True for _ in inside(huge, region, region + REGION_BYTES))
+def _whole_regions(part: Extent) -> tuple[Extent, ...]:
+    start, end = -(-part.start // REGION_BYTES) * REGION_BYTES, part.end // REGION_BYTES * REGION_BYTES
+    return (Extent(start, end),) if start < end else ()
 
 
 def _explain_no_run(window: AccessWindow) -> tuple[Reason, str]:
@@ -315,7 +300,7 @@ def _explain(found: _Sorted) -> tuple[Reason, str]:
         Reason.WELL_PLACED: (found.placed, "lie where the threads run that use them"),
         Reason.GAIN_BELOW_COST: (found.not_worth, "would cost more to move than they win"),
         Reason.LOSS_BELOW_COST: (found.waiting, "have not yet lost what moving them costs"),
-        Reason.SHARED_ACCESS: (found.shared, "are part of huge pages that threads on several nodes use"),
+        Reason.SHARED_ACCESS: (found.shared, "may be part of huge pages that others use, too"),
         Reason.HOME_WITHOUT_MEMORY: (found.homeless, "are used from nodes without memory"),
         Reason.TOO_FEW_SAMPLES: (found.unknown, "are used by one node each, but where they lie is not known"),
     }

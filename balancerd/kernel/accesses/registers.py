@@ -22,7 +22,7 @@ from balancerd.kernel.moving.room import Room, parse_huge_mappings
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads
 from balancerd.kernel.processes.identity import read_start_ticks
-from balancerd.model.access import AccessMethod, AccessRegion, AccessRun, AccessWindow, Obstacle
+from balancerd.model.access import REGION_BYTES, AccessMethod, AccessRegion, AccessRun, AccessWindow, Obstacle
 from balancerd.model.extent import Extent, joined
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.topology import Topology
@@ -275,8 +275,8 @@ class RegisterSource:
             raise ProcessGoneError(f"process {process.pid} exited while it was read") from error
 
     def _learn_huge(self, process: ProcessId, watched: _Watched, now: float) -> None:
-        """Learn which mappings hold huge pages, where it matters: in regions that several nodes use."""
-        if now - watched.huge_at < HUGE_SECONDS or not any(run.is_mixed for run in watched.runs):
+        """Learn which mappings hold huge pages, where it matters: where runs are not of whole regions."""
+        if now - watched.huge_at < HUGE_SECONDS or not any(map(_is_ragged, watched.runs)):
             return
         path = f"{self._mappings.procfs}/{process.pid}/smaps"
         watched.huge_at = now
@@ -304,6 +304,10 @@ class RegisterSource:
         start_ticks = read_start_ticks(process.pid, self._mappings.procfs)
         if start_ticks != process.start_ticks:
             raise ProcessGoneError(f"pid {process.pid} belongs to a process that started at tick {start_ticks}")
+
+
+def _is_ragged(run: AccessRun) -> bool:
+    return bool(run.start % REGION_BYTES or run.end % REGION_BYTES)
 
 
 def _explain(error: OSError, root: Path) -> Obstacle:

@@ -231,9 +231,19 @@ def test_a_region_whose_halves_belong_to_two_nodes_moves_only_where_pages_are_sm
         assert only_skip(verdicts)[0] is Reason.SHARED_ACCESS
 
 
-@pytest.mark.parametrize(("huge", "end_mib"), [((), 4.5), (HUGE, 4.0), (None, 4.0)])
-def test_of_a_huge_page_only_the_owner_of_the_largest_part_may_want_it(
-    huge: tuple[Extent, ...] | None, end_mib: float
+@pytest.mark.parametrize(
+    ("huge", "end_mib", "start_mib"),
+    [
+        pytest.param((), 4.5, 4.5, id="base pages"),
+        pytest.param(HUGE, 4.0, 6.0, id="huge"),
+        pytest.param(None, 4.0, 6.0, id="may be huge"),
+        pytest.param((Extent(VMA_START, VMA_START + 4 * MIB),), 4.5, 4.5, id="huge up to there"),
+        pytest.param((Extent(VMA_START, VMA_START + 5 * MIB),), 4.5, 4.5, id="the mapping ends within the region"),
+        pytest.param((Extent(VMA_START + 4 * MIB, VMA_START + 64 * MIB),), 4.0, 6.0, id="huge from there on"),
+    ],
+)
+def test_of_memory_in_huge_pages_only_whole_regions_move(
+    huge: tuple[Extent, ...] | None, end_mib: float, start_mib: float
 ) -> None:
     runs = [
         make_access_run(4.5, 1, {0: 4.5}, weight=500),  # ends with a quarter of the third region
@@ -243,7 +253,7 @@ def test_of_a_huge_page_only_the_owner_of_the_largest_part_may_want_it(
     extents = {d.target: d.extents for d in verdicts if isinstance(d, Decision)}
     assert extents == {
         N1: (Extent(VMA_START, VMA_START + round(end_mib * MIB)),),
-        N2: (Extent(VMA_START + round(4.5 * MIB), VMA_START + 8 * MIB),),
+        N2: (Extent(VMA_START + round(start_mib * MIB), VMA_START + 8 * MIB),),
     }
 
 
