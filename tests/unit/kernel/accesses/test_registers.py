@@ -17,11 +17,14 @@ from balancerd.kernel.accesses.registers import RegisterSource, find_obstacle
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.files import list_names
+from balancerd.kernel.moving.room import Room
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.model.access import AccessWindow
+from balancerd.model.extent import Extent
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.topology import Node, Topology
+from tests.unit.fakes import make_access_run
 from tests.unit.kernel.worlds import OWN
 
 MIB = 1 << 20
@@ -168,6 +171,27 @@ def test_another_process_of_the_same_pid_is_not_watched(reads: PatientReads) -> 
     source = make_source(reads, lambda: as_nodes(*CPUS))
     with pytest.raises(ProcessGoneError, match="belongs to a process that started at tick"):
         source.open(ProcessId(OWN.pid, OWN.start_ticks + 1))
+
+
+@can_sample
+@pytest.mark.parametrize(("end_mib", "asks"), [(2, False), (1, True)])
+def test_which_mappings_hold_huge_pages_is_asked_once_runs_are_not_of_whole_regions(
+    reads: PatientReads, monkeypatch: pytest.MonkeyPatch, end_mib: float, asks: bool
+) -> None:
+    monkeypatch.setattr(Room, "may_hold_huge_pages", lambda _room: True)
+    smaps = b"7f0000000000-7f0000400000 rw-p 00000000 00:00 0 \nAnonHugePages:      2048 kB\n"
+    monkeypatch.setattr("balancerd.kernel.accesses.registers.read_bytes", lambda _path: smaps)
+    monkeypatch.setattr("balancerd.kernel.accesses.registers.located", lambda _pid, runs, **_: tuple(runs))
+    source = make_source(reads, lambda: as_nodes(*CPUS))
+    monkeypatch.setattr(source, "_refresh_ranges", lambda *_: None)
+    monkeypatch.setattr(
+        source, "_judge", lambda watched, _: setattr(watched, "runs", (make_access_run(end_mib, 0, {}),))
+    )
+    source.open(OWN)
+    try:
+        assert source.read(OWN).huge == ((Extent(0x7F00_0000_0000, 0x7F00_0040_0000),) if asks else None)
+    finally:
+        source.close(OWN)
 
 
 def test_more_nodes_than_can_be_told_apart_are_an_obstacle(reads: PatientReads) -> None:
