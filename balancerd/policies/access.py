@@ -33,6 +33,11 @@ NEGLIGIBLE_RATIO = 0.01
 KEEP_HITS = 0.8
 """How much the samples of earlier windows count in the share that told an address."""
 
+SURE_PAGES = 32
+SURE_WEIGHT = 7.0
+"""Two samples give a page to one node; of memory that threads of two nodes share, that is so of every sixth page. So a
+run is acted on only if it is so long, or its pages have so much weight each on average, which takes eight samples."""
+
 MOST_EXTENTS = 4096
 """Of one decision; the hottest. The rest follows once these have moved."""
 
@@ -98,6 +103,7 @@ class _Sorted:
     unknown: int = 0
     not_worth: int = 0
     waiting: int = 0
+    unsure: int = 0
     homeless: int = 0
 
 
@@ -199,6 +205,9 @@ class Access:
         found = _Sorted()
         huge = None if window.huge is None else tuple(part for each in window.huge for part in _whole_regions(each))
         for run in window.runs:
+            if not _is_sure(run):
+                found.unsure += run.end - run.start
+                continue
             extents = _movable(run, huge)
             span = size_bytes(extents)
             found.shared += run.end - run.start - span
@@ -266,6 +275,11 @@ class Access:
         return Skip(by=self._name, process=process.id, reason=reason, detail=detail)
 
 
+def _is_sure(run: AccessRun) -> bool:
+    pages = (run.end - run.start) / PAGE_BYTES
+    return pages >= SURE_PAGES or run.weight >= SURE_WEIGHT * pages
+
+
 def _movable(run: AccessRun, huge: tuple[Extent, ...] | None) -> tuple[Extent, ...]:
     """Return what of a run may move by itself. A huge page moves whole, so where there may be one, only whole regions.
 
@@ -296,16 +310,17 @@ def _explain_no_run(window: AccessWindow) -> tuple[Reason, str]:
 
 def _explain(found: _Sorted) -> tuple[Reason, str]:
     """Return why nothing is to move, by what there is most of."""
-    told = {
-        Reason.WELL_PLACED: (found.placed, "lie where the threads run that use them"),
-        Reason.GAIN_BELOW_COST: (found.not_worth, "would cost more to move than they win"),
-        Reason.LOSS_BELOW_COST: (found.waiting, "have not yet lost what moving them costs"),
-        Reason.SHARED_ACCESS: (found.shared, "may be part of huge pages that others use, too"),
-        Reason.HOME_WITHOUT_MEMORY: (found.homeless, "are used from nodes without memory"),
-        Reason.TOO_FEW_SAMPLES: (found.unknown, "are used by one node each, but where they lie is not known"),
-    }
-    reason = max(told, key=lambda r: told[r][0])
-    return reason, "; ".join(f"{_mib(n)} {what}" for n, what in told.values() if n)
+    told = (
+        (found.placed, Reason.WELL_PLACED, "lie where the threads run that use them"),
+        (found.not_worth, Reason.GAIN_BELOW_COST, "would cost more to move than they win"),
+        (found.waiting, Reason.LOSS_BELOW_COST, "have not yet lost what moving them costs"),
+        (found.shared, Reason.SHARED_ACCESS, "may be part of huge pages that others use, too"),
+        (found.unsure, Reason.SHARED_ACCESS, "are scattered pages with few samples each, as of shared memory"),
+        (found.homeless, Reason.HOME_WITHOUT_MEMORY, "are used from nodes without memory"),
+        (found.unknown, Reason.TOO_FEW_SAMPLES, "are used by one node each, but where they lie is not known"),
+    )
+    _, reason, _ = max(told, key=lambda each: each[0])
+    return reason, "; ".join(f"{_mib(n)} {what}" for n, _, what in told if n)
 
 
 def _mib(n_bytes: int) -> str:

@@ -174,6 +174,20 @@ def test_runs_that_do_not_move(runs: list[AccessRun], reason: Reason) -> None:
     assert only_skip(judge(*runs))[0] is reason
 
 
+@pytest.mark.parametrize(
+    ("pages", "weight_of_each", "moves"),
+    [(1, 2.0, False), (31, 2.0, False), (32, 2.0, True), (1, 7.4, True), (31, 7.4, True)],
+)
+def test_scattered_pages_of_which_few_samples_were_seen_may_as_well_be_shared(
+    pages: int, weight_of_each: float, moves: bool
+) -> None:
+    mib = pages / 256
+    (verdict,) = judge(make_access_run(mib, 2, {0: mib}, weight=pages * weight_of_each))
+    assert isinstance(verdict, Decision) == moves
+    if not moves:
+        assert only_skip([verdict])[0] is Reason.SHARED_ACCESS
+
+
 def test_a_node_without_memory_is_no_target() -> None:
     snapshot = seen(spread(), make_access_window(FAR), topology=make_topology(memoryless={2}))
     verdicts = list(policy().decide(Window(now=snapshot, before=None)))
