@@ -163,7 +163,7 @@ class RegisterSource:
         seconds, watched.read_at = now - watched.read_at, now
         self._refresh_ranges(process, watched, now)
         at_hz = watched.rings.frequency_hz
-        reading = watched.rings.read(watched.table, watched.ranges or native.AddressRanges(()))
+        reading = watched.rings.read(watched.table, watched.ranges or native.AddressRanges(()), pid=process.pid)
         if watched.rings.tids:
             self._governor.note(process, samples=reading.samples + reading.lost, seconds=seconds, at_hz=at_hz)
         self._follow_threads(watched, now, seconds or EXPECTED_SECONDS)
