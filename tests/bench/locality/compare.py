@@ -8,14 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench.locality.figures import Point, seconds_to_close
+from tests.bench.locality.figures import Point, lost_seconds, seconds_to_close
 from tests.bench.locality.record import Boot
 
-NOTHING, KERNEL, NUMAD, OURS, OURS_AND_KERNEL, BOUND = RIVALS = (
+NOTHING, KERNEL, NUMAD, OURS, OURS_WITH_ACCESS, OURS_AND_KERNEL, BOUND = RIVALS = (
     "nothing",
     "kernel",
     "numad",
     "balancerd",
+    "balancerd+access",
     "balancerd+kernel",
     "bound",
 )
@@ -47,6 +48,7 @@ class Cell:
     closed_ratio: of the gap between nothing and bound, in what an access of the workload costs
     closed_time_ratio: the same of T, with all that closing it costs
     closed_seconds: t90
+    lost_seconds: of work, in stretches in which the workload was slow
     kernel_to_bound: what the kernel class costs more than with nothing, over the median T of bound
     p999_ns, longest_ns: of the gaps of the thread that fares worst
     """
@@ -61,6 +63,7 @@ class Cell:
     closed_ratio: Spread | None
     closed_time_ratio: Spread | None
     closed_seconds: Spread | None
+    lost_seconds: Spread
     balance_ratio: Spread | None
     cpu_seconds: Spread | None
     kernel_to_bound: Spread | None
@@ -174,6 +177,7 @@ def _cell(rival: str, boots: Sequence[Boot], base: _Base) -> Cell:
         closed_ratio=over(base.closed),
         closed_time_ratio=over(base.closed_time),
         closed_seconds=over(lambda it: base.closed_seconds(it.series)),
+        lost_seconds=known(lambda it: lost_seconds(it.series)),
         balance_ratio=over(lambda it: it.figures.balance_ratio),
         cpu_seconds=over(lambda it: it.result.cpu_seconds),
         kernel_to_bound=over(lambda it: base.to_bound(base.kernel_extra(it))),

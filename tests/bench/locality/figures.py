@@ -4,6 +4,7 @@ Owns the definitions of these figures. Pure: must not know files, rivals, nor ot
 """
 
 import itertools
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ LOCAL_DISTANCE = 10
 SERIES_POINTS = 200
 WINDOW_SECONDS = 2.0
 CLOSED_RATIO = 0.9
+SLOW_RATIO = 0.75
+"""A stretch in which less than this share of the usual was done is told as slow: a busy host alone gets less below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,21 @@ def seconds_to_close(points: Sequence[Point], *, nothing: float, bound: float) -
         elif closed_at is None:
             closed_at = point.seconds if was_above else 0.0
     return closed_at
+
+
+def lost_seconds(points: Sequence[Point]) -> float:
+    """Return the seconds of work that were lost in stretches with less than SLOW_RATIO of the usual accesses a second.
+
+    Usual is the median over the points. What makes a thread wait, and no access that is counted, shows here.
+    """
+    began = [0.0, *(point.seconds for point in points)]
+    spans = [point.seconds - start for point, start in zip(points, began, strict=False)]
+    rates = [point.accesses / span for point, span in zip(points, spans, strict=True) if span > 0]
+    usual = statistics.median(rates) if rates else 0.0
+    if not usual:
+        return 0.0
+    done = [point.accesses / (usual * span) if span > 0 else 1.0 for point, span in zip(points, spans, strict=True)]
+    return sum(span * (1 - ratio) for span, ratio in zip(spans, done, strict=True) if ratio < SLOW_RATIO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,9 +34,9 @@ node 3, is the house-keeper: the harness and the rival's daemon run there, and n
 fixed.
 
 The rivals: *nothing* (`kernel.numa_balancing=0`, no daemon), *kernel* (`=1`), *numad* (`-i 5`), *balancerd* (its
-defaults), *balancerd+kernel* (with the kernel's balancer on), *bound* (memory and threads where they belong from the
-start: the best static binding). Told are medians over n boots and, in brackets, their range; a single boot has no
-range.
+defaults), *balancerd+access* (with the policy `access` besides), *balancerd+kernel* (with the kernel's balancer on),
+*bound* (memory and threads where they belong from the start: the best static binding). Told are medians over n boots
+and, in brackets, their range; a single boot has no range.
 
 - **T / bound**: modelled memory time. Each access that reaches memory counts its distance / 10; T is their sum from
   the beginning of the work to its end, of user and kernel, on all CPUs, relative to the median of bound. The copying
@@ -50,6 +50,8 @@ range.
   {compare.LEAST_GAP_RATIO:.0%} is none.
 - **t90 s**: when C over a sliding 2 s came to within a tenth of the gap of bound, for good; in seconds of the guest
   since the work began.
+- **lost s**: seconds of work that the workload lost in stretches of about half a second in which it made less than
+  three quarters of its usual accesses to memory: threads that wait while memory moves. Nothing's is the host's doing.
 - **balance**: the loads and stores of the busiest workload CPU over their mean. One thread alone gives 4.
 - **own CPU s**: user and system time of the rival's daemon.
 - **kernel +**: what the kernel class cost more than under nothing, relative to T(bound).
@@ -176,6 +178,7 @@ COLUMNS: tuple[Column, ...] = (
     ("gap closed %", lambda cell, _: told(cell.closed_ratio, 1, unit=PERCENT)),
     ("in T %", lambda cell, _: told(cell.closed_time_ratio, 1, unit=PERCENT)),
     ("t90 s", lambda cell, _: told(cell.closed_seconds, 1)),
+    ("lost s", lambda cell, _: told(cell.lost_seconds, 1)),
     ("balance", lambda cell, _: told(cell.balance_ratio, 2)),
     ("own CPU s", lambda cell, _: told(cell.cpu_seconds, 1)),
     ("kernel +", lambda cell, _: told(cell.kernel_to_bound, 3)),

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -141,11 +142,20 @@ SETTINGS = {**EMULATED, "migrate.stall_target": "200ms", "log.level": "debug"}
 
 
 @contextmanager
-def balancerd(folder: Path, house_cpu: int) -> Iterator[Ours]:
+def balancerd(folder: Path, house_cpu: int, *, config: str = "") -> Iterator[Ours]:
     """Run balancerd until its first tick has ended."""
     del house_cpu
-    with Balancerd(folder, overrides=SETTINGS) as service:
+    with Balancerd(folder, config, overrides=SETTINGS) as service:
         yield Ours(service)
+
+
+WITH_ACCESS = """
+policies:
+  - {name: home, kind: follow-cpu}
+  - {name: parts, kind: access}
+accesses:
+  budget: 50%  # judging takes 20 to 50 times as long here
+"""
 
 
 RIVALS: dict[str, Rival] = {
@@ -155,6 +165,11 @@ RIVALS: dict[str, Rival] = {
         Rival(name="kernel", summary="the kernel's own balancer, kernel.numa_balancing=1", is_kernel_on=True),
         Rival(name="numad", summary="Debian's numad -S 1 -i 5, past its first 300 s", start=numad),
         Rival(name="balancerd", summary="balancerd with its default configuration", start=balancerd),
+        Rival(
+            name="balancerd+access",
+            summary="balancerd with the policy access besides, which samples registers",
+            start=partial(balancerd, config=WITH_ACCESS),
+        ),
         Rival(name="balancerd+kernel", summary="the two together", is_kernel_on=True, start=balancerd),
         Rival(name="bound", summary="the best static placement from the start, nobody moves anything", is_bound=True),
     )

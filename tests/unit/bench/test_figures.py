@@ -3,7 +3,7 @@
 import pytest
 
 from tests.bench.locality import figures
-from tests.bench.locality.figures import Point, seconds_to_close, thinned
+from tests.bench.locality.figures import Point, lost_seconds, seconds_to_close, thinned
 from tests.unit.bench.counted import KERNEL, USER, By, counters, points, reading
 
 Lines = tuple[int, int, int, int]
@@ -138,3 +138,25 @@ def test_a_window_in_which_nothing_was_accessed_says_nothing_of_t90() -> None:
     assert seconds_to_close([bad, idle, good], nothing=2.1, bound=1.1) == 9.0
     assert seconds_to_close([bad, idle], nothing=2.1, bound=1.1) is None
     assert seconds_to_close([idle], nothing=2.1, bound=1.1) is None
+
+
+def paced(*course: tuple[float, int]) -> list[Point]:
+    """Points by when they ended and what was accessed."""
+    return [Point(seconds=seconds, accesses=n, remote=0, cost=0.0) for seconds, n in course]
+
+
+@pytest.mark.parametrize(
+    ("course", "lost"),
+    [
+        pytest.param([(1, 100), (2, 100), (3, 100)], 0.0, id="even"),
+        pytest.param([(1, 100), (2, 25), (3, 100)], 0.75, id="a quarter of the usual for a second"),
+        pytest.param([(1, 100), (2, 0), (3, 0), (4, 100), (5, 100)], 2.0, id="nothing for two"),
+        pytest.param([(1, 100), (2, 75), (3, 100)], 0.0, id="a little less is the host's doing"),
+        pytest.param([(1, 100), (3, 100), (4, 100)], 1.0, id="half the rate in a longer stretch"),
+        pytest.param([(1, 0), (2, 0), (3, 100)], 0.0, id="no usual rate"),
+        pytest.param([(1, 100), (1, 0), (2, 100)], 0.0, id="a stretch of no length"),
+        pytest.param([], 0.0, id="nothing seen"),
+    ],
+)
+def test_seconds_are_lost_where_much_less_was_done_than_usual(course: list[tuple[float, int]], lost: float) -> None:
+    assert lost_seconds(paced(*course)) == pytest.approx(lost)
