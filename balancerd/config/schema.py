@@ -135,7 +135,7 @@ class SelectConfig(Section):
         description="Leave processes alone that keep fewer cores busy than this: who hardly runs hardly reads memory.",
     )
     min_age_seconds: Annotated[Duration, between(0.0, 86_400.0, format_duration)] = Field(
-        default=10.0,
+        default=5.0,
         description="Leave processes alone that are younger: many end before a move would pay.",
     )
     scan_budget_ratio: Annotated[Ratio, between(0.0001, 1.0, format_ratio)] = Field(
@@ -183,7 +183,7 @@ class MigrateConfig(Section):
         "null: four times stall_target.",
     )
     duty_cycle_ratio: Annotated[Ratio, between(0.01, 1.0, format_ratio)] = Field(
-        default=0.33,
+        default=0.5,
         description="Share of the time that calls may fill while memory moves. "
         "Between them the process runs unhindered.",
     )

@@ -30,14 +30,14 @@ def test_the_defaults_are_the_ones_promised() -> None:
     assert Config() == Config(
         mode="enforce",
         tick_interval_seconds=2.0,
-        select=SelectConfig(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=10.0, scan_budget_ratio=0.005),
+        select=SelectConfig(min_rss_bytes=64 * MIB, min_cpu_cores=0.05, min_age_seconds=5.0, scan_budget_ratio=0.005),
         migrate=MigrateConfig(
             rate_limit_bytes_per_second=1024 * MIB,
             process_rate_limit_bytes_per_second=512 * MIB,
             node_pair_rate_limit_bytes_per_second=1024 * MIB,
             stall_target_seconds=0.005,
             stall_limit_seconds=None,
-            duty_cycle_ratio=0.33,
+            duty_cycle_ratio=0.5,
             cooldown_seconds=20.0,
             watermark_ratio=0.02,
             max_memory_pressure_ratio=0.1,
