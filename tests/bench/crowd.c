@@ -10,14 +10,14 @@
  * each. All others sleep for good. Prints "ready" and the pids of the busy ones once all of them and their threads are
  * there, and ends them all when standard input does. Should it be killed, they die with it.
  */
-#define _GNU_SOURCE
+#include "../lab/workloads/program.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -36,12 +36,6 @@ static const char *const names[] = { "worker", "(sd-pam)", "tmux: server", "Web 
 struct shape {
 	long processes, threads, large, busy, mib, percent;
 };
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "crowd: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 static long ns_of(clockid_t clock)
 {

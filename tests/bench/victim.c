@@ -18,11 +18,11 @@
  * Now and then they execute a pause instruction, at which an emulator that runs all virtual CPUs in one thread goes on to
  * the next; so it does when a timer expires, which is what the beat is good for.
  */
-#define _GNU_SOURCE
+#include "../lab/workloads/program.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -53,22 +53,6 @@ static uint64_t *memory;
 static uint32_t *written;
 static size_t n_pages;
 static atomic_int stop;
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "victim: %s: %s\n", what, strerror(errno));
-	exit(2);
-}
-
-static void run_on(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		fail("sched_setaffinity");
-}
 
 static uint64_t expected(size_t i)
 {

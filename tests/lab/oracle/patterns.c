@@ -8,8 +8,8 @@
  * again; writes as often. There is a marker before all, and after each of the four, numbered on from FIRST_MARKER.
  * Prints the memory's address. Exit status 1 if the kernel does not do as it is told.
  */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "../workloads/program.h"
+
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,12 +25,6 @@
 #define LINE 64
 #define MPOL_BIND 2 /* linux/mempolicy.h */
 #define MPOL_MF_MOVE 2
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "patterns: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
 
 /* A marker whose number is known only now: its code is written here. */
 static void mark(unsigned int number)

@@ -5,25 +5,18 @@
  *
  *   speed [MIB]        of memory; 64 by default
  */
+#include "../workloads/program.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define PASSES 4
 #define STEPS 200000000u
 #define RANDOM_LOADS 8000000u
 
 static volatile uint64_t result; /* or the compiler would leave the work out */
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static uint64_t step(uint64_t x)
 {

@@ -26,7 +26,8 @@ def build() -> None:
     for source in SOURCES.glob("*.c"):
         program = binary(source.stem)
         program.parent.mkdir(parents=True, exist_ok=True)
-        if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        newest = max(path.stat().st_mtime for path in (source, *SOURCES.glob("*.h")))
+        if not program.exists() or program.stat().st_mtime < newest:
             subprocess.run(["gcc", *FLAGS, "-o", str(program), str(source)], check=True)
 
 
@@ -38,8 +39,48 @@ class Ended:
     told: str
 
 
-class Hog:
-    """One `hog` process; see hog.c. It is ready once started; leaving the block ends it, however it fares."""
+class Program:
+    """One process of a program that says "ready", and what it likes to add, once it is; leaving the block ends it."""
+
+    def __init__(self, command: Sequence[str | Path]) -> None:
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        word, _, self.added = self.process.stdout.readline().rstrip("\n").partition(" ")
+        if word != "ready":
+            self.process.kill()
+            said = f"{word} {self.added}".strip()
+            raise RuntimeError(f"{' '.join(map(str, command))} said {said!r} and ended with {self.process.wait()}")
+
+    @property
+    def pid(self) -> int:
+        """The pid that the program was started with; a prefix such as numactl execs into it."""
+        return self.process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class Verifier(Program):
+    """A program that checks every word of its memory when it is asked to end."""
+
+    def end(self) -> Ended:
+        """Ask it to check its memory and exit."""
+        self.process.send_signal(signal.SIGTERM)
+        told, _ = self.process.communicate(timeout=READY_SECONDS)
+        return Ended(status=self.process.returncode, told=told.strip())
+
+
+class Hog(Verifier):
+    """One `hog` process; see hog.c."""
 
     def __init__(
         self,
@@ -53,46 +94,9 @@ class Hog:
         prefix: Sequence[str] = (),
     ) -> None:
         where = [] if path is None else [str(path)]
-        command = [
-            *prefix,
-            str(binary("hog")),
-            kind,
-            str(mib),
-            str(touch_cpu),
-            str(spin_cpu),
-            str(busy_percent),
-            *where,
-        ]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if line != "ready\n":
-            self.process.kill()
-            raise RuntimeError(f"{' '.join(command)} said {line!r} and ended with {self.process.wait()}")
+        words = [kind, str(mib), str(touch_cpu), str(spin_cpu), str(busy_percent)]
+        super().__init__([*prefix, binary("hog"), *words, *where])
         self.ready_at = time.monotonic()
-
-    @property
-    def pid(self) -> int:
-        """The pid that the program was started with; a prefix such as numactl execs into it."""
-        return self.process.pid
-
-    def end(self) -> Ended:
-        """Ask it to check its memory and exit."""
-        self.process.send_signal(signal.SIGTERM)
-        told, _ = self.process.communicate(timeout=READY_SECONDS)
-        return Ended(status=self.process.returncode, told=told.strip())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
 
 
 def mib_by_node(pid: int) -> dict[int, float]:

@@ -13,10 +13,9 @@
  * thread gives a CPU that never idles 100 ms at a time, and whoever waits for an interrupt on it, as migration does,
  * waits as long.
  */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "program.h"
+
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -37,22 +36,6 @@ static void on_term(int signal)
 {
 	(void)signal;
 	stop = 1;
-}
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "hog: %s: %s\n", what, strerror(errno));
-	exit(2);
-}
-
-static void run_on(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		fail("sched_setaffinity");
 }
 
 static void *map(const char *kind, size_t bytes, const char *path)
@@ -78,14 +61,6 @@ static void *map(const char *kind, size_t bytes, const char *path)
 	    flags & MAP_ANONYMOUS && !(flags & MAP_HUGETLB) ? madvise(memory, bytes, MADV_NOHUGEPAGE) : 0)
 		fail("madvise");
 	return memory;
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static uint64_t expected(size_t i)

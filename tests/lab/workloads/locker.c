@@ -10,10 +10,9 @@
  * reads the mappings waits for sixteen calls, and move_pages(2) without nodes does so for every 16 addresses. SIGTERM
  * ends it.
  */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "program.h"
+
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,22 +29,6 @@ static const int protections[] = { PROT_READ, PROT_READ | PROT_WRITE, PROT_NONE 
 static atomic_uint turn; /* the one before has set another protection: a call that changes nothing takes no time */
 static size_t lock_bytes;
 static char *locked;
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "locker: %s: %s\n", what, strerror(errno));
-	exit(2);
-}
-
-static void run_on(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		fail("sched_setaffinity");
-}
 
 static char *map(size_t bytes)
 {

@@ -19,11 +19,11 @@
  * `write` gives a control file WORD, naps, and gives it OTHER_WORD, one FILE after the other, until phase REST; a file
  * that refuses WORD is left out this time. COUNTERS.succeeded counts the WORDs taken.
  */
-#define _GNU_SOURCE
+#include "program.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -55,27 +55,11 @@ static uint64_t tag_of[MAX_PAGES]; /* what the words of a page derive from; 0: n
 static size_t n_pages;
 static uint64_t dice;
 
-static void fail(const char *what)
-{
-	fprintf(stderr, "shifter: %s: %s\n", what, strerror(errno));
-	exit(2);
-}
-
 static void nap(unsigned long milliseconds)
 {
 	struct timespec t = { (time_t)(milliseconds / 1000), (long)(milliseconds % 1000) * 1000000 };
 
 	nanosleep(&t, NULL);
-}
-
-static void run_on(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		fail("sched_setaffinity");
 }
 
 static uint64_t roll(uint64_t sides)

@@ -1,17 +1,14 @@
 """Starting, watching and ending `shifter` processes; see shifter.c, whose counters are read here."""
 
 import mmap
-import signal
 import struct
-import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.ids import ProcessId
-from tests.lab.workloads import binary
+from tests.lab.workloads import Program, binary
 
 BASE = 0x100000000000
 MIB = 1 << 20
@@ -40,37 +37,25 @@ class Counters:
         self._memory.close()
 
 
-class _Program:
-    """One started shifter; leaving the block ends it, however it fares."""
+class _Counted(Program):
+    """One started shifter."""
 
     def __init__(self, counters: Counters, arguments: list[str]) -> None:
         self.counters = counters
-        self.process = subprocess.Popen([str(binary("shifter")), *arguments], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if line != "ready\n":
-            self.process.kill()
-            raise RuntimeError(f"shifter {' '.join(arguments)} said {line!r} and ended with {self.process.wait()}")
+        super().__init__([binary("shifter"), *arguments])
 
     def acts(self) -> tuple[int, int]:
         """How many disturbances have begun, and how many are done."""
         return self.counters["begun"], self.counters["done"]
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        super().__exit__(kind, error, trace)
         self.counters.close()
 
 
-class Shifter(_Program):
+class Shifter(_Counted):
     """A process whose memory, MIB at BASE, changes while it is moved."""
 
     def __init__(self, act: str, mib: int, folder: Path, *, cpu: int, seed: int) -> None:
@@ -99,7 +84,7 @@ class Shifter(_Program):
         return f"{told.strip()}, status {self.process.returncode}, {self.counters['wrong']} pages were wrong"
 
 
-class Writer(_Program):
+class Writer(_Counted):
     """A process that writes two words into control files by turns."""
 
     def __init__(self, folder: Path, words: tuple[str, str], files: list[Path], *, nap_ms: int) -> None:

@@ -9,10 +9,9 @@
  * chance. "ready ADDRESS" tells where the first part begins. SIGTERM ends it: it checks every word, prints "verified N
  * pages" and exits 0, or prints the first wrong address and exits 1. Naps are those of hog.c, and for the same reason.
  */
-#define _GNU_SOURCE
-#include <errno.h>
+#include "program.h"
+
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -34,30 +33,6 @@ static atomic_bool stop;
 static uint64_t *memory;
 static size_t part_words;
 static double busy;
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "team: %s: %s\n", what, strerror(errno));
-	exit(2);
-}
-
-static void run_on(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		fail("sched_setaffinity");
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static uint64_t expected(size_t i)
 {
