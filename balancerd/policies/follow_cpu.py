@@ -52,7 +52,7 @@ class FollowCpuOptions(Section):
         description="Time constant of the average, since a process came home, of where and how much it runs.",
     )
     min_home_age_seconds: Annotated[Duration, between(0.0, 3600.0, format_duration)] = Field(
-        default=5.0,
+        default=3.0,
         description="How long a process must have run on a node before that is its home; shorter stays are visits.",
     )
 
@@ -154,7 +154,7 @@ class FollowCpu:
             return self._skip(process, Reason.HOME_TOO_YOUNG, f"away from node {home} at the moment")
         if not _has_stayed(residence, gain, cost, memory.lost_seconds):
             return self._skip(process, Reason.LOSS_BELOW_COST, f"{told}, lost so far {memory.lost_seconds:.2f} s")
-        expected = residence.expected_stay_seconds
+        expected = residence.expected_stay_seconds if residence.n_stays >= FEW_STAYS else None
         stay = HORIZON_SECONDS if expected is None else max(expected, residence.age_seconds)
         if not is_worth(gain, cost, stay):
             return self._skip(process, Reason.GAIN_BELOW_COST, f"{told}, expected stay {stay:.0f} s")

@@ -54,7 +54,9 @@ class Run:
 
     def load(self, policies: list[Policy] | None = None) -> Engine:
         """Return another engine with the same memory, as a reload does."""
-        home = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+        home = plugin.build(
+            "home", FollowCpuOptions(min_home_age_seconds=5.0), PolicyContext(migration_bytes_per_second=GIB)
+        )
         return Engine(
             kernel=self.kernel,
             clock=self.clock,
@@ -215,7 +217,9 @@ class Raising:
 
 
 def test_a_policy_that_raises_is_reported_and_the_others_go_on() -> None:
-    home = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    home = plugin.build(
+        "home", FollowCpuOptions(min_home_age_seconds=5.0), PolicyContext(migration_bytes_per_second=GIB)
+    )
     run = Run(policies=[Raising(), home])
     run.kernel.add(make_process(), {2: 256})
     report = run.ticks(8)[0]
