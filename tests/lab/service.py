@@ -15,6 +15,9 @@ from balancerd.control.client import ControlClient, ControlFailure
 
 BIN = Path(sys.executable).parent
 POLL_SECONDS = 0.4
+FIRST_TICK_SECONDS = 180.0
+"""Starting takes 15 s of an emulated CPU of its own; spinning workloads and a busy host make many times that of it."""
+
 EMULATED = {
     "migrate.stall_target": "50ms",
     "migrate.stall_limit": "5s",
@@ -54,7 +57,7 @@ class Balancerd:
         with self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
         self.client = ControlClient(str(self.socket))
-        self.wait_for(lambda: self.status()["tick"] is not None, 60.0, "the first tick")
+        self.wait_for(lambda: self.status()["tick"] is not None, FIRST_TICK_SECONDS, "the first tick")
 
     def status(self) -> dict[str, Any]:
         """GET /v1/status."""
