@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from balancerd.engine.movable import movable
 from balancerd.engine.quarantine import Span, cut
-from balancerd.model.extent import Extent, inside
+from balancerd.model.extent import Extent, do_meet, inside
 from balancerd.model.ids import NodeId, format_id_list
 from balancerd.model.migration import Range
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, Vma, VmaKind, VmaPlacement
@@ -26,7 +26,7 @@ def candidates(placement: PlacementSample, target: NodeId) -> tuple[VmaPlacement
 def around(placement: PlacementSample, extents: Sequence[Extent]) -> tuple[VmaPlacement, ...]:
     """Return the movable mappings, ascending, that share an address with `extents`, wherever their pages lie."""
     placed = sorted(movable(placement), key=lambda p: p.vma.start)
-    return tuple(p for p in placed if any(True for _ in inside(extents, p.vma.start, p.vma.end)))
+    return tuple(p for p in placed if do_meet((Extent(p.vma.start, p.vma.end),), extents))
 
 
 def within(ranges: Iterable[Range], extents: Sequence[Extent]) -> tuple[Range, ...]:

@@ -18,7 +18,7 @@ from balancerd.kernel.accesses.threads import ThreadChoice
 from balancerd.kernel.doctor.files import has_capability
 from balancerd.kernel.errors import BlockedError, ProcessGoneError
 from balancerd.kernel.files import read_bytes
-from balancerd.kernel.moving.room import Room, parse_huge_mappings
+from balancerd.kernel.moving.room import Room
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads
 from balancerd.kernel.processes.identity import read_start_ticks
@@ -278,13 +278,9 @@ class RegisterSource:
         """Learn which mappings hold huge pages, where it matters: where runs are not of whole regions."""
         if now - watched.huge_at < HUGE_SECONDS or not any(map(_is_ragged, watched.runs)):
             return
-        path = f"{self._mappings.procfs}/{process.pid}/smaps"
         watched.huge_at = now
-        if not self._room.may_hold_huge_pages():
-            watched.huge = ()
-            return
-        text = self._reads.read(process, lambda: read_bytes(path))
-        watched.huge = joined(Extent(start, end) for start, end in parse_huge_mappings(text, path))
+        found = self._reads.read(process, lambda: self._room.huge_mappings(process.pid))
+        watched.huge = joined(Extent(start, end) for start, end in found)
 
     def _access_nodes(self) -> native.AccessNodes:
         topology = self._topology()

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from balancerd import native
-from balancerd.kernel.errors import ProcessGoneError
-from balancerd.kernel.files import read_bytes
 from balancerd.kernel.moving.account import MOST_RUNS, Account, seconds_of_calls
 from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pace, StepPace
 from balancerd.kernel.moving.retry import Retries
-from balancerd.kernel.moving.room import Room, parse_huge_mappings
+from balancerd.kernel.moving.room import Room
 from balancerd.kernel.moving.verify import PlacementCore
 from balancerd.model.ids import NodeId
 from balancerd.model.migration import MigrationStep
@@ -98,11 +96,10 @@ class Work:
 class Calls:
     """Calls the core. It remembers from one call to the next the size of a batch that suits the stall target."""
 
-    def __init__(self, core: MigrateCore, room: Room, procfs: str, pace: Pace) -> None:
+    def __init__(self, core: MigrateCore, room: Room, pace: Pace) -> None:
         self.batch = BatchSize(pace.stall_target_seconds, pace.first_batch_pages)
         self._core = core
         self._room = room
-        self._procfs = procfs
 
     def learn_price(self) -> None:
         """Learn what a call costs that moves nothing. Raises OSError."""
@@ -149,16 +146,8 @@ class Calls:
             return None
         room_pages = self._room.huge_pages(work.targets)
         if work.huge is None and room_pages < min(most_pages, way.left_pages):
-            may_hold = self._room.may_hold_huge_pages()
-            work.huge = self._read_huge_mappings(work.step.process.pid) if may_hold else ()
+            work.huge = self._room.huge_mappings(work.step.process.pid)
             way.tell_apart(work.huge)
             if way is not work.way:
                 work.way.tell_apart(work.huge)
         return room_pages if way.leg.huge_bytes else None
-
-    def _read_huge_mappings(self, pid: int) -> tuple[tuple[int, int], ...]:
-        path = f"{self._procfs}/{pid}/smaps"
-        try:
-            return parse_huge_mappings(read_bytes(path), path)
-        except (FileNotFoundError, ProcessLookupError) as error:
-            raise ProcessGoneError(f"process {pid} exited while it was read") from error

@@ -50,11 +50,11 @@ class Mover:
         self._room = Room(claims.procfs, sysfs)
         self._verifier = Verifier(core, claims.procfs, sysfs, phase)
         self._core = core
-        self._calls = Calls(core, self._room, claims.procfs, pacer.pace)
+        self._calls = Calls(core, self._room, pacer.pace)
 
     def relearn(self) -> None:
         """Learn the size of a batch anew: the stall target is another one."""
-        self._calls = Calls(self._core, self._room, self._claims.procfs, self._pacer.pace)
+        self._calls = Calls(self._core, self._room, self._pacer.pace)
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Carry out one step. It ends with the ranges, a budget, a refusal, or when `should_stop` says so.

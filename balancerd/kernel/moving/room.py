@@ -7,7 +7,7 @@ A transparent huge page for which the target has no free block is split by the k
 from collections.abc import Collection
 from pathlib import Path
 
-from balancerd.kernel.errors import ParseError
+from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.machine.memory import read_memory
 from balancerd.kernel.machine.topology import parse_node_meminfo
@@ -55,6 +55,19 @@ class Room:
         paths = list(Path(self._sysfs).glob("devices/system/node/node[0-9]*/meminfo"))
         held = [parse_node_meminfo(read_bytes(str(path)), str(path)) for path in paths]
         return not held or any(found.get(name, 0) for found in held for name in _HUGE_COUNTS)
+
+    def huge_mappings(self, pid: int) -> tuple[tuple[int, int], ...]:
+        """Return the mappings of a process that hold transparent huge pages; smaps is not read where no node holds any.
+
+        Raises ProcessGoneError, ParseError.
+        """
+        if not self.may_hold_huge_pages():
+            return ()
+        path = f"{self._procfs}/{pid}/smaps"
+        try:
+            return parse_huge_mappings(read_bytes(path), path)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise ProcessGoneError(f"process {pid} exited while it was read") from error
 
     def hugetlb_pages(self, targets: Collection[NodeId], page_bytes: int) -> int:
         """Return how many base pages hugetlb pages of `page_bytes` may take of each of `targets`: free in its pool."""

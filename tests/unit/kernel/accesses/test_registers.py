@@ -180,7 +180,7 @@ def test_which_mappings_hold_huge_pages_is_asked_once_runs_are_not_of_whole_regi
 ) -> None:
     monkeypatch.setattr(Room, "may_hold_huge_pages", lambda _room: True)
     smaps = b"7f0000000000-7f0000400000 rw-p 00000000 00:00 0 \nAnonHugePages:      2048 kB\n"
-    monkeypatch.setattr("balancerd.kernel.accesses.registers.read_bytes", lambda _path: smaps)
+    monkeypatch.setattr("balancerd.kernel.moving.room.read_bytes", lambda _path: smaps)
     monkeypatch.setattr("balancerd.kernel.accesses.registers.located", lambda _pid, runs, **_: tuple(runs))
     source = make_source(reads, lambda: as_nodes(*CPUS))
     monkeypatch.setattr(source, "_refresh_ranges", lambda *_: None)
