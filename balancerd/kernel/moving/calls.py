@@ -3,6 +3,7 @@
 Owns the size of batches. Must not know why pages move or what is done about those that do not.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,8 +27,12 @@ _LOOKS_PER_BATCH = 8
 _ENOUGH_LOOK_PAGES = 32768
 """A few milliseconds of asking."""
 
-_IDLE_CALLS_PER_STEP = 3
+_IDLE_CALLS = 3
 """About 30 us each on an idle machine, and so few that their sum hardly counts where CPUs are busy."""
+
+_PRICE_SECONDS = 10.0
+"""How long a price holds: where CPUs are busy, and the more so where they are emulated, an idle call is as dear as one
+that moves pages, and many short steps would pay more for the price than for the moving."""
 
 _FEW_RUNS = 256
 """Runs asked of a call when those that moved are no longer recorded: some of what failed still is."""
@@ -100,11 +105,15 @@ class Calls:
         self.batch = BatchSize(pace.stall_target_seconds, pace.first_batch_pages)
         self._core = core
         self._room = room
+        self._price_until = -math.inf
 
-    def learn_price(self) -> None:
-        """Learn what a call costs that moves nothing. Raises OSError."""
-        for _ in range(_IDLE_CALLS_PER_STEP):
+    def learn_price(self, now: float) -> None:
+        """Learn what a call costs that moves nothing, unless that is known since a short while. Raises OSError."""
+        if now < self._price_until:
+            return
+        for _ in range(_IDLE_CALLS):
             self.batch.idle_call_took(self._core.idle_call())
+        self._price_until = now + _PRICE_SECONDS
 
     def call(self, work: Work, way: Way, most_pages: int) -> Migration:
         """Move what comes next on `way`: a few batches, and at most `most_pages`. Raises OSError, ProcessGoneError."""

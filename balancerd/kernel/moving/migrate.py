@@ -83,7 +83,7 @@ class Mover:
         """Alternate between going on and trying again until neither is left, or something speaks against it."""
         if not work.has_pages() or not self._may_go_on(work, claim):
             return
-        self._calls.learn_price()
+        self._calls.learn_price(self._clock.now())
         while self._may_go_on(work, claim):
             is_moving = work.has_pages() and not work.retries.needs_memory
             retry_at = work.retries.next_at(idle=not is_moving)

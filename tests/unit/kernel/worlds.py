@@ -50,6 +50,7 @@ class FakeCore:
         self.clock = clock
         self.seconds_per_page = seconds_per_page
         self.price_seconds = 0.0
+        self.idle_calls = 0
         self.nodes: dict[int, int] = {}
         self.fails: dict[int, list[int]] = {}
         self.huge: set[int] = set()
@@ -66,6 +67,7 @@ class FakeCore:
         return [call["batch_pages"] for call in self.calls]
 
     def idle_call(self) -> float:
+        self.idle_calls += 1
         return self.price_seconds
 
     def migrate(

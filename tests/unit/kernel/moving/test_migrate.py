@@ -81,6 +81,18 @@ def test_the_size_of_the_batch_is_kept_from_step_to_step_and_learnt_anew_when_to
     assert world.core.batches[3] == 512
 
 
+def test_what_a_call_costs_that_moves_nothing_is_asked_again_after_ten_seconds_not_at_each_step(tmp_path: Path) -> None:
+    world = make_world(tmp_path, 3_000)
+    mover = world.mover
+    asked = []
+    for seconds in (0.0, 0.0, 9.0, 2.0, 2.0):
+        world.clock.time += seconds
+        world.fill(3_000)
+        mover.migrate(make_step(3_000), never)
+        asked.append(world.core.idle_calls)
+    assert asked == [3, 3, 3, 6, 6]
+
+
 def test_the_byte_budget_is_kept_to_the_page(tmp_path: Path) -> None:
     world = make_world(tmp_path, 3_000)
     outcome = world.move(make_step(3_000, budget_pages=700))
