@@ -15,7 +15,8 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
 6. `engine.plan` arbitrates: other managers, pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies.
    What it turns down it keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only
    now, by `Kernel.sample()` again, for those that would move; then the plan is made anew.
-7. `Kernel.migrate(step)` checks the process's identity and moves; each page ends under a status.
+7. `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. While one
+   process rests from a call, `engine.together` gives the next one its turn.
 8. The TickReport goes to every Sink: metrics, one log line, the control socket.
 
 Until the next tick is due, the loop works on operator's commands (`jobs`), slice by slice, through the same Kernel and

@@ -1,6 +1,6 @@
 """The seams: what the engine asks of the world, of time, of policies and of listeners."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -55,6 +55,12 @@ class Kernel(Protocol):
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Move what the step names, asking `should_stop` between runs of calls. Every page ends in the outcome."""
+        ...
+
+    def begin_migration(
+        self, step: MigrationStep, should_stop: Callable[[], bool]
+    ) -> Generator[float, None, MigrationOutcome]:
+        """The same without waiting: yields the time until when the process rests, and returns the outcome."""
         ...
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:

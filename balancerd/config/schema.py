@@ -184,8 +184,8 @@ class MigrateConfig(Section):
     )
     duty_cycle_ratio: Annotated[Ratio, between(0.01, 1.0, format_ratio)] = Field(
         default=0.5,
-        description="Share of the time that calls may fill while memory moves. "
-        "Between them the process runs unhindered.",
+        description="Share of the time that calls may fill while memory of a process moves. "
+        "Between them it runs unhindered, and memory of another may move.",
     )
     cooldown_seconds: Annotated[Duration, between(0.0, 86_400.0, format_duration)] = Field(
         default=20.0,

@@ -10,6 +10,7 @@ from balancerd.engine.memory import EngineMemory
 from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.engine.select import Criteria, Objections, select
 from balancerd.engine.story import Storyteller
+from balancerd.engine.together import Work, carry_out
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip, Verdict
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
@@ -297,13 +298,16 @@ class Engine:
     def _migrate(self, plan: MigrationPlan, end: float) -> tuple[tuple[MigrationOutcome, ...], tuple[Skip, ...]]:
         outcomes: list[MigrationOutcome] = []
         unstarted: list[Skip] = []
-        for step in plan.steps:
+
+        def begin(step: MigrationStep) -> Work | None:
             left = end - self._clock.now()
             skip = self._reason_not_to_start(step.process, left)
             if skip is not None:
                 unstarted.append(skip)
-                continue
-            outcome = self._kernel.migrate(replace(self._with_move(step), budget_seconds=left), self._should_stop)
+                return None
+            return self._kernel.begin_migration(replace(self._with_move(step), budget_seconds=left), self._should_stop)
+
+        for outcome in carry_out(plan.steps, begin, self._clock, self._should_stop):
             self._memory.record(outcome, self._clock.now())
             outcomes.append(outcome)
         return tuple(outcomes), tuple(unstarted)

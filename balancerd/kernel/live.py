@@ -1,7 +1,7 @@
 """The Kernel port on the real machine. Owns how its parts come together; each part knows only its own files."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -173,6 +173,12 @@ class LiveKernel:
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Carry out one step; see Mover."""
         return self._mover.migrate(step, should_stop)
+
+    def begin_migration(
+        self, step: MigrationStep, should_stop: Callable[[], bool]
+    ) -> Generator[float, None, MigrationOutcome]:
+        """Carry out one step and let others go on while it waits; see Mover."""
+        return self._mover.begin(step, should_stop)
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Carry out one step of eviction; see Evictor."""

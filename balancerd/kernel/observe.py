@@ -1,6 +1,6 @@
 """The mode "observe": everything is looked at and decided as ever, and nothing is moved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
@@ -53,6 +53,13 @@ class ObserveKernel:
             resume_at=step.resume_at,
             stopped_by=Reason.OBSERVE_MODE,
         )
+
+    def begin_migration(
+        self, step: MigrationStep, should_stop: Callable[[], bool]
+    ) -> Generator[float, None, MigrationOutcome]:
+        """Submit nothing, and wait for nothing."""
+        yield from ()
+        return self.migrate(step, should_stop)
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Advise nothing; the outcome says that it is the mode's doing."""

@@ -1,6 +1,6 @@
 """Builders of records with sensible defaults; fakes of the ports: a clock that only adds, a machine in memory."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -342,6 +342,12 @@ class FakeKernel:
             )
             placements.append(placement)
         return Sampling(placements=tuple(placements), missed=tuple(missed))
+
+    def begin_migration(
+        self, step: MigrationStep, should_stop: Callable[[], bool]
+    ) -> Generator[float, None, MigrationOutcome]:
+        yield from ()
+        return self.migrate(step, should_stop)
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         assert not should_stop()

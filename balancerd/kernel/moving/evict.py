@@ -15,7 +15,7 @@ from balancerd.kernel.moving.account import explain_errno
 from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
 from balancerd.kernel.moving.legs import Way
-from balancerd.kernel.moving.pacing import Pacer, StepPace
+from balancerd.kernel.moving.pacing import Pacer, StepPace, finish
 from balancerd.model.decision import Reason
 from balancerd.model.migration import EvictionOutcome, EvictionStep, Range
 from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
@@ -137,7 +137,9 @@ class Evictor:
 
         Raises AccountingError when the sums of the native core do not hold, which is a defect.
         """
-        pace = self._pacer.step(budget_seconds=step.budget_seconds, should_stop=should_stop, for_cpu=False)
+        pace = self._pacer.step(
+            step.process, budget_seconds=step.budget_seconds, should_stop=should_stop, for_cpu=False
+        )
         work = _Work(step, pace, Way(step.ranges, step.resume_at, 0))
         try:
             with self._claims.claim(step.process, step.ranges) as claim:
@@ -175,7 +177,7 @@ class Evictor:
         """Wait for the next call's turn; return whether there is one, and put down why not."""
         if work.stopped_by is not None:
             return False
-        is_ready = work.pace.is_ready(claim.held.alive)
+        is_ready = finish(self._pacer.clock, work.pace.wait_ready(claim.held.alive))
         if work.pace.refusal is not None:
             work.stop(*work.pace.refusal)
         elif is_ready and work.needs_swap and not self._has_swap():

@@ -6,14 +6,15 @@ of the native core, and what became of it is in the account.
 
 import errno
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeAlias, TypeVar
 
 from balancerd.kernel.moving.account import Account, page_statuses, status_of
 from balancerd.kernel.moving.calls import Calls, MigrateCore, Work
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
 from balancerd.kernel.moving.legs import Way, parts
-from balancerd.kernel.moving.pacing import RETRY, Pacer
+from balancerd.kernel.moving.pacing import RETRY, Pacer, finish
 from balancerd.kernel.moving.retry import BACK_OFF_SECONDS
 from balancerd.kernel.moving.room import Room
 from balancerd.kernel.moving.verify import Verifier, total
@@ -23,6 +24,10 @@ from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatu
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.native.records import Migration, Run
 from balancerd.ports import Clock
+
+T = TypeVar("T")
+Waiting: TypeAlias = Generator[float, None, T]
+"""Work that yields the time until when it has nothing to do."""
 
 _VERIFIED_PAGES = 256
 """So many pages of a step are asked for again: of 2 % that are not where they should be, one is seen with 99 %."""
@@ -57,18 +62,23 @@ class Mover:
         self._calls = Calls(self._core, self._room, self._pacer.pace)
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
+        """Carry out one step, as `begin` does, and wait where it waits."""
+        return finish(self._clock, self.begin(step, should_stop))
+
+    def begin(self, step: MigrationStep, should_stop: Callable[[], bool]) -> Waiting[MigrationOutcome]:
         """Carry out one step. It ends with the ranges, a budget, a refusal, or when `should_stop` says so.
 
-        Raises AccountingError when the sums of the native core do not hold, which is a defect.
+        Yields the time until when the process rests, and somebody else's memory may move. Raises AccountingError when
+        the sums of the native core do not hold, which is a defect.
         """
-        pace = self._pacer.step(budget_seconds=step.budget_seconds, should_stop=should_stop)
+        pace = self._pacer.step(step.process, budget_seconds=step.budget_seconds, should_stop=should_stop)
         account = Account(step)
         work = Work(step, pace, account, Way(step.ranges, step.resume_at, 0))
         try:
             with self._claims.claim(step.process, step.ranges) as claim:
                 account.note(claim.detail)
                 work.way = Way(claim.ranges, step.resume_at, self._room.huge_bytes)
-                self._run(work, claim)
+                yield from self._run(work, claim)
                 self._verify(account, claim)
         except REFUSALS as error:
             account.stop(*why_refused(error))
@@ -79,24 +89,24 @@ class Mover:
             stalls=len(pace.stalls),
         )
 
-    def _run(self, work: Work, claim: Claim) -> None:
+    def _run(self, work: Work, claim: Claim) -> Waiting[None]:
         """Alternate between going on and trying again until neither is left, or something speaks against it."""
-        if not work.has_pages() or not self._may_go_on(work, claim):
+        if not work.has_pages() or not (yield from self._may_go_on(work, claim)):
             return
         self._calls.learn_price(self._clock.now())
-        while self._may_go_on(work, claim):
+        while (yield from self._may_go_on(work, claim)):
             is_moving = work.has_pages() and not work.retries.needs_memory
             retry_at = work.retries.next_at(idle=not is_moving)
             if retry_at is not None and retry_at <= self._clock.now():
-                self._retry(work, claim)
+                yield from self._retry(work, claim)
             elif is_moving:
-                self._go_on(work)
+                yield from self._go_on(work)
             elif retry_at is not None:
-                work.pace.wait_until(retry_at, RETRY)
+                yield from work.pace.wait_until(retry_at, RETRY)
             else:
                 return
 
-    def _go_on(self, work: Work) -> None:
+    def _go_on(self, work: Work) -> Waiting[None]:
         """Move what comes next. After a failure the core goes back to the first page that it did not try."""
         before, page_bytes = work.way.resume_at, work.way.leg.page_bytes
         done = self._calls.call(work, work.way, work.left_pages)
@@ -108,7 +118,7 @@ class Mover:
             work.account.reopen_behind(at)
             work.retries.forget_behind(at)
             if waits:
-                work.pace.wait_until(self._clock.now() + BACK_OFF_SECONDS[work.refusals_for_memory], RETRY)
+                yield from work.pace.wait_until(self._clock.now() + BACK_OFF_SECONDS[work.refusals_for_memory], RETRY)
             elif at == before:
                 work.account.stop(Reason.CALL_FAILED, f"too many pages failed around {at:#x}")
         work.refusals_for_memory = work.refusals_for_memory + 1 if waits else 0
@@ -121,11 +131,11 @@ class Mover:
         n_bytes = done.not_attempted_pages * PAGE_BYTES
         return all(self._room.is_there_for(node, n_bytes, page_bytes) for node in targets)
 
-    def _may_go_on(self, work: Work, claim: Claim) -> bool:
+    def _may_go_on(self, work: Work, claim: Claim) -> Waiting[bool]:
         """Wait for the next call's turn; return whether there is one, and put down why not in the account."""
         if work.account.stopped_by is not None:
             return False
-        is_ready = work.pace.is_ready(claim.held.alive)
+        is_ready = yield from work.pace.wait_ready(claim.held.alive)
         if work.pace.refusal is not None:
             work.account.stop(*work.pace.refusal)
         return is_ready
@@ -138,16 +148,16 @@ class Mover:
         if waiting_pages < no_room_pages and work.account.stopped_by is None:
             work.account.stop(Reason.NO_MEMORY, f"{no_room_pages} pages found no room")
 
-    def _retry(self, work: Work, claim: Claim) -> None:
+    def _retry(self, work: Work, claim: Claim) -> Waiting[None]:
         """Try again what is due, one sort after the other."""
         for tries, runs in work.retries.take(self._clock.now()):
             if status_of(runs[0]) is PageStatus.NO_MEMORY and not self._has_room_for(runs):
                 work.account.stop(Reason.NO_MEMORY, f"{_pages(runs)} pages found no room")
-            if not self._may_go_on(work, claim):
+            if not (yield from self._may_go_on(work, claim)):
                 return
-            self._retry_alike(work, claim, tries, runs)
+            yield from self._retry_alike(work, claim, tries, runs)
 
-    def _retry_alike(self, work: Work, claim: Claim, tries: int, runs: Sequence[Run]) -> None:
+    def _retry_alike(self, work: Work, claim: Claim, tries: int, runs: Sequence[Run]) -> Waiting[None]:
         """Try runs of one status and source again; what is not reached keeps its status."""
         status, source = status_of(runs[0]), NodeId(runs[0].source)
         ranges = tuple(Range(start=run.start, end=run.end, page_bytes=run.page_bytes) for run in runs)
@@ -157,7 +167,7 @@ class Mover:
         work.account.reopen(runs)
         done: Migration | None = None
         try:
-            while not way.is_done and self._may_go_on(work, claim):
+            while not way.is_done and (yield from self._may_go_on(work, claim)):
                 done = self._calls.call(work, way, _pages(runs))
                 self._let_wait(work, work.account.add_retry(status, source, done), done, tries=tries + 1)
                 if done.not_attempted_pages:

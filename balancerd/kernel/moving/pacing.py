@@ -3,13 +3,17 @@
 Owns the waiting between calls and what is counted of it. It must not know what moves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from balancerd.kernel.machine.pressure import read_pressure
 from balancerd.kernel.moving.batch import START_PAGES
 from balancerd.model.decision import Reason
+from balancerd.model.ids import ProcessId
 from balancerd.ports import Clock
+
+T = TypeVar("T")
 
 DUTY_CYCLE = "duty-cycle"
 RETRY = "retry"
@@ -41,25 +45,51 @@ class Pace:
 
 
 class Pacer:
-    """Paces all steps of one kernel: what a call owes to the duty cycle is owed by the next one, of any step."""
+    """Paces all steps of one kernel: what a call owes to the duty cycle is owed by the next one in the same process."""
 
     def __init__(self, clock: Clock, pace: Pace, procfs: str = "/proc") -> None:
         self.pace = pace
         self.clock = clock
         self.procfs = procfs
-        self.next_call_at = 0.0
+        self._next_call_at: dict[ProcessId, float] = {}
 
-    def step(self, *, budget_seconds: float, should_stop: Callable[[], bool], for_cpu: bool = True) -> "StepPace":
+    def step(
+        self,
+        process: ProcessId,
+        *,
+        budget_seconds: float,
+        should_stop: Callable[[], bool],
+        for_cpu: bool = True,
+    ) -> "StepPace":
         """Begin a step, which ends after `budget_seconds`; without `for_cpu` only pressure on memory ends it."""
-        return StepPace(self, budget_seconds, should_stop, for_cpu=for_cpu)
+        return StepPace(self, process, budget_seconds, should_stop, for_cpu=for_cpu)
+
+    def next_call_at(self, process: ProcessId) -> float:
+        """Return when a process has rested from its last call."""
+        return self._next_call_at.get(process, 0.0)
+
+    def rest(self, process: ProcessId, seconds: float) -> None:
+        """Let a process rest from now on for so long; who has rested is forgotten."""
+        now = self.clock.now()
+        self._next_call_at = {each: at for each, at in self._next_call_at.items() if at > now}
+        self._next_call_at[process] = now + seconds
 
 
 class StepPace:
     """The pace of one step, and what it cost: seconds of waiting by cause, and the calls that were stalls."""
 
-    def __init__(self, pacer: Pacer, budget_seconds: float, should_stop: Callable[[], bool], *, for_cpu: bool) -> None:
+    def __init__(
+        self,
+        pacer: Pacer,
+        process: ProcessId,
+        budget_seconds: float,
+        should_stop: Callable[[], bool],
+        *,
+        for_cpu: bool,
+    ) -> None:
         self._pacer = pacer
-        self._clock = pacer.clock
+        self._process = process
+        self.clock = pacer.clock
         self._should_stop = should_stop
         self._for_cpu = for_cpu
         self._deadline = pacer.clock.now() + budget_seconds
@@ -68,39 +98,40 @@ class StepPace:
         self.throttled_seconds: dict[str, float] = {}
         self.stalls: list[tuple[float, int]] = []
 
-    def is_ready(self, alive: Callable[[], bool]) -> bool:
+    def wait_ready(self, alive: Callable[[], bool]) -> Generator[float, None, bool]:
         """Wait for the turn of the next call; False when there is none, and then `refusal` may say why.
 
-        `alive` tells whether the process still runs.
+        Yields the time until when there is nothing to do. `alive` tells whether the process still runs.
         """
         while self.refusal is None:
             self.refusal = self._objection() or (None if alive() else (Reason.EXITED, ""))
-            now, turn = self._clock.now(), self._pacer.next_call_at
+            now, turn = self.clock.now(), self._pacer.next_call_at(self._process)
             if self.refusal is not None or max(now, turn) >= self._deadline:
                 break
             if now >= turn:
                 return True
-            self.wait_until(turn, DUTY_CYCLE)
+            yield from self.wait_until(turn, DUTY_CYCLE)
         return False
 
-    def wait_until(self, when: float, cause: str) -> None:
+    def wait_until(self, when: float, cause: str) -> Generator[float, None, None]:
         """Wait until `when`, at most to the end of the step. A stop ends the wait.
 
-        A clock that is woken for another reason is asked to wait again.
+        Whoever comes back too early is told the time once more; who comes late has waited no longer for it.
         """
-        began = self._clock.now()
+        began = self.clock.now()
         until = min(when, self._deadline)
-        while (now := self._clock.now()) < until and not self._should_stop():
-            self._clock.wait_until(until)
-        if now > began:
-            self.throttled_seconds[cause] = self.throttled_seconds.get(cause, 0.0) + now - began
+        while self.clock.now() < until and not self._should_stop():
+            yield until
+        ended = min(self.clock.now(), until)
+        if ended > began:
+            self.throttled_seconds[cause] = self.throttled_seconds.get(cause, 0.0) + ended - began
 
     def called(self, call_seconds: Sequence[float], price_seconds: float, batch_pages: int) -> None:
         """Learn how long calls took; the target does not feel `price_seconds` of each."""
         pace = self._pacer.pace
         felt = [max(0.0, seconds - price_seconds) for seconds in call_seconds]
         self.stalls += [(seconds, batch_pages) for seconds in felt if seconds > pace.stall_limit_seconds]
-        self._pacer.next_call_at = self._clock.now() + (1 / pace.duty_ratio - 1) * sum(felt)
+        self._pacer.rest(self._process, (1 / pace.duty_ratio - 1) * sum(felt))
 
     def _objection(self) -> tuple[Reason, str] | None:
         """Return why nothing more should be moved now, and the detail; None when nothing speaks against it."""
@@ -112,8 +143,8 @@ class StepPace:
             )
             limit = self._pacer.pace.stall_limit_seconds
             return Reason.STALLED, f"calls took {calls}, above the limit of {limit * 1e3:.1f} ms"
-        if self._clock.now() >= self._look_at:
-            self._look_at = self._clock.now() + _PRESSURE_SECONDS
+        if self.clock.now() >= self._look_at:
+            self._look_at = self.clock.now() + _PRESSURE_SECONDS
             return self._pressure()
         return None
 
@@ -127,3 +158,14 @@ class StepPace:
             if ratio is not None and limit is not None and ratio > limit:
                 return Reason.PRESSURE, f"{name} pressure {100 * ratio:.1f} %, above the limit of {100 * limit:.1f} %"
         return None
+
+
+def finish(clock: Clock, work: Generator[float, None, T]) -> T:
+    """Carry work out to its end, and wait whenever it says so."""
+    while True:
+        try:
+            until = next(work)
+        except StopIteration as ended:
+            value: T = ended.value
+            return value
+        clock.wait_until(until)

@@ -1,7 +1,7 @@
 """A machine in memory that knows the node of every page, and jobs at work on it; time passes as pages move."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from balancerd.engine.budgets import Rates
@@ -112,6 +112,12 @@ class PagedKernel:
             mempolicies_at=self.clock.now(),
         )
         return Sampling(placements=(placement,))
+
+    def begin_migration(
+        self, step: MigrationStep, should_stop: Callable[[], bool]
+    ) -> Generator[float, None, MigrationOutcome]:
+        yield from ()
+        return self.migrate(step, should_stop)
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         self._begin(step)

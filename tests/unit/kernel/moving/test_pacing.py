@@ -6,12 +6,12 @@ import pytest
 
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.machine.pressure import parse_pressure, read_pressure
-from balancerd.kernel.moving.pacing import Pace, Pacer, StepPace
+from balancerd.kernel.moving.pacing import Pace, Pacer, StepPace, finish
 from balancerd.model.decision import Reason
 from balancerd.model.sample import Pressure
 from tests.unit.fakes import FakeClock
 from tests.unit.kernel.trees import write_tree
-from tests.unit.kernel.worlds import CAPTURED, NO_LIMITS, PAGE, START, make_step, make_world, never
+from tests.unit.kernel.worlds import CAPTURED, NO_LIMITS, OWN, PAGE, START, make_step, make_world, never
 
 GENTLE = Pace(
     stall_target_seconds=0.005,
@@ -24,6 +24,10 @@ GENTLE = Pace(
 
 def alive() -> bool:
     return True
+
+
+def is_ready(pace: StepPace, alive: Callable[[], bool]) -> bool:
+    return finish(pace.clock, pace.wait_ready(alive))
 
 
 def psi(percent: float) -> str:
@@ -45,16 +49,16 @@ class DrowsyClock(FakeClock):
 def make_pace(
     root: Path, clock: FakeClock, pace: Pace = GENTLE, should_stop: Callable[[], bool] = never, budget: float = 10.0
 ) -> StepPace:
-    return Pacer(clock, pace, str(root)).step(budget_seconds=budget, should_stop=should_stop)
+    return Pacer(clock, pace, str(root)).step(OWN, budget_seconds=budget, should_stop=should_stop)
 
 
 def test_calls_fill_their_share_of_the_time_and_no_more(tmp_path: Path) -> None:
     clock = FakeClock()
     pace = make_pace(tmp_path, clock)
-    assert pace.is_ready(alive)
+    assert is_ready(pace, alive)
     clock.time += 0.012
     pace.called((0.006, 0.006), 0.001, 512)
-    assert pace.is_ready(alive)
+    assert is_ready(pace, alive)
     assert clock.time == pytest.approx(1000.012 + 3 * 0.010)
     assert pace.throttled_seconds == {"duty-cycle": pytest.approx(0.030)}
 
@@ -62,20 +66,29 @@ def test_calls_fill_their_share_of_the_time_and_no_more(tmp_path: Path) -> None:
 def test_what_a_step_owes_the_next_one_pays(tmp_path: Path) -> None:
     clock = FakeClock()
     pacer = Pacer(clock, GENTLE, str(tmp_path))
-    first = pacer.step(budget_seconds=0.01, should_stop=never)
+    first = pacer.step(OWN, budget_seconds=0.01, should_stop=never)
     first.called((0.010,), 0.0, 512)
-    assert not first.is_ready(alive)
+    assert not is_ready(first, alive)
     assert (first.refusal, first.throttled_seconds) == (None, {})
-    second = pacer.step(budget_seconds=1.0, should_stop=never)
-    assert second.is_ready(alive)
+    second = pacer.step(OWN, budget_seconds=1.0, should_stop=never)
+    assert is_ready(second, alive)
     assert clock.time == pytest.approx(1000.030)
+
+
+def test_another_process_owes_nothing(tmp_path: Path) -> None:
+    clock = FakeClock()
+    pacer = Pacer(clock, GENTLE, str(tmp_path))
+    pacer.step(OWN, budget_seconds=1.0, should_stop=never).called((0.010,), 0.0, 512)
+    assert is_ready(pacer.step(OWN._replace(pid=OWN.pid + 1), budget_seconds=1.0, should_stop=never), alive)
+    assert clock.time == 1000.0
+    assert pacer.next_call_at(OWN) == pytest.approx(1000.030)
 
 
 def test_without_a_duty_cycle_nothing_waits(tmp_path: Path) -> None:
     clock = FakeClock()
     pace = make_pace(tmp_path, clock, NO_LIMITS)
     pace.called((5.0,), 0.0, 512)
-    assert pace.is_ready(alive)
+    assert is_ready(pace, alive)
     assert (clock.time, pace.throttled_seconds) == (1000.0, {})
 
 
@@ -83,7 +96,7 @@ def test_a_clock_that_wakes_early_is_asked_again_and_a_stop_ends_the_wait(tmp_pa
     clock = DrowsyClock()
     pace = make_pace(tmp_path, clock, should_stop=lambda: clock.waits >= 4)
     pace.called((0.1,), 0.0, 512)
-    assert not pace.is_ready(alive)
+    assert not is_ready(pace, alive)
     assert pace.refusal == (Reason.STOPPING, "")
     assert clock.waits == 4
     assert pace.throttled_seconds["duty-cycle"] == pytest.approx(0.04)
@@ -92,15 +105,15 @@ def test_a_clock_that_wakes_early_is_asked_again_and_a_stop_ends_the_wait(tmp_pa
 def test_a_wait_never_goes_beyond_the_step(tmp_path: Path) -> None:
     clock = FakeClock()
     pace = make_pace(tmp_path, clock, budget=0.5)
-    pace.wait_until(2000.0, "retry")
+    finish(pace.clock, pace.wait_until(2000.0, "retry"))
     assert clock.time == pytest.approx(1000.5)
     assert pace.throttled_seconds == {"retry": pytest.approx(0.5)}
-    assert not pace.is_ready(alive)
+    assert not is_ready(pace, alive)
 
 
 def test_a_process_that_is_gone_needs_no_turn(tmp_path: Path) -> None:
     pace = make_pace(tmp_path, FakeClock())
-    assert not pace.is_ready(lambda: False)
+    assert not is_ready(pace, lambda: False)
     assert pace.refusal == (Reason.EXITED, "")
 
 
@@ -108,9 +121,9 @@ def test_one_stall_may_be_chance_and_two_end_the_step(tmp_path: Path) -> None:
     pace = make_pace(tmp_path, FakeClock())
     pace.called((0.025, 0.019), 0.004, 512)
     pace.called((0.024,), 0.004, 512)  # just at the limit
-    assert pace.is_ready(alive)
+    assert is_ready(pace, alive)
     pace.called((0.0505,), 0.0005, 256)
-    assert not pace.is_ready(alive)
+    assert not is_ready(pace, alive)
     assert pace.refusal == (
         Reason.STALLED,
         "calls took 21.0 ms (batch of 512 pages) and 50.0 ms (batch of 256 pages), above the limit of 20.0 ms",
@@ -130,28 +143,28 @@ def test_pressure_ends_the_step(tmp_path: Path, memory: float | None, cpu: float
     files = {"pressure/memory": memory, "pressure/cpu": cpu}
     write_tree(tmp_path, {name: psi(percent) for name, percent in files.items() if percent is not None})
     pace = make_pace(tmp_path, FakeClock())
-    assert pace.is_ready(alive) == (detail is None)
+    assert is_ready(pace, alive) == (detail is None)
     assert pace.refusal == (None if detail is None else (Reason.PRESSURE, detail))
 
 
 def test_pressure_without_a_limit_ends_nothing_and_for_memory_only_that_of_cpus_does_not(tmp_path: Path) -> None:
     write_tree(tmp_path, {"pressure/memory": psi(99.0), "pressure/cpu": psi(99.0)})
-    assert make_pace(tmp_path, FakeClock(), NO_LIMITS).is_ready(alive)
+    assert is_ready(make_pace(tmp_path, FakeClock(), NO_LIMITS), alive)
     pacer = Pacer(FakeClock(), replace(GENTLE, max_memory_pressure_ratio=None), str(tmp_path))
-    assert pacer.step(budget_seconds=1.0, should_stop=never, for_cpu=False).is_ready(alive)
-    assert not pacer.step(budget_seconds=1.0, should_stop=never).is_ready(alive)
+    assert is_ready(pacer.step(OWN, budget_seconds=1.0, should_stop=never, for_cpu=False), alive)
+    assert not is_ready(pacer.step(OWN, budget_seconds=1.0, should_stop=never), alive)
 
 
 def test_pressure_is_looked_at_again_after_half_a_second(tmp_path: Path) -> None:
     clock = FakeClock()
     write_tree(tmp_path, {"pressure/memory": psi(0.0), "pressure/cpu": psi(0.0)})
     pace = make_pace(tmp_path, clock)
-    assert pace.is_ready(alive)
+    assert is_ready(pace, alive)
     write_tree(tmp_path, {"pressure/memory": psi(80.0)})
     clock.time += 0.4
-    assert pace.is_ready(alive)
+    assert is_ready(pace, alive)
     clock.time += 0.11
-    assert not pace.is_ready(alive)
+    assert not is_ready(pace, alive)
 
 
 def test_a_step_under_pressure_moves_nothing_and_keeps_its_place(tmp_path: Path) -> None:
