@@ -9,6 +9,7 @@ from typing import Protocol
 from balancerd import native
 from balancerd.engine.rules import Group
 from balancerd.kernel.accesses.registers import RegisterSource
+from balancerd.kernel.accesses.rings import Surroundings
 from balancerd.kernel.accesses.watch import AccessSettings, Watcher
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
@@ -107,16 +108,15 @@ class LiveKernel:
         self._neighbours = neighbours or Neighbours(procfs=procfs, sysfs=sysfs, find=self._surveyor.pids_named)
         self._topology: tuple[OnlineSets, Topology] | None = None
         accesses = accesses or AccessSettings()
-        self._registers = RegisterSource(
-            clock,
-            self._reads,
-            mappings,
-            self.topology,
-            table_bytes=accesses.table_bytes,
-            budget_ratio=accesses.budget_ratio,
+        around = Surroundings(
+            clock=clock,
+            reads=self._reads,
+            mappings=mappings,
+            topology=self.topology,
             sysfs=str(sysfs),
             phase=phase,
         )
+        self._registers = RegisterSource(around, table_bytes=accesses.table_bytes, budget_ratio=accesses.budget_ratio)
         self.accesses = Watcher(clock, self._sources(accesses), most_processes=accesses.most_processes)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 

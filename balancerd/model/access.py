@@ -22,6 +22,9 @@ class AccessMethod(enum.StrEnum):
     REGISTERS = "registers"
     """A timer shows the registers of running threads: those that point into memory tell what is in use."""
 
+    HINT_FAULTS = "hint-faults"
+    """The kernel's balancing takes pages away for a moment: who faults on one has accessed it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessSample:

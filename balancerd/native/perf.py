@@ -48,6 +48,7 @@ class ThreadRings:
 
     With first_is_touch the first fault of a page that the table does not know is its first touch. Hint faults of a
     process that does not grow need that not: a scan of the kernel's gives one fault a page, and may be a minute apart.
+    It holds for all that read() takes from the rings, and may be changed between two reads.
     """
 
     __slots__ = ("_at", "_capacity", "_data", "_user_only", "first_is_touch", "frequency_hz", "kind", "ring_pages")
@@ -125,6 +126,8 @@ class ThreadRings:
         the registers hold but the start of an array and an index. Costs a microsecond or two for each different place.
         """
         ret = ffi.new("struct bal_drain *")
+        for at in self._at.values():
+            self._data[at].first_is_touch = self.kind is PerfKind.FAULTS and self.first_is_touch
         operands = ffi.NULL if pid is None else ffi.new("struct bal_operand[]", lib.BAL_OPERANDS)
         data, n = self._data, len(self._at)
         lib.bal_rings_drain(data, n, ranges.data, len(ranges), pid or 0, operands, table.data, ret)

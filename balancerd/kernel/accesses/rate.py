@@ -64,9 +64,9 @@ class Governor:
         return self.frequency_hz
 
 
-def ring_pages(threads: int) -> int:
+def ring_pages(threads: int, most: int = MOST_RING_PAGES) -> int:
     """Return how many pages, a power of two, the ring of each of so many threads may have."""
-    pages = MOST_RING_PAGES
+    pages = most
     while pages > LEAST_RING_PAGES and threads * (pages + 1) * PAGE_BYTES > RINGS_BYTES:
         pages //= 2
     return pages

@@ -14,36 +14,23 @@ import pytest
 
 from balancerd import native
 from balancerd.kernel.accesses.registers import RegisterSource, find_obstacle
-from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.files import list_names
 from balancerd.kernel.moving.room import Room
-from balancerd.kernel.placement.mappings import Mappings
-from balancerd.kernel.placement.pool import PatientReads, ReadPool
+from balancerd.kernel.placement.pool import PatientReads
 from balancerd.model.access import AccessWindow
 from balancerd.model.extent import Extent
-from balancerd.model.ids import CpuId, NodeId, ProcessId
-from balancerd.model.topology import Node, Topology
+from balancerd.model.ids import ProcessId
+from balancerd.model.topology import Topology
 from tests.unit.fakes import make_access_run
+from tests.unit.kernel.accesses.surroundings import CPUS, MIB, as_nodes, surroundings
 from tests.unit.kernel.worlds import OWN
 
-MIB = 1 << 20
 PART_BYTES = 8 * MIB
-CPUS = sorted(os.sched_getaffinity(0))[:2]
 
 can_sample = pytest.mark.skipif(
     len(CPUS) < 2 or find_obstacle() is not None, reason="needs two CPUs, and perf_event_open(2)"
 )
-
-
-def as_nodes(*cpus: int) -> Topology:
-    """A machine in which each of these CPUs is a node; where its memory lies, the kernel of this one says."""
-    ids = [NodeId(n) for n in range(len(cpus))]
-    nodes = tuple(
-        Node(id=n, cpus=frozenset({CpuId(cpu)}), total_bytes=1 << 33, distances=dict.fromkeys(ids, 21) | {n: 10})
-        for n, cpu in zip(ids, cpus, strict=True)
-    )
-    return Topology(nodes=nodes, node_of_cpu={CpuId(cpu): n for n, cpu in zip(ids, cpus, strict=True)})
 
 
 @contextmanager
@@ -70,17 +57,9 @@ def at_work(area: mmap.mmap) -> Iterator[int]:
             thread.join()
 
 
-@pytest.fixture
-def reads() -> Iterator[PatientReads]:
-    pool = PatientReads(MonotonicClock(), ReadPool(), 5.0)
-    yield pool
-    pool.close()
-
-
 def make_source(reads: PatientReads, topology: Callable[[], Topology], **changes: int) -> RegisterSource:
-    clock = MonotonicClock()
     table_bytes = changes.get("table_bytes", 4 * MIB)
-    return RegisterSource(clock, reads, Mappings(clock), topology, table_bytes=table_bytes, budget_ratio=0.01)
+    return RegisterSource(surroundings(reads, topology), table_bytes=table_bytes, budget_ratio=0.01)
 
 
 def read_until(source: RegisterSource, is_enough: Callable[[AccessWindow], bool]) -> list[AccessWindow]:
@@ -181,7 +160,7 @@ def test_which_mappings_hold_huge_pages_is_asked_once_runs_are_not_of_whole_regi
     monkeypatch.setattr(Room, "may_hold_huge_pages", lambda _room: True)
     smaps = b"7f0000000000-7f0000400000 rw-p 00000000 00:00 0 \nAnonHugePages:      2048 kB\n"
     monkeypatch.setattr("balancerd.kernel.moving.room.read_bytes", lambda _path: smaps)
-    monkeypatch.setattr("balancerd.kernel.accesses.registers.located", lambda _pid, runs, **_: tuple(runs))
+    monkeypatch.setattr("balancerd.kernel.accesses.rings.located", lambda _pid, runs, **_: tuple(runs))
     source = make_source(reads, lambda: as_nodes(*CPUS))
     monkeypatch.setattr(source, "_refresh_ranges", lambda *_: None)
     monkeypatch.setattr(
