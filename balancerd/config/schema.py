@@ -31,7 +31,7 @@ ManagerName = Literal[
     "affinity",
 ]
 """Every manager but "mempolicy", which is always respected."""
-SourceName = Literal["registers"]
+SourceName = Literal["registers", "hint-faults", "kernel-counters"]
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
@@ -236,7 +236,8 @@ class AccessesConfig(Section):
     sources: tuple[SourceName, ...] = Field(
         default=("registers",),
         description="What to find it out with, first the one to try first. registers: a timer looks at the registers "
-        "of running threads.",
+        "of running threads. hint-faults: what kernel.numa_balancing makes threads fault on. kernel-counters: how many "
+        "of these faults were local, which tells no addresses and moves nothing.",
     )
     max_processes: Annotated[int, between(1, 64, str)] = Field(
         default=4,

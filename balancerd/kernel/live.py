@@ -8,8 +8,10 @@ from typing import Protocol
 
 from balancerd import native
 from balancerd.engine.rules import Group
+from balancerd.kernel.accesses.hint_faults import HintFaultSource
+from balancerd.kernel.accesses.kernel_counters import KernelCounters
 from balancerd.kernel.accesses.registers import RegisterSource
-from balancerd.kernel.accesses.rings import Surroundings
+from balancerd.kernel.accesses.rings import RingSource, Surroundings
 from balancerd.kernel.accesses.watch import AccessSettings, Watcher
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
@@ -46,7 +48,7 @@ from balancerd.model.migration import (
 )
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, SampleRequest, Sampling, Survey
 from balancerd.model.topology import NodeMemory, Topology
-from balancerd.ports import Clock, SurveyScope
+from balancerd.ports import AccessSource, Clock, SurveyScope
 
 READ_TIMEOUT_SECONDS = 10.0
 """The longest that can be configured: for callers that are in no hurry. The daemon has select.read_timeout."""
@@ -116,7 +118,11 @@ class LiveKernel:
             sysfs=str(sysfs),
             phase=phase,
         )
-        self._registers = RegisterSource(around, table_bytes=accesses.table_bytes, budget_ratio=accesses.budget_ratio)
+        self._counting: tuple[RingSource, ...] = tuple(
+            kind(around, table_bytes=accesses.table_bytes, budget_ratio=accesses.budget_ratio)
+            for kind in (RegisterSource, HintFaultSource)
+        )
+        self._kernel_counters = KernelCounters(clock, procfs=str(procfs))
         self.accesses = Watcher(clock, self._sources(accesses), most_processes=accesses.most_processes)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 
@@ -213,8 +219,9 @@ class LiveKernel:
 
     def set_accesses(self, settings: AccessSettings) -> None:
         """Watch accesses by other settings from the next tick on; tables that are in use keep their size."""
-        self._registers.table_bytes = settings.table_bytes
-        self._registers.budget_ratio = settings.budget_ratio
+        for source in self._counting:
+            source.table_bytes = settings.table_bytes
+            source.budget_ratio = settings.budget_ratio
         self.accesses.use(self._sources(settings), most_processes=settings.most_processes)
 
     def look(self, pid: int) -> ProcessSample | None:
@@ -226,8 +233,10 @@ class LiveKernel:
         """Read the memory of the nodes now. Raises OSError or ParseError."""
         return self._memory(self.topology())
 
-    def _sources(self, settings: AccessSettings) -> tuple[RegisterSource, ...]:
-        return tuple(source for source in (self._registers,) if source.method in settings.methods)
+    def _sources(self, settings: AccessSettings) -> tuple[AccessSource, ...]:
+        known: tuple[AccessSource, ...] = (*self._counting, self._kernel_counters)
+        by_method = {source.method: source for source in known}
+        return tuple(by_method[method] for method in dict.fromkeys(settings.methods))
 
     def _look_at_nodes(self) -> tuple[Topology, dict[NodeId, NodeMemory]]:
         """Read both; blocks of a node's memory come and go with nothing to tell but the node's total."""

@@ -25,6 +25,9 @@ class AccessMethod(enum.StrEnum):
     HINT_FAULTS = "hint-faults"
     """The kernel's balancing takes pages away for a moment: who faults on one has accessed it."""
 
+    KERNEL_COUNTERS = "kernel-counters"
+    """How many of these faults were local, as the kernel counts them for itself: no addresses."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessSample:
@@ -103,6 +106,9 @@ class AccessWindow:
     unreported_regions: int = 0
     cpu_seconds: float = 0.0
     """CPU time that reading it took."""
+    local_ratio: float | None = None
+    """Share of accesses to memory of the node where their thread runs, from a source that knows nothing else: then
+    there are neither samples nor runs. None: nobody knows."""
 
     @property
     def lost_ratio(self) -> float:

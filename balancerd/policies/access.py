@@ -16,7 +16,7 @@ from pydantic import Field
 from balancerd.config.fields import Bytes, Cores, Ratio, Section, between
 from balancerd.config.units import format_ratio
 from balancerd.engine.gate import HORIZON_SECONDS, access_gain_cores, cost_seconds, is_worth
-from balancerd.model.access import REGION_BYTES, AccessRun, AccessWindow
+from balancerd.model.access import REGION_BYTES, AccessMethod, AccessRun, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent, inside, joined, size_bytes
 from balancerd.model.ids import NodeId, ProcessId
@@ -301,11 +301,23 @@ def _whole_regions(part: Extent) -> tuple[Extent, ...]:
 
 
 def _explain_no_run(window: AccessWindow) -> tuple[Reason, str]:
+    if window.method is AccessMethod.KERNEL_COUNTERS:
+        return _explain_counters(window.local_ratio)
     mixed = sum(region.is_mixed for region in window.regions)
     if mixed and mixed == len(window.regions):
         return Reason.SHARED_ACCESS, f"{_mib(mixed * REGION_BYTES)} belong to several nodes"
     told = f"{window.hits} of {window.samples} samples of {window.threads} threads told an address"
     return Reason.TOO_FEW_SAMPLES, f"{told}, watched for {window.watched_seconds:.0f} s"
+
+
+def _explain_counters(local_ratio: float | None) -> tuple[Reason, str]:
+    """Return what can be said without an address: whether there is anything to move."""
+    if local_ratio is None:
+        return Reason.TOO_FEW_SAMPLES, "the kernel has counted no hint faults of it yet"
+    told = f"{local_ratio:.1%} of its hint faults were local by the kernel's counters"
+    if local_ratio >= 1.0 - NEGLIGIBLE_RATIO:
+        return Reason.WELL_PLACED, told
+    return Reason.TOO_FEW_SAMPLES, f"{told}, which tell no addresses"
 
 
 def _explain(found: _Sorted) -> tuple[Reason, str]:

@@ -160,7 +160,7 @@ def capture(directory: Path, root: Path = Path("/")) -> None:
         log: list[str] = []
         while (line := child.stdout.readline()) and line != "ready\n":
             log.append(line)
-        for name in ("maps", "smaps", "numa_maps", "status", "stat", "statm", "cgroup"):
+        for name in ("maps", "smaps", "numa_maps", "status", "stat", "statm", "cgroup", "sched"):
             copy(Path(f"/proc/{child.pid}/{name}"), directory / "proc/exhibit" / name)
         mounts = Path("/proc/self/mountinfo").read_text().splitlines(keepends=True)
         (directory / "proc/exhibit/mountinfo").write_text("".join(m for m in mounts if PRIVATE.search(m) is None))

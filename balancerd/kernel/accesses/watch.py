@@ -1,4 +1,4 @@
-"""Watching the accesses of a few processes by the first source that works here.
+"""Watching the accesses of a few processes, each by the first source that works for it.
 
 Owns who is open. Must not know how a source works, nor why somebody wants a process watched.
 """
@@ -15,7 +15,7 @@ from balancerd.ports import AccessSource, Clock
 BY = "accesses"
 
 PROBE_SECONDS = 60.0
-"""A source that did not work is tried again after so long."""
+"""After so long it is tried again which sources work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +33,26 @@ class AccessSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    source: AccessSource | None
+    """The sources that work, in order, and what is in the way of the first one that does not."""
+
+    sources: tuple[AccessSource, ...]
     obstacle: Obstacle | None
     at: float
 
 
 class Watcher:
-    """The AccessWatch. `sources` in the order in which they are tried; of the processes the first ones are watched."""
+    """The AccessWatch. `sources` in the order in which they are tried; of the processes the first ones are watched.
+
+    A process is watched by the first source that works, or the next one where that cannot watch it; and by that one as
+    long as it works, so that what was counted is not lost.
+    """
 
     def __init__(self, clock: Clock, sources: Sequence[AccessSource], *, most_processes: int) -> None:
         self._clock = clock
         self._sources = tuple(sources)
         self._most_processes = most_processes
         self._found: _Found | None = None
-        self._open: dict[ProcessId, None] = {}
+        self._open: dict[ProcessId, AccessSource] = {}
 
     def use(self, sources: Sequence[AccessSource], *, most_processes: int) -> None:
         """Watch by other sources, or other numbers of processes, from now on."""
@@ -61,18 +67,18 @@ class Watcher:
             self.close()
             return Accesses()
         found = self._find()
-        if found.source is None:
+        if not found.sources:
             self.close()
             told = "accesses.sources is empty" if found.obstacle is None else f"{found.obstacle.seen}"
             return Accesses(missed={process: _no(process, told) for process in processes})
         kept = sorted(processes, key=lambda process: process not in self._open)[: self._most_processes]
-        for process in tuple(self._open):
-            if process not in kept:
-                self._close(found.source, process)
+        for process, source in tuple(self._open.items()):
+            if process not in kept or source not in found.sources:
+                self._close(process)
         windows: dict[ProcessId, AccessWindow] = {}
         missed = {p: _no(p, "others are watched: accesses.max_processes") for p in processes if p not in kept}
         for process in kept:
-            answer = self._read(found.source, process)
+            answer = self._read(found.sources, process)
             if isinstance(answer, Skip):
                 missed[process] = answer
             else:
@@ -81,40 +87,42 @@ class Watcher:
 
     def close(self) -> None:
         """Watch nobody any more."""
-        if self._found is not None and self._found.source is not None:
-            for process in tuple(self._open):
-                self._close(self._found.source, process)
+        for process in tuple(self._open):
+            self._close(process)
 
     def _find(self) -> _Found:
-        """Return the first source that works; one that does is not tried again."""
+        """Return the sources that work; what does and does not may change, so it is tried again now and then."""
         found, now = self._found, self._clock.now()
-        if found is not None and (found.source is not None or now - found.at < PROBE_SECONDS):
-            return found
-        obstacle: Obstacle | None = None
-        for source in self._sources:
-            its = source.probe()
-            if its is None:
-                self._found = _Found(source, None, now)
-                return self._found
-            obstacle = obstacle or its
-        self._found = _Found(None, obstacle, now)
-        return self._found
+        if found is None or now - found.at >= PROBE_SECONDS:
+            tried = [(source, source.probe()) for source in self._sources]
+            working = tuple(source for source, obstacle in tried if obstacle is None)
+            first = next((obstacle for _, obstacle in tried if obstacle is not None), None)
+            found = self._found = _Found(working, first, now)
+        return found
 
-    def _read(self, source: AccessSource, process: ProcessId) -> AccessWindow | Skip:
-        """Read a process, and give it up when that fails: it is opened anew the next time."""
-        try:
-            if process not in self._open:
-                source.open(process)
-                self._open[process] = None
-            return source.read(process)
-        except ProcessGoneError as error:
-            told = str(error)
-        except (ParseError, ValueError, OSError) as error:  # ValueError: more nodes or pages than a table can count
-            told = f"it cannot be watched: {error}"
-        self._close(source, process)
+    def _read(self, sources: Sequence[AccessSource], process: ProcessId) -> AccessWindow | Skip:
+        """Read a process by its source, or the first that can; one that none can read is tried anew the next time."""
+        told = ""
+        at = self._open.get(process)
+        for source in sources if at is None else sources[sources.index(at) :]:
+            try:
+                if process not in self._open:
+                    source.open(process)
+                    self._open[process] = source
+                return source.read(process)
+            except ProcessGoneError as error:
+                self._give_up(source, process)
+                return _no(process, str(error))
+            except (ParseError, ValueError, OSError) as error:  # ValueError: more nodes or pages than a table can count
+                told = told or f"it cannot be watched: {error}"
+                self._give_up(source, process)
         return _no(process, told)
 
-    def _close(self, source: AccessSource, process: ProcessId) -> None:
+    def _close(self, process: ProcessId) -> None:
+        self._open.pop(process).close(process)
+
+    def _give_up(self, source: AccessSource, process: ProcessId) -> None:
+        """Close what may be open, or half open."""
         self._open.pop(process, None)
         source.close(process)
 

@@ -208,15 +208,33 @@ def pidfd() -> Check:
 
 def register_sampling(root: Path = ROOT) -> Check:
     """Whether the registers of a thread can be sampled, which tells what memory it uses: for the policy access."""
-    name = "accesses-registers"
+    status = CheckStatus.INFO if os.geteuid() != 0 else CheckStatus.WARNING
+    return _source(root, "registers", status, "the registers of this thread can be sampled")
+
+
+def hint_faults(root: Path = ROOT) -> Check:
+    """Whether the kernel's balancing makes hint faults, and these can be watched: for the policy access."""
+    return _source(root, "hint-faults", CheckStatus.INFO, "hint faults are made, and can be watched")
+
+
+def kernel_counters(root: Path = ROOT) -> Check:
+    """Whether the kernel's balancing tells how many hint faults were local: for the policy access."""
+    return _source(root, "kernel-counters", CheckStatus.INFO, "the kernel counts hint faults and tells them")
+
+
+def _source(root: Path, source: str, status: CheckStatus, works: str) -> Check:
+    """Try a source of accesses; `status` is for one that does not work."""
+    name = f"accesses-{source}"
     try:
-        registers = importlib.import_module("balancerd.kernel.accesses.registers")
+        module = importlib.import_module(f"balancerd.kernel.accesses.{source.replace('-', '_')}")
     except ImportError:
         return Check(name=name, status=CheckStatus.UNKNOWN, seen="unknown: the native core cannot be imported")
-    obstacle = registers.find_obstacle(root)
+    try:
+        obstacle = module.find_obstacle(root)
+    except (OSError, ValueError) as error:
+        return Check(name=name, status=CheckStatus.UNKNOWN, seen=f"unknown: {error}")
     if obstacle is None:
-        return Check(name=name, status=CheckStatus.OK, seen="the registers of this thread can be sampled")
-    status = CheckStatus.INFO if os.geteuid() != 0 else CheckStatus.WARNING
+        return Check(name=name, status=CheckStatus.OK, seen=works)
     return Check(name=name, status=status, seen=obstacle.seen, fix=obstacle.fix)
 
 
@@ -241,7 +259,8 @@ def examine(root: Path = ROOT) -> tuple[Check, ...]:
         files.cgroup_version,
         files.perf_paranoia,
     )
-    return (*checks, pidfd(), *(read(root) for read in reads), register_sampling(root), *other_managers(root))
+    sources = (register_sampling(root), hint_faults(root), kernel_counters(root))
+    return (*checks, pidfd(), *(read(root) for read in reads), *sources, *other_managers(root))
 
 
 def _refused_on_self(name: str, error: OSError) -> Check:

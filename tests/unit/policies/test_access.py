@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from balancerd.model.access import AccessRun, AccessWindow
+from balancerd.model.access import AccessMethod, AccessRun, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent
 from balancerd.model.ids import ProcessId
@@ -150,6 +150,24 @@ FAR = make_access_run(16, 2, {0: 16})
 def test_windows_that_say_too_little_are_left(window: dict[str, Any], reason: Reason | None) -> None:
     verdicts = judge(FAR, **window)
     assert (only_skip(verdicts)[0] if reason else type(verdicts[0])) == (reason or Decision)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "told"),
+    [
+        (None, (Reason.TOO_FEW_SAMPLES, "the kernel has counted no hint faults of it yet")),
+        (0.26, (Reason.TOO_FEW_SAMPLES, "26.0% of its hint faults were local by the kernel's counters, which tell no")),
+        (0.98, (Reason.TOO_FEW_SAMPLES, "98.0% of its hint faults were local")),
+        (0.995, (Reason.WELL_PLACED, "99.5% of its hint faults were local by the kernel's counters")),
+    ],
+)
+def test_the_kernels_counters_move_nothing_and_tell_how_much_is_local(
+    ratio: float | None, told: tuple[Reason, str]
+) -> None:
+    window: dict[str, Any] = {"samples": 0, "hits": 0, "method": AccessMethod.KERNEL_COUNTERS, "local_ratio": ratio}
+    reason, detail = only_skip(judge(**window))
+    assert reason is told[0]
+    assert detail.startswith(told[1])
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,49 @@ def test_the_first_source_that_works_is_used() -> None:
     broken, working, unused = FakeSource(Obstacle(seen="no", fix="none")), FakeSource(), FakeSource()
     watcher = Watcher(FakeClock(), [broken, working, unused], most_processes=2)
     assert set(watcher.read(IDS[:1]).windows) == {IDS[0]}
-    assert (broken.opened, working.opened, unused.probes) == ([], [IDS[0]], 0)
+    assert (broken.opened, working.opened, unused.opened) == ([], [IDS[0]], [])
+
+
+def test_a_process_that_a_source_cannot_watch_is_watched_by_the_next_and_stays_there() -> None:
+    first, second = FakeSource(), FakeSource()
+    first.raises[IDS[0]] = OSError(errno.EMFILE, "Too many open files")
+    watcher = Watcher(FakeClock(), [first, second], most_processes=2)
+    assert set(watcher.read(IDS[:2]).windows) == set(IDS[:2])
+    assert (first.open_now, second.open_now) == ([IDS[1]], [IDS[0]])
+    first.raises.clear()
+    watcher.read(IDS[:2])
+    assert (first.open_now, second.open_now) == ([IDS[1]], [IDS[0]])
+
+
+def test_a_process_that_is_gone_is_tried_by_no_other_source() -> None:
+    first, second = FakeSource(), FakeSource()
+    first.raises[IDS[0]] = ProcessGoneError("no process has pid 0")
+    assert missed(Watcher(FakeClock(), [first, second], most_processes=2).read(IDS[:1])) == {0: "no process has pid 0"}
+    assert (first.open_now, second.opened) == ([], [])
+
+
+def test_of_a_process_that_no_source_can_watch_the_first_failure_is_told() -> None:
+    first, second = FakeSource(), FakeSource()
+    first.raises[IDS[0]], second.raises[IDS[0]] = ValueError("no page has room"), ValueError("no file")
+    watcher = Watcher(FakeClock(), [first, second], most_processes=2)
+    assert missed(watcher.read(IDS[:1])) == {0: "it cannot be watched: no page has room"}
+    assert (first.open_now, second.open_now) == ([], [])
+
+
+def test_when_a_source_no_longer_works_its_processes_go_to_the_next() -> None:
+    clock, first, second = FakeClock(), FakeSource(), FakeSource()
+    watcher = Watcher(clock, [first, second], most_processes=2)
+    watcher.read(IDS[:1])
+    first.obstacle = Obstacle(seen="kernel.numa_balancing=0", fix="switch it on")
+    watcher.read(IDS[:1])
+    assert first.open_now == [IDS[0]]
+    clock.time += PROBE_SECONDS
+    assert set(watcher.read(IDS[:1]).windows) == {IDS[0]}
+    assert (first.open_now, second.open_now) == ([], [IDS[0]])
+    first.obstacle = None
+    clock.time += PROBE_SECONDS
+    watcher.read(IDS[:1])
+    assert second.open_now == [IDS[0]]  # what was counted is not thrown away
 
 
 def test_without_a_source_that_works_the_first_obstacle_is_told_and_tried_again_after_a_minute() -> None:

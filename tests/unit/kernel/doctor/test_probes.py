@@ -225,10 +225,25 @@ def test_register_sampling_that_is_refused_is_told_with_its_fix(
     assert doctor.register_sampling().status is CheckStatus.OK
 
 
+@pytest.mark.parametrize("probe", [doctor.hint_faults, doctor.kernel_counters])
+@pytest.mark.parametrize(("mode", "status"), [("0", CheckStatus.INFO), ("1", CheckStatus.OK)])
+def test_sources_that_rest_on_the_kernels_balancing(
+    tmp_path: Path, probe: Callable[[Path], Check], mode: str, status: CheckStatus
+) -> None:
+    (tmp_path / "proc/sys/kernel").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/numa_balancing").write_text(f"{mode}\n")
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/self/sched").write_bytes(Path("/proc/self/sched").read_bytes())
+    check = probe(tmp_path)
+    assert check.status is status
+    assert (check.fix is None) == (status is CheckStatus.OK)
+    assert check.fix is None or check.fix.startswith("as root: sysctl -w kernel.numa_balancing=1")
+
+
 def test_every_probe_runs_on_this_machine_and_none_has_the_same_name() -> None:
     checks = doctor.examine()
     names = [check.name for check in checks]
-    assert len(set(names)) == len(names) == 26
+    assert len(set(names)) == len(names) == 28
     by_name = {check.name: check for check in checks}
     assert by_name["move-pages-query"].status is CheckStatus.OK
     assert by_name["move-pages-move"].status is CheckStatus.OK

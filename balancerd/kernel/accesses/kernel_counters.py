@@ -1,0 +1,138 @@
+"""Kernel counters: how many pages of each node a thread's hint faults were at, as the kernel's balancing counts them.
+
+Needs kernel.numa_balancing and /proc/PID/task/TID/sched, neither perf events nor a capability. The counts tell no
+addresses, so nothing can be moved by them; they tell how much of a process's memory is used from its own node. Each
+scan halves them (sched/fair.c, task_numa_placement), so they are of the last few scans, and a page counts where it is
+after its fault, by which the kernel may have moved it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from balancerd.kernel.accesses.obstacles import find_balancing_obstacle
+from balancerd.kernel.accesses.threads import ThreadChoice
+from balancerd.kernel.errors import ParseError, ProcessGoneError
+from balancerd.kernel.files import read_bytes
+from balancerd.kernel.processes.identity import read_start_ticks
+from balancerd.model.access import AccessMethod, AccessWindow, Obstacle
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.ports import Clock
+
+_NODE = re.compile(rb"current_node=(\d+), numa_group_id=\d+")  # a thread's name, the first line, may hold a newline
+_FAULTS = re.compile(rb"numa_faults node=(\d+) task_private=(\d+) task_shared=(\d+)(?: .*)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadFaults:
+    """The hint faults of one thread, which runs on `node`: pages by the node that holds them, zeros included."""
+
+    node: NodeId
+    pages_by_node: Mapping[NodeId, int]
+
+
+def parse_sched(text: bytes, path: str) -> ThreadFaults | None:
+    """Parse /proc/PID/task/TID/sched (kernel/sched/debug.c, sched_show_numa); None where it tells no hint faults.
+
+    Raises ParseError for numbers of faults that do not read as such.
+    """
+    node: NodeId | None = None
+    pages: dict[NodeId, int] = {}
+    for number, line in enumerate(text.split(b"\n"), 1):
+        if found := _NODE.fullmatch(line):
+            node = NodeId(int(found[1]))
+        elif found := _FAULTS.fullmatch(line):
+            pages[NodeId(int(found[1]))] = int(found[2]) + int(found[3])
+        elif number > 1 and line.startswith(b"numa_faults node="):
+            raise ParseError(path, number, line, "not numbers of hint faults by node")
+    return None if node is None or not pages else ThreadFaults(node=node, pages_by_node=pages)
+
+
+def local_ratio(threads: Iterable[ThreadFaults]) -> float | None:
+    """Return the share of pages that were on the node of the thread that faulted on them; None without any."""
+    local = total = 0
+    for thread in threads:
+        local += thread.pages_by_node.get(thread.node, 0)
+        total += sum(thread.pages_by_node.values())
+    return local / total if total else None
+
+
+def find_obstacle(root: Path = Path("/")) -> Obstacle | None:
+    """Look whether the kernel's balancing is on and tells of it; None when it does."""
+    obstacle = find_balancing_obstacle(root)
+    if obstacle is not None:
+        return obstacle
+    try:
+        text = (root / "proc/self/sched").read_bytes()
+    except FileNotFoundError:
+        return Obstacle(seen="there is no /proc/PID/sched", fix="boot a kernel with CONFIG_SCHED_DEBUG=y")
+    if parse_sched(text, "/proc/self/sched") is None:
+        return Obstacle(seen="/proc/PID/sched shows no numa_faults", fix="boot a kernel with CONFIG_NUMA_BALANCING=y")
+    return None
+
+
+@dataclass(slots=True)
+class _Watched:
+    threads: ThreadChoice
+    since: float
+    read_at: float
+
+
+class KernelCounters:
+    """The AccessSource. Its windows have a `local_ratio` and no runs; there is nothing to open in the kernel."""
+
+    method = AccessMethod.KERNEL_COUNTERS
+
+    def __init__(self, clock: Clock, *, procfs: str = "/proc") -> None:
+        self._clock = clock
+        self._procfs = procfs
+        self._watched: dict[ProcessId, _Watched] = {}
+
+    def probe(self) -> Obstacle | None:
+        """See AccessSource."""
+        return find_obstacle()
+
+    def open(self, process: ProcessId) -> None:
+        """See AccessSource."""
+        if process not in self._watched:
+            self._check_identity(process)
+            now = self._clock.now()
+            self._watched[process] = _Watched(ThreadChoice(process.pid, self._procfs), since=now, read_at=now)
+
+    def read(self, process: ProcessId) -> AccessWindow:
+        """See AccessSource. Raises KeyError for a process that is not open."""
+        watched = self._watched[process]
+        self._check_identity(process)
+        cpu_before, now = self._clock.cpu_seconds(), self._clock.now()
+        seconds, watched.read_at = now - watched.read_at, now
+        threads = [faults for tid in watched.threads.choose(now) if (faults := self._read_thread(process.pid, tid))]
+        return AccessWindow(
+            process=process,
+            taken_at=now,
+            seconds=seconds,
+            watched_seconds=now - watched.since,
+            method=self.method,
+            samples=0,
+            hits=0,
+            threads=len(threads),
+            cpu_seconds=self._clock.cpu_seconds() - cpu_before,
+            local_ratio=local_ratio(threads),
+        )
+
+    def close(self, process: ProcessId) -> None:
+        """See AccessSource."""
+        self._watched.pop(process, None)
+
+    def _read_thread(self, pid: int, tid: int) -> ThreadFaults | None:
+        """Return what a thread's file tells; None for one that has ended, and for one of which nothing is told."""
+        path = f"{self._procfs}/{pid}/task/{tid}/sched"
+        try:
+            return parse_sched(read_bytes(path), path)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+
+    def _check_identity(self, process: ProcessId) -> None:
+        start_ticks = read_start_ticks(process.pid, self._procfs)
+        if start_ticks != process.start_ticks:
+            raise ProcessGoneError(f"pid {process.pid} belongs to a process that started at tick {start_ticks}")
