@@ -17,6 +17,11 @@ class Team(Verifier):
             for index in range(threads)
         ]
 
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """Where each thread's part is, [start, end)."""
+        return tuple((start, end) for start, end, _ in self._parts)
+
     def at_home(self) -> tuple[float, ...]:
         """The share of each part that lies on the node of its thread, by asking for every page."""
         found = placement(self.pid, RangeArray(self._parts), n_nodes=len(self._parts))
