@@ -20,7 +20,7 @@ from balancerd.model.access import AccessMethod, AccessWindow, Obstacle
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.ports import Clock
 
-_NODE = re.compile(rb"current_node=(\d+), numa_group_id=\d+")  # a thread's name, the first line, may hold a newline
+_NODE = re.compile(rb"current_node=(\d+), numa_group_id=\d+")
 _FAULTS = re.compile(rb"numa_faults node=(\d+) task_private=(\d+) task_shared=(\d+)(?: .*)?")
 
 
@@ -44,7 +44,7 @@ def parse_sched(text: bytes, path: str) -> ThreadFaults | None:
             node = NodeId(int(found[1]))
         elif found := _FAULTS.fullmatch(line):
             pages[NodeId(int(found[1]))] = int(found[2]) + int(found[3])
-        elif number > 1 and line.startswith(b"numa_faults node="):
+        elif line.startswith(b"numa_faults node="):
             raise ParseError(path, number, line, "not numbers of hint faults by node")
     return None if node is None or not pages else ThreadFaults(node=node, pages_by_node=pages)
 

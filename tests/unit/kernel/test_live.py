@@ -8,11 +8,13 @@ from typing import TypeVar
 import pytest
 
 from balancerd import native
+from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
 from balancerd.kernel.moving.verify import NOTHING
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.kernel.placement.reader import estimate
+from balancerd.model.access import AccessMethod
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import Range, RunsNow, VerifyRequest
@@ -293,3 +295,16 @@ def test_only_another_stall_target_makes_batches_be_learnt_anew(kernel: LiveKern
     assert kernel._pacer.pace.duty_ratio == 0.1
     kernel.set_pace(replace(NO_LIMITS, stall_target_seconds=0.05))
     assert kernel._mover._calls is not before
+
+
+def test_sources_of_accesses_are_tried_in_the_order_in_which_they_are_named(kernel: LiveKernel) -> None:
+    def methods() -> list[AccessMethod]:
+        return [source.method for source in kernel.accesses._sources]
+
+    assert methods() == [AccessMethod.REGISTERS]
+    named = (AccessMethod.KERNEL_COUNTERS, AccessMethod.HINT_FAULTS, AccessMethod.KERNEL_COUNTERS)
+    kernel.set_accesses(AccessSettings(methods=named, table_bytes=1 << 20, budget_ratio=0.5))
+    assert methods() == [AccessMethod.KERNEL_COUNTERS, AccessMethod.HINT_FAULTS]
+    kernel.set_accesses(AccessSettings(methods=tuple(AccessMethod)))
+    assert methods() == list(AccessMethod)
+    assert {(source.table_bytes, source.budget_ratio) for source in kernel._counting} == {(32 << 20, 0.01)}

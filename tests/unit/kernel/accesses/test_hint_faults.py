@@ -3,8 +3,10 @@
 import mmap
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from balancerd import native
 from balancerd.kernel.accesses import hint_faults
 from balancerd.kernel.accesses.hint_faults import HintFaultSource, find_obstacle
 from balancerd.kernel.accesses.obstacles import find_balancing_obstacle, find_perf_obstacle
+from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.files import list_names
 from balancerd.kernel.placement.pool import PatientReads
@@ -30,9 +33,11 @@ area.madvise(mmap.MADV_NOHUGEPAGE)
 start = ctypes.addressof(ctypes.c_char.from_buffer(area))
 print(start, flush=True)
 for line in sys.stdin:
-    os.sched_setaffinity(0, {int(line)})
-    area.madvise(mmap.MADV_DONTNEED)
-    ctypes.memset(start, 1, len(area))
+    cpu, first, end = map(int, line.split())
+    os.sched_setaffinity(0, {cpu})
+    first, size = first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE
+    area.madvise(mmap.MADV_DONTNEED, first, size)
+    ctypes.memset(start + first, 1, size)
     print("faulted", flush=True)
 """
 
@@ -52,10 +57,10 @@ class Other:
         self.end = self.start + PAGES * mmap.PAGESIZE
         self.id = ProcessId(child.pid, read_start_ticks(child.pid, "/proc"))
 
-    def fault(self, cpu: int) -> None:
-        """Have every page of the mapping fault once, on a CPU: for the first time the process grows by them all."""
+    def fault(self, cpu: int, first: int = 0, end: int = PAGES) -> None:
+        """Have every page of these fault once, on a CPU: for the first time the process grows by them."""
         assert self._child.stdin is not None
-        self._child.stdin.write(f"{cpu}\n")
+        self._child.stdin.write(f"{cpu} {first} {end}\n")
         self._child.stdin.flush()
         assert self._read() == "faulted\n"
 
@@ -63,10 +68,12 @@ class Other:
         assert self._child.stdout is not None
         return self._child.stdout.readline()
 
-    def runs(self, window: AccessWindow) -> list[tuple[int, int]]:
-        """(node, pages) of the runs that lie in the mapping, which may be part of a larger one."""
-        cut = ((run.node, min(run.end, self.end) - max(run.start, self.start)) for run in window.runs)
-        return [(node, size // mmap.PAGESIZE) for node, size in cut if size > 0]
+    def owned(self, window: AccessWindow) -> dict[int, int]:
+        """How many pages of the mapping the runs give to each node."""
+        pages: Counter[int] = Counter()
+        for run in window.runs:
+            pages[run.node] += max(0, min(run.end, self.end) - max(run.start, self.start)) // mmap.PAGESIZE
+        return dict(+pages)
 
 
 @pytest.fixture
@@ -83,6 +90,15 @@ def source(reads: PatientReads) -> HintFaultSource:
         table_bytes=4 * MIB,
         budget_ratio=1000.0,  # judged at each read
     )
+
+
+class LaterClock(MonotonicClock):
+    """Goes ahead of the kernel's time by so many seconds."""
+
+    ahead_seconds = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead_seconds
 
 
 @contextmanager
@@ -105,7 +121,7 @@ def test_pages_that_were_there_before_belong_to_who_faults_on_them(source: HintF
         assert PAGES <= first.hits <= first.samples
         other.fault(CPUS[1])
         window = source.read(other.id)
-    assert other.runs(window) == [(1, PAGES)]
+    assert other.owned(window) == {1: PAGES}
     assert all(run.pages_by_node for run in window.runs)
 
 
@@ -115,9 +131,19 @@ def test_first_touches_of_a_process_that_grows_are_no_samples(source: HintFaultS
         other.fault(CPUS[0])
         touched = source.read(other.id)
         assert touched.samples < 0.1 * PAGES
-        assert other.runs(touched) == []
+        assert other.owned(touched) == {}
         other.fault(CPUS[0])
         assert source.read(other.id).hits >= PAGES
+
+
+@can_watch
+def test_once_it_has_grown_first_faults_of_older_pages_are_samples_again(source: HintFaultSource, other: Other) -> None:
+    other.fault(CPUS[0], 0, PAGES // 2)
+    with watching(source, other):
+        other.fault(CPUS[0], PAGES // 2, PAGES)
+        assert source.read(other.id).samples < 0.1 * PAGES
+        other.fault(CPUS[0], 0, PAGES // 2)
+        assert source.read(other.id).hits >= PAGES // 2
 
 
 @can_watch
@@ -130,7 +156,22 @@ def test_pages_on_which_both_cpus_fault_belong_to_nobody(source: HintFaultSource
     weights = [sum(region.weight_by_node.get(NodeId(node), 0.0) for region in window.regions) for node in (0, 1)]
     assert weights[0] == pytest.approx(PAGES, rel=0.1)
     assert weights[1] == pytest.approx(PAGES, rel=0.1)
-    assert other.runs(window) == []
+    assert other.owned(window) == {}
+
+
+@can_watch
+def test_faults_are_judged_for_ten_minutes(reads: PatientReads, other: Other) -> None:
+    clock = LaterClock()
+    around = replace(surroundings(reads, lambda: as_nodes(*CPUS)), clock=clock)
+    source = HintFaultSource(around, table_bytes=4 * MIB, budget_ratio=1000.0)
+    other.fault(CPUS[0])
+    with watching(source, other):
+        for _ in range(2):
+            other.fault(CPUS[0])
+        clock.ahead_seconds = 590.0
+        assert other.owned(source.read(other.id)) == {0: PAGES}
+        clock.ahead_seconds = 620.0
+        assert other.owned(source.read(other.id)) == {}
 
 
 @can_watch

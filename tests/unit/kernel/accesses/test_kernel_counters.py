@@ -53,13 +53,18 @@ def test_private_and_shared_faults_of_each_node_are_one_number_and_the_groups_ar
     assert parse_sched(text, "sched") == ThreadFaults(node=NodeId(2), pages_by_node={NodeId(0): 7, NodeId(2): 3428})
 
 
+def test_a_thread_may_be_named_like_a_line_of_its_file() -> None:
+    text = b"x\ncurrent_node=5" + sched(2, {2: (1, 0)}).partition(b"bash")[2]
+    assert text.startswith(b"x\ncurrent_node=5 (")
+    assert parse_sched(text, "sched") == ThreadFaults(node=NodeId(2), pages_by_node={NodeId(2): 1})
+
+
 @pytest.mark.parametrize(
     "text",
     [
         pytest.param(CAPTURED.partition(b"mm->numa_scan_seq")[0], id="no balancing in the kernel"),
         pytest.param(CAPTURED.partition(b"numa_faults")[0], id="no node"),
         pytest.param(b"", id="empty"),
-        pytest.param(b"x\ncurrent_node=5 (7, #threads: 1)\n-----\n", id="a name that holds a newline"),
     ],
 )
 def test_a_text_without_hint_faults_tells_nothing(text: bytes) -> None:

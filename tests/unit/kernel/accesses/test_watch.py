@@ -37,6 +37,7 @@ class FakeSource:
     def read(self, process: ProcessId) -> AccessWindow:
         if process in self.raises:
             raise self.raises[process]
+        assert process in self.open_now
         return make_access_window(pid=process.pid)
 
     def close(self, process: ProcessId) -> None:
