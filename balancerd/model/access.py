@@ -51,13 +51,16 @@ class AccessSample:
 class AccessRegion:
     """A region, from `start` on, and the weight of its samples by the node of the accessing CPU.
 
-    `is_mixed` tells that pages of it belong to different nodes: a part of those judged to each of two, as large as the
-    source's rule says.
+    `node` is the node it belongs to as a whole, None: nobody's alone, or not known. `is_mixed` tells that pages of it
+    belong to different nodes: a part of those judged to each of two, as large as the source's rule says.
+    `pages_by_node` estimates where the pages of a region without a node lie, as those of a run do.
     """
 
     start: int
     weight_by_node: Mapping[NodeId, float]
+    node: NodeId | None = None
     is_mixed: bool = False
+    pages_by_node: Mapping[NodeId, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The memory whose accesses count: which mappings are watched, and where the pages of judged runs lie.
+"""The memory whose accesses count: which mappings are watched, and where the pages of judged runs and regions lie.
 
 Must not know how accesses are found out, or what is concluded from them.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from balancerd.kernel.errors import ParseError
-from balancerd.model.access import AccessRun
+from balancerd.model.access import REGION_BYTES, AccessRegion, AccessRun
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
 from balancerd.native import RangeArray, placement
@@ -80,19 +80,35 @@ def located(pid: int, runs: Sequence[AccessRun], *, n_nodes: int, phase: float) 
 
     A run of which the sample found nothing keeps None. `phase`, in [0, 1), is where the sample begins.
     """
-    if not runs:
-        return ()
-    n_pages = sum(run.end - run.start for run in runs) // PAGE_BYTES
-    samples = 0 if n_pages <= EVERY_PAGE_PAGES else max(SAMPLES, 4 * len(runs))
-    array = RangeArray((run.start, run.end, PAGE_BYTES) for run in runs)
+    found = _pages_by_node(pid, [(run.start, run.end) for run in runs], n_nodes=n_nodes, phase=phase)
+    return tuple(
+        run if held is None else replace(run, pages_by_node=held) for run, held in zip(runs, found, strict=True)
+    )
+
+
+def located_regions(
+    pid: int, regions: Sequence[AccessRegion], *, n_nodes: int, phase: float
+) -> tuple[AccessRegion, ...]:
+    """Return the regions, those without a node with where their pages lie; as located(). Raises OSError."""
+    spans = [(region.start, region.start + REGION_BYTES) for region in regions if region.node is None]
+    found = iter(_pages_by_node(pid, spans, n_nodes=n_nodes, phase=phase))
+    return tuple(replace(each, pages_by_node=next(found)) if each.node is None else each for each in regions)
+
+
+def _pages_by_node(
+    pid: int, spans: Sequence[tuple[int, int]], *, n_nodes: int, phase: float
+) -> list[dict[NodeId, float] | None]:
+    """Return for each span its present pages by node; None where nothing was asked for."""
+    if not spans:
+        return []
+    n_pages = sum(end - start for start, end in spans) // PAGE_BYTES
+    samples = 0 if n_pages <= EVERY_PAGE_PAGES else max(SAMPLES, 4 * len(spans))
+    array = RangeArray((start, end, PAGE_BYTES) for start, end in spans)
     found = placement(pid, array, n_nodes=n_nodes, samples=samples, phase=phase)
     pages_per_answer = 1.0 if samples == 0 else max(1.0, n_pages / samples)
-    return tuple(
-        replace(
-            run,
-            pages_by_node={NodeId(n): count * pages_per_answer for n, count in enumerate(row.on_node) if count},
-        )
+    return [
+        {NodeId(n): count * pages_per_answer for n, count in enumerate(row.on_node) if count}
         if sum(row.on_node) or row.absent_pages
-        else run
-        for run, row in zip(runs, found.per_range, strict=True)
-    )
+        else None
+        for row in found.per_range
+    ]

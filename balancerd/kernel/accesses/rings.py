@@ -11,7 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from balancerd import native
-from balancerd.kernel.accesses.memory import MOST_PIECES, located, parse_stack_bytes, pieces, watched_ranges
+from balancerd.kernel.accesses.memory import (
+    MOST_PIECES,
+    located,
+    located_regions,
+    parse_stack_bytes,
+    pieces,
+    watched_ranges,
+)
 from balancerd.kernel.accesses.rate import Turns
 from balancerd.kernel.accesses.threads import ThreadChoice
 from balancerd.kernel.errors import BlockedError, ProcessGoneError
@@ -250,17 +257,22 @@ class RingSource(abc.ABC):
             AccessRegion(
                 start=region.start,
                 weight_by_node={NodeId(node): weight for node, weight in region.weights},
+                node=None if region.node is None else NodeId(region.node),
                 is_mixed=region.is_mixed,
             )
             for region in regions.regions
         )
 
     def _locate(self, process: ProcessId, watched: Watched, now: float) -> None:
-        """Add to the runs where they lie now; if the process cannot be asked in time, nobody knows."""
-        n_nodes, runs = max(self._topology().node_ids) + 1, watched.runs
+        """Add to runs and regions where they lie now; if the process cannot be asked in time, nobody knows."""
+        n_nodes, pid, runs, regions = max(self._topology().node_ids) + 1, process.pid, watched.runs, watched.regions
         try:
-            watched.runs = self._reads.read(
-                process, lambda: located(process.pid, runs, n_nodes=n_nodes, phase=self._phase())
+            watched.runs, watched.regions = self._reads.read(
+                process,
+                lambda: (
+                    located(pid, runs, n_nodes=n_nodes, phase=self._phase()),
+                    located_regions(pid, regions, n_nodes=n_nodes, phase=self._phase()),
+                ),
             )
             self._learn_huge(process, watched, now)
         except BlockedError:

@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import resource
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from balancerd.kernel.accesses.memory import (
     MOST_RANGES,
     PIECE_BYTES,
     located,
+    located_regions,
     parse_stack_bytes,
     pieces,
     watched_ranges,
 )
 from balancerd.kernel.errors import ParseError
+from balancerd.model.access import REGION_BYTES, AccessRegion
 from balancerd.model.sample import VmaKind
-from tests.unit.fakes import MIB, make_access_run, make_vma
+from tests.unit.fakes import MIB, N0, make_access_run, make_vma
 from tests.unit.kernel.worlds import OWN
 
 
@@ -110,6 +113,23 @@ def test_where_runs_lie_is_told_of_each_and_of_memory_never_touched_nothing() ->
         found = located(OWN.pid, runs, n_nodes=1, phase=0.0)
     assert [dict(r.pages_by_node or {}) for r in found] == [{0: 512.0}, {}]
     assert located(OWN.pid, (), n_nodes=1, phase=0.0) == ()
+
+
+def test_where_regions_lie_is_told_of_those_that_belong_to_nobody() -> None:
+    with mmap.mmap(-1, 8 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        area.madvise(mmap.MADV_NOHUGEPAGE)
+        view = ctypes.c_char.from_buffer(area)
+        at = -(-ctypes.addressof(view) // REGION_BYTES) * REGION_BYTES
+        offset = at - ctypes.addressof(view)
+        del view
+        area[offset : offset + 3 * MIB] = bytes(3 * MIB)
+        starts = [at, at + REGION_BYTES, at + 2 * REGION_BYTES]
+        regions = [AccessRegion(start=start, weight_by_node={N0: 4.0}) for start in starts]
+        regions[0] = replace(regions[0], node=N0)
+        found = located_regions(OWN.pid, regions, n_nodes=1, phase=0.0)
+    assert found[0] is regions[0]
+    assert [region.pages_by_node for region in found] == [None, {0: 256.0}, {}]
+    assert located_regions(OWN.pid, regions[:1], n_nodes=1, phase=0.0) == (regions[0],)
 
 
 def test_of_more_pages_a_sample_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
