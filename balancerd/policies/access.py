@@ -6,7 +6,6 @@ to which node; this policy weighs what that would win: the hottest first, then t
 What threads of several nodes share stays where it is.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -16,27 +15,21 @@ from pydantic import Field
 from balancerd.config.fields import Bytes, Cores, Ratio, Section, between
 from balancerd.config.units import format_ratio
 from balancerd.engine.gate import HORIZON_SECONDS, access_gain_cores, cost_seconds, is_worth
-from balancerd.model.access import REGION_BYTES, AccessMethod, AccessRun, AccessWindow
+from balancerd.engine.owned import is_sure, movable_extents, whole_regions
+from balancerd.engine.spread import Spread
+from balancerd.model.access import REGION_BYTES, AccessMethod, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
-from balancerd.model.extent import Extent, inside, joined, size_bytes
+from balancerd.model.extent import Extent, joined, size_bytes
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
 from balancerd.model.topology import Topology
 from balancerd.ports import PolicyContext
-
-SPREAD_WINDOW_SECONDS = 20.0
-"""Time constant of the average that tells whether a process runs on several nodes at once."""
 
 NEGLIGIBLE_RATIO = 0.01
 """Less than this share of a run elsewhere is well placed."""
 
 KEEP_HITS = 0.8
 """How much the samples of earlier windows count in the share that told an address."""
-
-SURE_PAGES = 32
-SURE_WEIGHT = 7.0
-"""Two samples give a page to one node; of memory that threads of two nodes share, that is so of every sixth page. So a
-run is acted on only if it is so long, or its pages have so much weight each on average, which takes eight samples."""
 
 MOST_EXTENTS = 4096
 """Of one decision; the hottest. The rest follows once these have moved."""
@@ -68,12 +61,8 @@ class AccessOptions(Section):
 
 @dataclass(slots=True)
 class _Memory:
-    """What the policy remembers of one process: its spread is an average of the largest share of one node."""
+    """What the policy remembers of one process: its samples and how many told an address, older ones less."""
 
-    seen_at: float
-    largest: float = 0.0
-    weight: float = 0.0
-    is_spread: bool = False
     samples: float = 0.0
     hits: float = 0.0
 
@@ -114,6 +103,7 @@ class Access:
         self._name = name
         self._options = options
         self._bytes_per_second = context.migration_bytes_per_second
+        self._spread = Spread(options.home_share)
         self._memories: dict[ProcessId, _Memory] = {}
         self._observed_at: float | None = None
 
@@ -141,25 +131,16 @@ class Access:
         alive = {process.id for process in now.survey.processes}
         self._memories = {process: memory for process, memory in self._memories.items() if process in alive}
         for process in now.eligible:
-            first = _Memory(seen_at=now.taken_at - (now.survey.interval_seconds or 0.0))
-            memory = self._memories.setdefault(process.id, first)
-            elapsed, memory.seen_at = now.taken_at - memory.seen_at, now.taken_at
-            run = [s for node, s in (process.run_seconds or {}).items() if node in now.survey.topology.node_ids]
-            if sum(run) > 0 and elapsed > 0:
-                keep = math.exp(-elapsed / SPREAD_WINDOW_SECONDS)
-                memory.weight = memory.weight * keep + 1.0 - keep
-                memory.largest = memory.largest * keep + (1.0 - keep) * max(run) / sum(run)
-            # once spread, half-way to one node is not enough: what was learnt is forgotten when watching ends
-            limit = (1.0 + self._options.home_share) / 2 if memory.is_spread else self._options.home_share
-            memory.is_spread = memory.weight > 0 and memory.largest / memory.weight < limit
+            self._memories.setdefault(process.id, _Memory())
+        self._spread.observe(now)
 
     def _objection(self, process: ProcessSample) -> Skip | None:
         """Return why a process is not to be watched, or None."""
-        memory, options = self._memories[process.id], self._options
-        if memory.weight <= 0:
+        options, largest = self._options, self._spread.largest_share(process.id)
+        if largest is None:
             return self._skip(process, Reason.NO_HOME)
-        if options.processes == "several-homes" and not memory.is_spread:
-            return self._skip(process, Reason.ONE_HOME, f"{memory.largest / memory.weight:.0%} on one node at a time")
+        if options.processes == "several-homes" and not self._spread.is_spread(process.id):
+            return self._skip(process, Reason.ONE_HOME, f"{largest:.0%} on one node at a time")
         if (process.cpu_cores or 0.0) < options.min_cpu_cores:
             told = f"{process.cpu_cores or 0.0:.2f} of {options.min_cpu_cores:.2f} cores"
             return self._skip(process, Reason.NOT_WATCHED, told)
@@ -203,12 +184,12 @@ class Access:
             sum(weight for region in window.regions for weight in region.weight_by_node.values()),
         )
         found = _Sorted()
-        huge = None if window.huge is None else tuple(part for each in window.huge for part in _whole_regions(each))
+        huge = None if window.huge is None else tuple(part for each in window.huge for part in whole_regions(each))
         for run in window.runs:
-            if not _is_sure(run):
+            if not is_sure(run):
                 found.unsure += run.end - run.start
                 continue
-            extents = _movable(run, huge)
+            extents = movable_extents(run, huge)
             span = size_bytes(extents)
             found.shared += run.end - run.start - span
             if not span:
@@ -273,31 +254,6 @@ class Access:
 
     def _skip(self, process: ProcessSample, reason: Reason, detail: str = "") -> Skip:
         return Skip(by=self._name, process=process.id, reason=reason, detail=detail)
-
-
-def _is_sure(run: AccessRun) -> bool:
-    pages = (run.end - run.start) / PAGE_BYTES
-    return pages >= SURE_PAGES or run.weight >= SURE_WEIGHT * pages
-
-
-def _movable(run: AccessRun, huge: tuple[Extent, ...] | None) -> tuple[Extent, ...]:
-    """Return what of a run may move by itself. A huge page moves whole, so where there may be one, only whole regions.
-
-    `huge` are whole regions of mappings that hold any; None: there may be one anywhere.
-    """
-    if huge is None:
-        return _whole_regions(Extent(run.start, run.end))
-    found: list[Extent] = []
-    at = run.start
-    for part in inside(huge, run.start, run.end):
-        found += [Extent(at, part.start), *_whole_regions(part)]
-        at = part.end
-    return joined([*found, Extent(at, run.end)])
-
-
-def _whole_regions(part: Extent) -> tuple[Extent, ...]:
-    start, end = -(-part.start // REGION_BYTES) * REGION_BYTES, part.end // REGION_BYTES * REGION_BYTES
-    return (Extent(start, end),) if start < end else ()
 
 
 def _explain_no_run(window: AccessWindow) -> tuple[Reason, str]:
