@@ -63,6 +63,21 @@ def access_gain_cores(
     return gain_cores(busy_cores * share, remoteness({node: 1.0}, memory, topology), 0.0)
 
 
+def spread_gain_cores(
+    busy_cores: float, n_cpus: int, remoteness_change: float, crowding_before: float, crowding_after: float
+) -> float:
+    """Return the cores won by spreading memory, the accesses to which take `busy_cores` of its process.
+
+    `n_cpus` are those of the nodes that it is spread over, and crowding is as engine/interleaving.py has it. A node
+    whose memory serves twice as many CPUs as it has is taken to lose as much by that as by a distance of 20. So a
+    spread wins by the square of how busy the process is, and loses what is farther away afterwards.
+    """
+    if n_cpus <= 0:
+        return 0.0
+    crowd = busy_cores / n_cpus * (crowding_before - crowding_after)
+    return busy_cores * STALL_SHARE * (crowd - remoteness_change)
+
+
 def cost_seconds(moved_bytes: float, bytes_per_second: float) -> float:
     """Return the CPU seconds that moving so many bytes costs the machine and the process."""
     return DISTURBANCE * moved_bytes / bytes_per_second

@@ -24,11 +24,11 @@ STATES: Mapping[Reason, str] = {
     **dict.fromkeys(
         (Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE, Reason.NOTHING_PRESENT, Reason.BLOCKED), "unreadable"
     ),
-    Reason.WELL_PLACED: "well-placed",
+    **dict.fromkeys((Reason.WELL_PLACED, Reason.BALANCED), "well-placed"),
     **dict.fromkeys(
         (
             *(Reason.NO_HOME, Reason.ONE_HOME, Reason.SEVERAL_HOMES, Reason.HOME_WITHOUT_MEMORY),
-            *(Reason.HOME_TOO_YOUNG, Reason.SHARED_ACCESS),
+            *(Reason.HOME_TOO_YOUNG, Reason.SHARED_ACCESS, Reason.NOT_SHARED),
         ),
         "no-home",
     ),

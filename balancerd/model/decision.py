@@ -18,6 +18,7 @@ class Reason(enum.StrEnum):
     RULE = "rule"
     CPUSET = "cpuset"
     MISPLACED = "misplaced"
+    SPREAD = "spread"
     PACKING = "packing"
     DEMOTION = "demotion"
     PROMOTION = "promotion"
@@ -55,6 +56,8 @@ class Reason(enum.StrEnum):
     TOO_FEW_SAMPLES = "too-few-samples"
     SAMPLES_LOST = "samples-lost"
     SHARED_ACCESS = "shared-access"
+    NOT_SHARED = "not-shared"
+    BALANCED = "balanced"
     GAIN_BELOW_COST = "gain-below-cost"
     # plan
     COOLDOWN = "cooldown"
@@ -82,8 +85,8 @@ class Reason(enum.StrEnum):
 
 
 MIGRATION_REASONS = (
-    *(Reason.RULE, Reason.CPUSET, Reason.MISPLACED, Reason.PACKING, Reason.DEMOTION, Reason.PROMOTION),
-    *(Reason.DRAIN, Reason.EVICT, Reason.COMMAND),
+    *(Reason.RULE, Reason.CPUSET, Reason.MISPLACED, Reason.SPREAD, Reason.PACKING, Reason.DEMOTION),
+    *(Reason.PROMOTION, Reason.DRAIN, Reason.EVICT, Reason.COMMAND),
 )
 """Why memory is moved, as the kernel's own migrate_reason tells (include/linux/migrate_mode.h)."""
 
@@ -92,6 +95,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.RULE: "a rule of the configuration says where its memory belongs",
     Reason.CPUSET: "its cpuset has changed, and memory follows",
     Reason.MISPLACED: "its memory is away from the node where its threads run",
+    Reason.SPREAD: "threads on several nodes use the same memory, which is spread over these",
     Reason.PACKING: "its node is short of memory and another one is not",
     Reason.DEMOTION: "it is hardly used, and goes to slower memory",
     Reason.PROMOTION: "it is used much, and goes to faster memory",
@@ -126,6 +130,8 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.TOO_FEW_SAMPLES: "too few of its accesses were seen to judge by",
     Reason.SAMPLES_LOST: "too many of its access samples were lost to judge by the others",
     Reason.SHARED_ACCESS: "threads on several nodes use the same memory",
+    Reason.NOT_SHARED: "too little of its memory is shared by threads on several nodes",
+    Reason.BALANCED: "the nodes share evenly in serving the memory that its threads share",
     Reason.GAIN_BELOW_COST: "the move would cost more than it can win back",
     Reason.COOLDOWN: "it was moved a moment ago",
     Reason.QUARANTINE: "the pages left over could not be moved last time",

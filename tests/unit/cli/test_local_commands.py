@@ -116,7 +116,11 @@ def test_policies_list_names_kinds_and_what_they_do(run: Run) -> None:
     assert done.exit_code == 0
     title, *rows = done.stdout.splitlines()
     assert title.split() == ["KIND", "MODULE", "SUMMARY"]
-    modules = {"access": "balancerd.policies.access", "follow-cpu": "balancerd.policies.follow_cpu"}
+    modules = {
+        "access": "balancerd.policies.access",
+        "follow-cpu": "balancerd.policies.follow_cpu",
+        "interleave": "balancerd.policies.interleave",
+    }
     assert {kind: module for kind, module, *_ in map(str.split, rows)} == modules
     told = json.loads(run("policies", "list", "--json").stdout)["policies"]
     assert {each["kind"]: each["module"] for each in told} == modules
