@@ -348,7 +348,7 @@ def _known(region: AccessRegion, weight: float, together: float, topology: Topol
     present = sum(held.values())
     by = {n: w / weight for n, w in region.weight_by_node.items() if w > 0 and n in topology.node_ids}
     on = {node: pages / present for node, pages in held.items()}
-    return _Shared(region.start, weight / together, by, on, round(present * PAGE_BYTES))
+    return _Shared(region.start, weight / together, by, on, min(REGION_BYTES, round(present * PAGE_BYTES)))
 
 
 def _sharers(regions: Iterable[_Shared], before: frozenset[NodeId], topology: Topology) -> frozenset[NodeId]:
