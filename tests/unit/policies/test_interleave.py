@@ -218,12 +218,36 @@ def test_what_has_begun_is_finished_below_the_imbalance_that_begins_it() -> None
 def test_a_process_that_became_local_is_begun_anew() -> None:
     it = policy()
     decide(it, *uneven(40))
-    for tick in range(2, 60):
-        verdicts = decide(it, *uneven(15), process=spread(run={0: 8.0}), at=2.0 * tick)
-    assert only_skip(verdicts)[0] is Reason.ONE_HOME
-    for tick in range(60, 90):
-        verdicts = decide(it, *uneven(15), at=2.0 * tick)
-    assert only_skip(verdicts)[0] is Reason.BALANCED
+    gathered = [decide(it, *uneven(15), process=spread(run={0: 8.0}), at=2.0 * tick) for tick in range(2, 60)]
+    assert only_skip(gathered[-1])[0] is Reason.ONE_HOME
+    spread_again = [decide(it, *uneven(15), at=2.0 * tick) for tick in range(60, 90)]
+    assert only_skip(spread_again[-1])[0] is Reason.BALANCED
+
+
+def test_accesses_to_what_is_not_shared_count_in_how_busy_all_are_with_the_rest() -> None:
+    owned = tuple(region(100 + i, {1: 2}, {1: 16.0}, node=N1) for i in range(32))
+    alone = [d.gain_cores for d in decide(policy(), *ALL_ON_0) if isinstance(d, Decision)]
+    beside = [d.gain_cores for d in decide(policy(), *ALL_ON_0, *owned) if isinstance(d, Decision)]
+    assert beside == pytest.approx([gain / 4 for gain in alone])  # half as busy crowd a quarter as much
+    four_times = tuple(region(100 + i, {1: 2}, {1: 16.0}, node=N1) for i in range(100))
+    assert only_skip(decide(policy(), *ALL_ON_0, *four_times)) == (
+        Reason.NOT_SHARED,
+        "64 of 64 MiB are shared, and used by 0.97 of 1.00 cores",
+    )
+
+
+def test_what_of_a_region_is_in_its_place_counts_neither_as_gain_nor_as_cost() -> None:
+    def half(i: int) -> bool:
+        return node_of_region(VMA_START + i * REGION_BYTES, EVEN) == N1
+
+    by_node = {
+        d.target: (d.misplaced_bytes / size_bytes(d.extents or ()), d.gain_cores / size_bytes(d.extents or ()))
+        for d in decide(policy(), *(region(i, {0: 1, 1: 1} if half(i) else {0: 2}) for i in range(32)))
+        if isinstance(d, Decision)
+    }
+    assert {node: away for node, (away, _) in by_node.items()} == {N1: 0.5, N2: 1.0, N3: 1.0}
+    assert by_node[N1][1] == pytest.approx(by_node[N2][1] / 2)
+    assert by_node[N3][1] == pytest.approx(by_node[N2][1])
 
 
 def with_cpus(each: int) -> Topology:
