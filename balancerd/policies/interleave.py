@@ -6,6 +6,7 @@ process with one home to follow-cpu: when the threads gather, this policy just s
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -324,6 +325,7 @@ def _shared(window: AccessWindow, topology: Topology) -> tuple[tuple[_Shared, ..
     """Return the regions that belong to nobody, and the share of all accesses that they have together."""
     huge = None if window.huge is None else tuple(part for each in window.huge for part in whole_regions(each))
     owned = joined(extent for run in window.runs if is_sure(run) for extent in movable_extents(run, huge))
+    online = frozenset(topology.node_ids)
     found: list[tuple[AccessRegion, float]] = []
     for region in window.regions:
         weight = sum(region.weight_by_node.values())
@@ -331,22 +333,22 @@ def _shared(window: AccessWindow, topology: Topology) -> tuple[tuple[_Shared, ..
             continue
         if any(True for _ in inside(owned, region.start, region.start + REGION_BYTES)):
             continue
-        if any(n in topology.node_ids and pages > 0 for n, pages in (region.pages_by_node or {}).items()):
+        if any(n in online and pages > 0 for n, pages in (region.pages_by_node or {}).items()):
             found.append((region, weight))
     together = sum(weight for _, weight in found)
     total = max(
         sum(run.weight for run in window.runs),
         sum(weight for region in window.regions for weight in region.weight_by_node.values()),
     )
-    return tuple(_known(region, weight, together, topology) for region, weight in found), (
+    return tuple(_known(region, weight, together, online) for region, weight in found), (
         together / total if total > 0 else 0.0
     )
 
 
-def _known(region: AccessRegion, weight: float, together: float, topology: Topology) -> _Shared:
-    held = {n: p for n, p in (region.pages_by_node or {}).items() if p > 0 and n in topology.node_ids}
+def _known(region: AccessRegion, weight: float, together: float, online: AbstractSet[NodeId]) -> _Shared:
+    held = {n: p for n, p in (region.pages_by_node or {}).items() if p > 0 and n in online}
     present = sum(held.values())
-    by = {n: w / weight for n, w in region.weight_by_node.items() if w > 0 and n in topology.node_ids}
+    by = {n: w / weight for n, w in region.weight_by_node.items() if w > 0 and n in online}
     on = {node: pages / present for node, pages in held.items()}
     return _Shared(region.start, weight / together, by, on, min(REGION_BYTES, round(present * PAGE_BYTES)))
 
@@ -371,7 +373,13 @@ def _load(regions: Iterable[_Shared]) -> dict[NodeId, float]:
 
 
 def _distance(regions: Iterable[_Shared], topology: Topology) -> float:
-    return sum(region.share * remoteness(region.by, region.on, topology) for region in regions)
+    """Return the mean extra distance of an access to any of the regions; see gate.remoteness."""
+    share: dict[tuple[NodeId, NodeId], float] = {}
+    for region in regions:
+        for by, accesses in region.by.items():
+            for on, pages in region.on.items():
+                share[by, on] = share.get((by, on), 0.0) + region.share * accesses * pages
+    return sum(part * remoteness({by: 1.0}, {on: 1.0}, topology) for (by, on), part in share.items())
 
 
 def _parts(regions: Iterable[_Shared], weights: Mapping[NodeId, float]) -> Iterator[_Part]:
