@@ -43,6 +43,9 @@ GET /v1/processes/PID       (404: no such process; 400: PID is no number)
         history     newest first: [{tick, age_seconds, policy, target, move (its id, null for none), submitted_pages,
                     pages, moved_from, calls, longest_call_seconds, seconds, stopped_by, detail}]
 
+GET /v1/processes/PID/heat
+    its address space as cells: see heat_api.py
+
 POST /v1/reload             (202; root and the daemon's user only)
     schema, accepted (true): the configuration will be read again before the next tick; see config.last_reload
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from balancerd.control import api, job_api, machine_api, workload_api
+from balancerd.control import api, heat_api, job_api, machine_api, workload_api
 from balancerd.control.access import Access, Peer
 from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, parse_job
 from balancerd.control.state import ControlState, View
@@ -29,8 +29,9 @@ READ_PATHS: Final = frozenset(
 )
 """What only GET is for, beside single processes and jobs."""
 
-_PROCESS_PATH = re.compile(r"/v1/processes/([^/]+)")
+_PROCESS_PATH = re.compile(r"/v1/processes/([^/]+)(/heat)?")
 _PID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+_CELLS = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _JOB_PATH = re.compile(r"/v1/jobs/([^/]+)(/cancel)?")
 _JOB_ID = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 
@@ -110,7 +111,7 @@ class ControlApp:
         if method != "GET":
             return _not_allowed("GET")
         if match is not None:
-            return self._answer_process(match[1])
+            return self._answer_process(match[1], environ, heat=match[2] is not None)
         if path == "/v1/jobs":
             return _json(HTTPStatus.OK, job_api.jobs(self._jobs.all(), now=self._now()))
         if path == "/v1/moves":
@@ -133,7 +134,11 @@ class ControlApp:
             return _refuse(HTTPStatus.BAD_REQUEST, f"only sort={'|'.join(workload_api.PROCESS_SORTS)} may be asked for")
         return _json(HTTPStatus.OK, workload_api.top(view, sort=sorts[0], now=self._now()))
 
-    def _answer_process(self, text: str) -> Answer:
+    def _answer_process(self, text: str, environ: WSGIEnvironment, *, heat: bool) -> Answer:
+        cells = _parse_cells(str(environ.get("QUERY_STRING") or "")) if heat else heat_api.CELLS
+        if cells is None:
+            told = f"only cells={heat_api.LEAST_CELLS} to {heat_api.MOST_CELLS} may be asked for"
+            return _refuse(HTTPStatus.BAD_REQUEST, told)
         if not _PID.fullmatch(text):
             return _refuse(HTTPStatus.BAD_REQUEST, "a pid is a number such as 4711")
         pid = int(text)
@@ -144,6 +149,8 @@ class ControlApp:
             report = self._look(pid)
         if report is None:
             return _refuse(HTTPStatus.NOT_FOUND, f"there is no process {pid}")
+        if heat:
+            return _json(HTTPStatus.OK, heat_api.heat(view, report, cells=cells, now=self._now()))
         return _json(HTTPStatus.OK, api.process(view, report, now=self._now()))
 
     def _answer_reload(self, method: str, peer: Peer) -> Answer:
@@ -234,6 +241,15 @@ class MetricsApp:
         ready = self._state.view().report is not None
         code = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return _json(code, {"schema": api.SCHEMA, "ready": ready})
+
+
+def _parse_cells(query: str) -> int | None:
+    """Return how many cells are asked for; None when that is not to be understood, or out of bounds."""
+    asked = parse_qs(query, keep_blank_values=True)
+    numbers = asked.pop("cells", [str(heat_api.CELLS)])
+    if asked or len(numbers) != 1 or not _CELLS.fullmatch(numbers[0]):
+        return None
+    return int(numbers[0]) if heat_api.LEAST_CELLS <= int(numbers[0]) <= heat_api.MOST_CELLS else None
 
 
 def _json(code: HTTPStatus, data: api.Json, headers: Mapping[str, str] | None = None) -> Answer:
