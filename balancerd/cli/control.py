@@ -16,6 +16,7 @@ Examples:
   balancerctl nodes
   balancerctl ps --limit 10
   balancerctl explain 4242
+  balancerctl heat 4242
   balancerctl ps --json | jq '.processes[] | select(.local_ratio < 0.5) | .pid'
   balancerctl move 4242 --from 0-1 --to 2-3
   balancerctl undo 7
@@ -41,6 +42,7 @@ Exit status:
         "nodes": "balancerd.cli.nodes:nodes",
         "ps": "balancerd.cli.ps:ps",
         "explain": "balancerd.cli.explain:explain",
+        "heat": "balancerd.cli.heat:heat",
         "move": "balancerd.cli.move:move",
         "evict": "balancerd.cli.evict:evict",
         "undo": "balancerd.cli.move:undo",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from balancerd.control import api, machine_api
+from balancerd.control import api, heat_api, machine_api
 from balancerd.control.state import ControlState
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.migration import PageStatus
@@ -102,6 +102,7 @@ def answers(report: TickReport | None = None, *, age_seconds: float = 0.5) -> di
         "/v1/nodes": (200, machine_api.nodes(view, now=time())),
         "/v1/moves": (200, {"schema": 1, "moves": []}),
         **{_path(each): (200, api.process(view, each, now=time())) for each in told.processes},
+        **{f"{_path(each)}/heat": (200, heat_api.heat(view, each, cells=512, now=time())) for each in told.processes},
     }
 
 

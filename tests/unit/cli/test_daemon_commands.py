@@ -302,7 +302,7 @@ def test_the_socket_is_taken_from_the_option_nearest_to_the_command_or_the_envir
 @pytest.mark.parametrize(
     "command",
     [
-        *([], ["status"], ["ps"], ["explain"], ["doctor"], ["config", "check"]),
+        *([], ["status"], ["ps"], ["explain"], ["heat"], ["doctor"], ["config", "check"]),
         *(["move"], ["evict"], ["undo"], ["moves"]),
     ],
 )

@@ -33,7 +33,8 @@ def loaded_by(*arguments: str) -> tuple[int, set[str]]:
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["ps"], ["explain", "4242"], ["ps", "--json"], ["moves"], ["nodes"], ["--version"]]
+    "command",
+    [["status"], ["ps"], ["explain", "4242"], ["ps", "--json"], ["moves"], ["nodes"], ["heat", "4242"], ["--version"]],
 )
 def test_asking_the_daemon_imports_nothing_heavy(serve: Serve, command: list[str]) -> None:
     assert loaded_by("--socket", serve(answers()), *command) == (0, set())
