@@ -21,6 +21,8 @@ class AccessMethod(enum.StrEnum):
 
     REGISTERS = "registers"
     """A timer shows the registers of running threads: those that point into memory tell what is in use."""
+    PERF_LOG = "perf-log"
+    """Somebody has recorded them with perf, and imported the log."""
 
     HINT_FAULTS = "hint-faults"
     """The kernel's balancing takes pages away for a moment: who faults on one has accessed it."""

@@ -52,16 +52,26 @@ class AccessTable:
     needs 16 bytes a page beside it while it runs. Raises ValueError when no page has room.
     """
 
-    __slots__ = ("_cells", "_memory", "_nodes", "data")
+    __slots__ = ("_cells", "_max_bytes", "_memory", "_nodes", "data")
 
     def __init__(self, nodes: AccessNodes, max_bytes: int) -> None:
         self._nodes = nodes
+        self._max_bytes = max_bytes
         self._memory = mmap.mmap(-1, max(max_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.data: Any = ffi.new("struct bal_access_table *")
         self._cells = ffi.from_buffer(self._memory)
         rc = lib.bal_access_start(self._cells, max_bytes, len(nodes.nodes), nodes.data, nodes.n_cpus, self.data)
         if rc:
             raise ValueError(f"no page has room in {max_bytes} bytes")
+
+    def copy(self) -> "AccessTable":
+        """Return another table that holds the same, so that what is added to it can still be thrown away."""
+        table = AccessTable(self._nodes, self._max_bytes)
+        ffi.memmove(table._cells, self._cells, self._max_bytes)
+        cells = table.data.cells
+        ffi.memmove(table.data, self.data, ffi.sizeof("struct bal_access_table"))
+        table.data.cells = cells
+        return table
 
     def close(self) -> None:
         """Give the memory back. The table must not be used afterwards."""
