@@ -209,7 +209,7 @@ class Application:
             should_stop=self._flags.should_stop,
             memory=self._memory,
             claimed=self._jobs.claimed,
-            access_watch=self._live.accesses,
+            access_watch=self._live.access_watch,
         )
         names = ", ".join(policy.name for policy in config.policies) or "no policy"
         summary = f"{config.mode}: {names}, every {format_duration(config.tick_interval_seconds)}"
@@ -277,6 +277,7 @@ class Application:
                 look=self._look,
                 reload=self._flags.request_reload,
                 count=self._metrics.control_request,
+                imports=self._live.logs,
             ),
             on_error=self._server_error,
         )

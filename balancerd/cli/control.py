@@ -47,6 +47,7 @@ Exit status:
         "evict": "balancerd.cli.evict:evict",
         "undo": "balancerd.cli.move:undo",
         "moves": "balancerd.cli.moves:moves",
+        "import-log": "balancerd.cli.import_log:import_log",
         "doctor": "balancerd.cli.doctor:doctor",
         "config": "balancerd.cli.config:config",
         "policies": "balancerd.cli.policies:policies",

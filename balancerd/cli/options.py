@@ -5,7 +5,7 @@ Turns the errors of the control client into exit codes and advice. It must not k
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import click
 
@@ -25,6 +25,12 @@ class Settings:
     """What was said before the command's name: click's context object."""
 
     socket_path: str
+
+
+class _Client(Protocol):
+    def get(self, path: str) -> Document: ...
+    def post(self, path: str, document: Document | None = None) -> Document: ...
+    def post_bytes(self, path: str, body: bytes) -> Document: ...
 
 
 def _remember_socket(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
@@ -56,12 +62,22 @@ def ask(settings: Settings, path: str, *, post: Document | None = None) -> Docum
 
     Raises NotRunningError, NotPermittedError or CommandError, each with what to do about it.
     """
+    if post is None:
+        return _asked(settings, lambda client: client.get(path))
+    return _asked(settings, lambda client: client.post(path, post or None))
+
+
+def post_bytes(settings: Settings, path: str, body: bytes) -> Document:
+    """Have one document of the control API by POST with a body that is no JSON. Raises as ask() does."""
+    return _asked(settings, lambda client: client.post_bytes(path, body))
+
+
+def _asked(settings: Settings, question: Callable[[_Client], Document]) -> Document:
     # Here and not at the top: `config` and `policies` talk to nobody, and http.client is a third of a start's time.
     from balancerd.control.client import ControlClient, ControlFailure, NotPermitted, NotRunning  # noqa: PLC0415
 
     try:
-        client = ControlClient(settings.socket_path)
-        document = client.get(path) if post is None else client.post(path, post or None)
+        document = question(ControlClient(settings.socket_path))
     except NotRunning as error:
         raise NotRunningError(f"{escape(str(error))} (start it: systemctl start balancerd)") from error
     except NotPermitted as error:

@@ -13,12 +13,15 @@ from typing import Final, TypeAlias
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from balancerd.control import api, heat_api, job_api, machine_api, workload_api
+from balancerd.control import api, heat_api, import_api, job_api, machine_api, workload_api
 from balancerd.control.access import Access, Peer
+from balancerd.control.import_pieces import MOST_BODY_BYTES as MOST_PIECE_BYTES
 from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, parse_job
 from balancerd.control.state import ControlState, View
 from balancerd.jobs.board import Jobs
 from balancerd.jobs.refusal import Refusal, Refused
+from balancerd.kernel.accesses.log_clock import ClockError
+from balancerd.kernel.accesses.log_store import ImportRefusedError, LogStore
 from balancerd.model.report import ProcessReport
 
 PEER_KEY: Final = "balancerd.peer"
@@ -34,6 +37,7 @@ _PID = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
 _CELLS = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _JOB_PATH = re.compile(r"/v1/jobs/([^/]+)(/cancel)?")
 _JOB_ID = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
+_IMPORT_PATH = re.compile(r"/v1/imports(?:/([1-9][0-9]{0,14})/(samples|commit|cancel))?", re.ASCII)
 
 _CODE_OF_REFUSAL: Mapping[Refusal, HTTPStatus] = {
     Refusal.INVALID: HTTPStatus.BAD_REQUEST,
@@ -58,9 +62,9 @@ Handler: TypeAlias = Callable[[WSGIEnvironment], Answer]
 class ControlApp:
     """The API of the control socket; api.py documents it.
 
-    `look(pid)` is asked for a process that the last report does not hold and returns None when there is none such; it
-    runs in an HTTP thread. `reload` has the configuration read again and must return at once. `count(method, code)`
-    is called for each answer.
+    `imports` takes perf logs; without it there is no such path. `look(pid)` is asked for a process that the last report
+    does not hold and returns None when there is none such; it runs in an HTTP thread. `reload` has the configuration
+    read again and must return at once. `count(method, code)` is called for each answer.
     """
 
     def __init__(
@@ -75,8 +79,10 @@ class ControlApp:
         look: Callable[[int], ProcessReport | None],
         reload: Callable[[], None],
         count: Callable[[str, int], None],
+        imports: LogStore | None = None,
     ) -> None:
         self._state = state
+        self._imports = imports
         self._jobs = jobs
         self._access = access
         self._version = version
@@ -101,6 +107,11 @@ class ControlApp:
             return self._answer_reload(method, peer)
         if path == "/v1/jobs" and method == "POST":
             return self._answer_submit(peer, environ)
+        import_match = _IMPORT_PATH.fullmatch(path)
+        if import_match is not None and self._imports is not None:
+            if method != "POST":
+                return _not_allowed("POST")
+            return self._answer_import(self._imports, import_match[1], import_match[2], peer, environ)
         job_match = _JOB_PATH.fullmatch(path)
         if job_match is not None:
             return self._answer_job(method, job_match[1], peer, cancel=job_match[2] is not None)
@@ -176,6 +187,31 @@ class ControlApp:
         except Refused as refused:
             return _refuse(_CODE_OF_REFUSAL[refused.refusal], str(refused))
         return _json(HTTPStatus.ACCEPTED, job_api.job(job, now=self._now()))
+
+    def _answer_import(
+        self, imports: LogStore, number: str | None, step: str | None, peer: Peer, environ: WSGIEnvironment
+    ) -> Answer:
+        if not self._access.may_change(peer):
+            return _refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may import a log")
+        length = str(environ.get("CONTENT_LENGTH") or "0")
+        if not length.isdecimal() or not length.isascii() or int(length) > MOST_PIECE_BYTES:
+            too_long = f"a piece of a log has at most {MOST_PIECE_BYTES} bytes"
+            return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_long)
+        body = environ["wsgi.input"].read(int(length))
+        try:
+            if number is None:
+                return _json(HTTPStatus.ACCEPTED, import_api.begun(imports.begin(import_api.parse_header(body))))
+            if step == "samples":
+                imports.add(int(number), import_api.parse_samples(body))
+                return _json(HTTPStatus.OK, import_api.going_on())
+            if step == "commit":
+                return _json(HTTPStatus.OK, import_api.ended(imports.commit(int(number))))
+            imports.abandon(int(number))
+            return _json(HTTPStatus.OK, import_api.going_on())
+        except (BadRequest, ClockError) as wrong:
+            return _refuse(HTTPStatus.BAD_REQUEST, str(wrong))
+        except ImportRefusedError as refused:
+            return _refuse(HTTPStatus.CONFLICT, str(refused))
 
     def _answer_job(self, method: str, text: str, peer: Peer, *, cancel: bool) -> Answer:
         if method != ("POST" if cancel else "GET"):

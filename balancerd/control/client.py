@@ -53,6 +53,10 @@ class ControlClient:
         """
         return self._ask("POST", path, None if document is None else json.dumps(document).encode("ascii"))
 
+    def post_bytes(self, path: str, body: bytes) -> dict[str, Any]:
+        """Return the answer to POST `path` with a body that is no JSON. Raises ControlFailure or one of its kinds."""
+        return self._ask("POST", path, body)
+
     def _ask(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         connection = _UnixConnection(self._socket_path, self._timeout_seconds)
         try:

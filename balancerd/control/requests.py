@@ -34,7 +34,7 @@ class BadRequest(Exception):  # noqa: N818 -- named after the HTTP status that i
 
 def parse_job(body: bytes) -> JobRequest:
     """Return the job that a body asks for; api.py documents it. Raises BadRequest."""
-    fields = _parse_object(body)
+    fields = parse_object(body)
     kind = fields.get("kind")
     if not isinstance(kind, str) or kind not in _ALLOWED:
         raise BadRequest('"kind" must be one of "move", "evict", "undo"')
@@ -76,7 +76,8 @@ _PARSERS: Mapping[str, Callable[[Fields], JobRequest]] = {
 }
 
 
-def _parse_object(body: bytes) -> Fields:
+def parse_object(body: bytes) -> Fields:
+    """Return the JSON object that a body holds. Raises BadRequest."""
     try:
         parsed = json.loads(body.decode("utf-8"), object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:

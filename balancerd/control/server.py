@@ -36,6 +36,9 @@ TIMEOUT_SECONDS = 5
 
 HEADER_BYTES = 8192
 BODY_BYTES = 4096
+CONTROL_BODY_BYTES = 64 * 1024
+"""On the control socket: a piece of an imported log. Other requests have bounds of their own."""
+
 STOP_SECONDS = 0.3
 """What a request in progress is given when the daemon stops."""
 
@@ -136,7 +139,9 @@ class ControlServer(HttpServer):
         self._path = Path(path)
         self._group = group
         self._identity: tuple[int, int] | None = None
-        super().__init__(_Server(path, app, on_error), "control")
+        server = _Server(path, app, on_error)
+        server.max_request_body_size = CONTROL_BODY_BYTES
+        super().__init__(server, "control")
 
     def start(self) -> None:
         """Create the socket, and its directory when missing, and answer in threads. Raises ServerError."""

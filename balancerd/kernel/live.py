@@ -10,6 +10,9 @@ from balancerd import native
 from balancerd.engine.rules import Group
 from balancerd.kernel.accesses.hint_faults import HintFaultSource
 from balancerd.kernel.accesses.kernel_counters import KernelCounters
+from balancerd.kernel.accesses.live_process import ProcessFinder
+from balancerd.kernel.accesses.log_source import LogsFirst, LogSource
+from balancerd.kernel.accesses.log_store import LogStore
 from balancerd.kernel.accesses.registers import RegisterSource
 from balancerd.kernel.accesses.rings import RingSource, Surroundings
 from balancerd.kernel.accesses.watch import AccessSettings, Watcher
@@ -124,6 +127,25 @@ class LiveKernel:
         )
         self._kernel_counters = KernelCounters(clock, procfs=str(procfs))
         self.accesses = Watcher(clock, self._sources(accesses), most_processes=accesses.most_processes)
+        finder = ProcessFinder(clock, str(procfs))
+        self.logs = LogStore(
+            finder.clocks,
+            finder.find,
+            self.topology,
+            table_bytes=accesses.table_bytes,
+            most_processes=accesses.most_processes,
+        )
+        self._log_source = LogSource(
+            clock,
+            self._reads,
+            self.logs,
+            self.topology,
+            budget_ratio=accesses.budget_ratio,
+            procfs=str(procfs),
+            sysfs=str(sysfs),
+            phase=phase,
+        )
+        self.access_watch = LogsFirst(self._log_source, self.accesses)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 
     @property
@@ -134,6 +156,7 @@ class LiveKernel:
     def close(self) -> None:
         """Give descriptors and threads back; the kernel cannot be used any more."""
         self.accesses.close()
+        self.logs.close()
         self._reads.close()
         self._surveyor.close()
         self._files.close()
@@ -222,6 +245,9 @@ class LiveKernel:
         for source in self._counting:
             source.table_bytes = settings.table_bytes
             source.budget_ratio = settings.budget_ratio
+        self.logs.table_bytes = settings.table_bytes
+        self.logs.most_processes = settings.most_processes
+        self._log_source.budget_ratio = settings.budget_ratio
         self.accesses.use(self._sources(settings), most_processes=settings.most_processes)
 
     def look(self, pid: int) -> ProcessSample | None:

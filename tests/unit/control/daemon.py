@@ -12,6 +12,7 @@ from balancerd.control.app import ControlApp, MetricsApp
 from balancerd.control.client import ControlClient
 from balancerd.control.server import ControlServer, MetricsServer
 from balancerd.control.state import ControlState
+from balancerd.kernel.accesses.log_store import LogStore
 from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport
 from tests.unit.jobs.machine import World
@@ -26,6 +27,7 @@ class Room:
     known: dict[int, ProcessReport] = field(default_factory=dict)
     reloads: int = 0
     errors: list[str] = field(default_factory=list)
+    imports: LogStore | None = None
 
     def __post_init__(self) -> None:
         self.state = ControlState(lambda: self.now)
@@ -47,6 +49,7 @@ class Room:
             look=self.known.get,
             reload=self._reload,
             count=self.metrics.control_request,
+            imports=self.imports,
         )
 
     def server(self, *, group: str | None = None, reader_gid: int | None = None) -> ControlServer:
