@@ -134,6 +134,7 @@ def build_accesses(config: Config) -> AccessSettings:
         most_processes=accesses.max_processes,
         budget_ratio=accesses.budget_ratio,
         table_bytes=accesses.table_size_bytes,
+        log_directory=accesses.log_directory,
     )
 
 
@@ -155,6 +156,7 @@ class Application:
             read_timeout_seconds=self._config.select.read_timeout_seconds,
             groups=compile_groups(self._config.workloads),
             accesses=build_accesses(self._config),
+            tell=self._on_log_found,
         )
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
@@ -329,6 +331,9 @@ class Application:
             evicted_pages=job.account.evicted_pages,
             pages={status.value: pages for status, pages in job.account.pages.items()},
         )
+
+    def _on_log_found(self, told: str) -> None:
+        self._running.log.info("perf log", told=told)
 
     def _server_error(self, text: str) -> None:
         self._running.log.warning("http server", error=text)

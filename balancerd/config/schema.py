@@ -5,7 +5,6 @@ Owns what an operator may set; the descriptions become the JSON schema and the m
 not know files, positions, or what the options of a policy are (the policy's plugin owns those).
 """
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, Protocol, Self, TypeVar
@@ -13,7 +12,19 @@ from typing import Annotated, Final, Literal, Protocol, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from balancerd.config.fields import Bytes, Cores, Duration, Listen, Rate, Ratio, Section, between, describe, or_null
+from balancerd.config.fields import (
+    Bytes,
+    Cores,
+    Duration,
+    Listen,
+    Rate,
+    Ratio,
+    Section,
+    between,
+    describe,
+    or_null,
+)
+from balancerd.config.names import Directory, Group, Name, SocketPath
 from balancerd.config.patterns import LONGEST_PATTERN, check_pattern
 from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten, spell_bytes
 
@@ -34,37 +45,9 @@ ManagerName = Literal[
 SourceName = Literal["registers", "hint-faults", "kernel-counters"]
 MIB: Final = 1024**2
 GIB: Final = 1024**3
-_NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
-_GROUP_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"
 STALL_FACTOR: Final = 4.0
 """migrate.stall_limit over migrate.stall_target, unless it is set."""
 _LARGEST_UID: Final = 2**32 - 2  # uid_t, less (uid_t) -1, which stands for no user
-_LONGEST_SOCKET_PATH_BYTES: Final = 107  # sockaddr_un.sun_path holds 108 with the final NUL, unix(7)
-
-
-def _check_name(text: str) -> str:
-    if not re.fullmatch(_NAME_PATTERN, text):
-        raise ValueError(f"expected a name of letters, digits, '-', '_' and '.', got {shorten(text)}")
-    return text
-
-
-def _check_group(text: str) -> str:
-    if not re.fullmatch(_GROUP_PATTERN, text):
-        raise ValueError(f"expected the name of a group such as adm, got {shorten(text)}")
-    return text
-
-
-def _check_socket(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError(f"expected an absolute path such as /run/balancerd/control.sock, got {shorten(text)}")
-    if (length := len(text.encode("utf-8", "surrogateescape"))) > _LONGEST_SOCKET_PATH_BYTES:
-        raise ValueError(f"a socket's path has at most {_LONGEST_SOCKET_PATH_BYTES} bytes, this one has {length}")
-    return text
-
-
-Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "string", "pattern": _NAME_PATTERN})]
-Group = Annotated[str, AfterValidator(_check_group), WithJsonSchema({"type": "string", "pattern": _GROUP_PATTERN})]
-SocketPath = Annotated[str, AfterValidator(_check_socket), WithJsonSchema({"type": "string", "pattern": "^/"})]
 
 
 def _read_uid(value: object) -> object:
@@ -240,8 +223,7 @@ class AccessesConfig(Section):
         "of these faults were local, which tells no addresses and moves nothing.",
     )
     max_processes: Annotated[int, between(1, 64, str)] = Field(
-        default=4,
-        description="Watch no more processes at once.",
+        default=4, description="Watch no more processes at once."
     )
     budget_ratio: Annotated[Ratio, between(0.0001, 1.0, format_ratio)] = Field(
         default=0.01,
@@ -251,6 +233,11 @@ class AccessesConfig(Section):
         default=32 * MIB,
         description="Memory for the counts of one process, at some 40 bytes for each page that was seen in use. "
         "Once it is full, pages that were seen seldom are forgotten.",
+    )
+    log_directory: Directory | None = Field(
+        default=None,
+        description="Directory whose files, output of `perf script`, are imported as they appear; null: none. It must "
+        "belong to root or the daemon's user, and nobody else may write to it.",
     )
 
 

@@ -27,9 +27,4 @@ def header_document(tally: LogTally) -> dict[str, Any]:
 
 def pack_samples(samples: Sequence[LogSample]) -> bytes:
     """Return the body of POST /v1/imports/N/samples, for at most PIECE_SAMPLES samples."""
-    return b"".join(SAMPLE.pack(*in_nanoseconds(sample)) for sample in samples)
-
-
-def in_nanoseconds(sample: LogSample) -> tuple[int, int, int, int, int]:
-    """Return a sample as the store counts it, on the clock of the log; 0 stands for no time."""
-    return (sample.pid, sample.tid, sample.cpu, round((sample.seconds or 0.0) * 1e9), sample.address)
+    return b"".join(SAMPLE.pack(*sample.in_nanoseconds()) for sample in samples)

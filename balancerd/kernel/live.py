@@ -11,6 +11,7 @@ from balancerd.engine.rules import Group
 from balancerd.kernel.accesses.hint_faults import HintFaultSource
 from balancerd.kernel.accesses.kernel_counters import KernelCounters
 from balancerd.kernel.accesses.live_process import ProcessFinder
+from balancerd.kernel.accesses.log_directory import LogDirectory
 from balancerd.kernel.accesses.log_source import LogsFirst, LogSource
 from balancerd.kernel.accesses.log_store import LogStore
 from balancerd.kernel.accesses.registers import RegisterSource
@@ -68,7 +69,8 @@ class LiveKernel:
     """Surveys, samples and migrates the processes of this machine.
 
     `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at; `neighbours` tell of others. What
-    waits for a lock of the process it is about may take `read_timeout_seconds`. Construction opens `procfs`; nothing is
+    waits for a lock of the process it is about may take `read_timeout_seconds`. `tell` is given a sentence for each log
+    found in a directory, in a thread of its own. Construction opens `procfs`; nothing is
     read before the first survey.
     """
 
@@ -86,6 +88,7 @@ class LiveKernel:
         neighbours: Neighbours | None = None,
         groups: Sequence[Group] = (),
         accesses: AccessSettings | None = None,
+        tell: Callable[[str], None] = lambda _told: None,
     ) -> None:
         self._clock = clock
         self._procfs = procfs
@@ -145,6 +148,8 @@ class LiveKernel:
             sysfs=str(sysfs),
             phase=phase,
         )
+        self._log_directory = LogDirectory(self.logs, tell)
+        self._log_directory.use(accesses.log_directory)
         self.access_watch = LogsFirst(self._log_source, self.accesses)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 
@@ -170,6 +175,7 @@ class LiveKernel:
 
     def survey(self, scope: SurveyScope) -> Survey:
         """Look at the machine and every process. Raises OSError or ParseError when the machine cannot be read."""
+        self._log_directory.look()
         topology, memory = self._look_at_nodes()
         managers = self._neighbours.look(topology, self._clock.now())
         machine = self._machine.read(topology)
@@ -248,6 +254,7 @@ class LiveKernel:
         self.logs.table_bytes = settings.table_bytes
         self.logs.most_processes = settings.most_processes
         self._log_source.budget_ratio = settings.budget_ratio
+        self._log_directory.use(settings.log_directory)
         self.accesses.use(self._sources(settings), most_processes=settings.most_processes)
 
     def look(self, pid: int) -> ProcessSample | None:

@@ -51,7 +51,9 @@ def test_a_lower_rate_makes_moves_slower_but_not_dearer() -> None:
 
 def test_how_accesses_are_watched_is_what_the_configuration_says() -> None:
     assert build_accesses(Config()) == AccessSettings()
-    changed = AccessesConfig(sources=(), max_processes=7, budget_ratio=0.02, table_size_bytes=1 << 20)
+    changed = AccessesConfig(
+        sources=(), max_processes=7, budget_ratio=0.02, table_size_bytes=1 << 20, log_directory="/x"
+    )
     assert build_accesses(Config(accesses=changed)) == AccessSettings(
-        methods=(), most_processes=7, budget_ratio=0.02, table_bytes=1 << 20
+        methods=(), most_processes=7, budget_ratio=0.02, table_bytes=1 << 20, log_directory="/x"
     )

@@ -22,15 +22,19 @@ class LogUnreadableError(Exception):
 
 
 class LogFile:
-    """Context manager around one file. Entering raises LogUnreadableError for what is no regular file."""
+    """Context manager around one file. Entering raises LogUnreadableError for what is no regular file.
 
-    def __init__(self, path: str) -> None:
+    Unless `follows_links`, a symbolic link is none.
+    """
+
+    def __init__(self, path: str, *, follows_links: bool = True) -> None:
         self.path = path
+        self._flags = 0 if follows_links else os.O_NOFOLLOW
 
     def __enter__(self) -> Self:
         try:
             # not to wait for the other end of a pipe, which is no regular file and refused below
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | self._flags)
         except OSError as error:
             raise LogUnreadableError(f"{self.path}: {error.strerror}") from error
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):

@@ -45,6 +45,10 @@ class LogSample(NamedTuple):
     seconds: float | None
     address: int
 
+    def in_nanoseconds(self) -> tuple[int, int, int, int, int]:
+        """Return the same with nanoseconds in place of seconds; 0 stands for no time."""
+        return (self.pid, self.tid, self.cpu, round((self.seconds or 0.0) * 1e9), self.address)
+
 
 Batch: TypeAlias = list[LogSample]
 

@@ -22,13 +22,15 @@ PROBE_SECONDS = 60.0
 class AccessSettings:
     """The `accesses` section of the configuration: what to watch with, whom, and what that may cost.
 
-    `budget_ratio` is a share of one core, `table_bytes` the memory for the counts of one process.
+    `budget_ratio` is a share of one core, `table_bytes` the memory for the counts of one process. Perf logs
+    that appear in `log_directory` are imported.
     """
 
     methods: tuple[AccessMethod, ...] = (AccessMethod.REGISTERS,)
     most_processes: int = 4
     budget_ratio: float = 0.01
     table_bytes: int = 32 << 20
+    log_directory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ def test_decisions_may_import_the_schema_because_it_reaches_no_yaml() -> None:
         "balancerd",
         "balancerd.config",
         "balancerd.config.fields",
+        "balancerd.config.names",
         "balancerd.config.patterns",
         "balancerd.config.schema",
         "balancerd.config.units",
