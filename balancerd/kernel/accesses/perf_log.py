@@ -30,7 +30,7 @@ COMMAND = "perf script -F pid,tid,cpu,time,addr,phys_addr,data_src,weight"
 
 _SAMPLE = re.compile(
     rb"\s*(-?\d{1,7})(?:/(-?\d{1,7}))?\s+\[(\d{1,5})\]\s+(?:(\d{1,12})\.(\d{6,9}):\s+)?(?:[^\s:]\S*:\s+)?([0-9a-f]{1,16})"
-    rb"((?:\s+[0-9a-f]+\s+\|OP [^\n]*?)?)((?:\s+[0-9a-f]+)*)\s*\n"
+    rb"((?:\s+[0-9a-f]+\s+\|OP [^\n]*\|[^|\n]*?)?)((?:\s+[0-9a-f]+)*)\s*\n"
 )
 _LOST = re.compile(rb"\s*(?:.*\s)?PERF_RECORD_LOST(?:_SAMPLES)?\s+(?:lost\s+)?(\d+)\s*\n")
 _CLOCK = re.compile(rb"# clockid: ([a-z_]+) \(\d+\)\s*\n")
