@@ -391,3 +391,18 @@ def test_a_time_before_the_last_one_leaves_the_last_one() -> None:
     found = table.page(at(0))
     assert found is not None
     assert (found.first_seconds, found.last_seconds) == (5.0, 5.0)
+
+
+def test_what_is_added_to_a_copy_is_not_in_the_table_it_was_made_of() -> None:
+    table = table_of(64)
+    table.add([(at(1), 1.0, 7, 0)] * 3)
+    copy = table.copy()
+    copy.add([(at(1), 2.0, 7, 2), (at(2), 2.0, 7, 0)])
+    before, after = table.page(at(1)), copy.page(at(1))
+    assert before is not None
+    assert after is not None
+    assert (before.samples, after.samples, table.page(at(2))) == (3, 4, None)
+    assert (table.totals().pages, copy.totals().pages) == (1, 2)
+    table.close()
+    assert copy.page(at(2)) is not None
+    copy.close()
