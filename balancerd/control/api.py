@@ -74,6 +74,9 @@ POST /v1/jobs/ID/cancel     schema, job    (202; root and the daemon's user only
             eviction: null or {absent_pages, other_pages, advised_pages, evicted_pages, kept_pages},
             whole_move: null or {not_moved_pages, seconds, before_bytes, after_bytes}}
 
+POST /v1/imports
+    a log of accesses: see import_api.py
+
 GET /v1/moves
     schema, moves: newest first: [{id, pid, start_ticks, policy, reason, reason_text, to ("2-3"), from {node: bytes},
             moved_bytes, undoable_bytes (of which is recorded where they came from), pages {status: n}, going_on,

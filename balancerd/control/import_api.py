@@ -18,15 +18,13 @@ POST /v1/imports/N/cancel   schema
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from balancerd.control.api import SCHEMA, Json
 from balancerd.control.import_pieces import LONGEST_NAME, MOST_PIDS, SAMPLE
 from balancerd.control.requests import BadRequest, parse_object
 from balancerd.kernel.accesses.log_store import Admission, Imported, LogHeader, Sample
 
-SCHEMA = 1
 _MOST_SAMPLES = 1 << 53
 _MOST_SECONDS = 1e11
-
-Json = dict[str, Any]
 
 
 def parse_header(body: bytes) -> LogHeader:
