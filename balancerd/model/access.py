@@ -21,14 +21,15 @@ class AccessMethod(enum.StrEnum):
 
     REGISTERS = "registers"
     """A timer shows the registers of running threads: those that point into memory tell what is in use."""
-    PERF_LOG = "perf-log"
-    """Somebody has recorded them with perf, and imported the log."""
 
     HINT_FAULTS = "hint-faults"
     """The kernel's balancing takes pages away for a moment: who faults on one has accessed it."""
 
     KERNEL_COUNTERS = "kernel-counters"
     """How many of these faults were local, as the kernel counts them for itself: no addresses."""
+
+    PERF_LOG = "perf-log"
+    """Somebody has recorded them with perf, and imported the log. Needs no configuration: it goes before all others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

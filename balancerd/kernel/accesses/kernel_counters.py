@@ -13,9 +13,9 @@ from pathlib import Path
 
 from balancerd.kernel.accesses.obstacles import find_balancing_obstacle
 from balancerd.kernel.accesses.threads import ThreadChoice
-from balancerd.kernel.errors import ParseError, ProcessGoneError
+from balancerd.kernel.errors import ParseError
 from balancerd.kernel.files import read_bytes
-from balancerd.kernel.processes.identity import read_start_ticks
+from balancerd.kernel.processes.identity import check_identity
 from balancerd.model.access import AccessMethod, AccessWindow, Obstacle
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.ports import Clock
@@ -96,14 +96,14 @@ class KernelCounters:
     def open(self, process: ProcessId) -> None:
         """See AccessSource."""
         if process not in self._watched:
-            self._check_identity(process)
+            check_identity(process, self._procfs)
             now = self._clock.now()
             self._watched[process] = _Watched(ThreadChoice(process.pid, self._procfs), since=now, read_at=now)
 
     def read(self, process: ProcessId) -> AccessWindow:
         """See AccessSource. Raises KeyError for a process that is not open."""
         watched = self._watched[process]
-        self._check_identity(process)
+        check_identity(process, self._procfs)
         cpu_before, now = self._clock.cpu_seconds(), self._clock.now()
         seconds, watched.read_at = now - watched.read_at, now
         threads = [faults for tid in watched.threads.choose(now) if (faults := self._read_thread(process.pid, tid))]
@@ -131,8 +131,3 @@ class KernelCounters:
             return parse_sched(read_bytes(path), path)
         except (FileNotFoundError, ProcessLookupError):
             return None
-
-    def _check_identity(self, process: ProcessId) -> None:
-        start_ticks = read_start_ticks(process.pid, self._procfs)
-        if start_ticks != process.start_ticks:
-            raise ProcessGoneError(f"pid {process.pid} belongs to a process that started at tick {start_ticks}")

@@ -6,29 +6,23 @@ affair, what is worth moving the policy's.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from balancerd import native
-from balancerd.kernel.accesses.judging import Judged, judge
+from balancerd.kernel.accesses.judging import Findings, Locator, judge
 from balancerd.kernel.accesses.log_clock import MOST_AGE_SECONDS
 from balancerd.kernel.accesses.log_store import LogStore
-from balancerd.kernel.accesses.memory import located
 from balancerd.kernel.accesses.rate import Turns
 from balancerd.kernel.accesses.watch import BY
-from balancerd.kernel.errors import BlockedError, ParseError, ProcessGoneError
-from balancerd.kernel.files import read_bytes
-from balancerd.kernel.moving.room import Room, parse_huge_mappings
+from balancerd.kernel.errors import ParseError, ProcessGoneError
+from balancerd.kernel.moving.room import Room
 from balancerd.kernel.placement.pool import PatientReads
-from balancerd.kernel.processes.identity import read_start_ticks
-from balancerd.model.access import REGION_BYTES, Accesses, AccessMethod, AccessRun, AccessWindow, Obstacle
+from balancerd.kernel.processes.identity import check_identity
+from balancerd.model.access import Accesses, AccessMethod, AccessWindow, Obstacle
 from balancerd.model.decision import Reason, Skip
-from balancerd.model.extent import Extent, joined
 from balancerd.model.ids import ProcessId
 from balancerd.model.topology import Topology
 from balancerd.ports import AccessWatch, Clock
-
-HUGE_SECONDS = 60.0
-"""How often it is asked which mappings hold huge pages; smaps takes 47 ns for each page of the process."""
 
 
 @dataclass(slots=True)
@@ -38,9 +32,7 @@ class _Reading:
     read_at: float
     version: int = -1
     turns: Turns = field(default_factory=Turns)
-    judged: Judged = field(default_factory=Judged)
-    huge: tuple[Extent, ...] | None = None
-    huge_at: float = float("-inf")
+    found: Findings = field(default_factory=Findings)
 
 
 class LogSource:
@@ -65,12 +57,10 @@ class LogSource:
     ) -> None:
         self.budget_ratio = budget_ratio
         self._clock = clock
-        self._reads = reads
         self._store = store
         self._topology = topology
         self._procfs = procfs
-        self._room = Room(procfs, sysfs)
-        self._phase = phase
+        self._locator = Locator(reads, topology, Room(procfs, sysfs), phase)
         self._rule = native.JudgeRule()
         self._readings: dict[ProcessId, _Reading] = {}
 
@@ -90,12 +80,12 @@ class LogSource:
 
     def open(self, process: ProcessId) -> None:
         """See AccessSource. Raises ProcessGoneError."""
-        self._check_identity(process)
+        check_identity(process, self._procfs)
 
     def read(self, process: ProcessId) -> AccessWindow:
         """See AccessSource. Raises KeyError for a process that no log tells of."""
         try:
-            self._check_identity(process)
+            check_identity(process, self._procfs)
         except ProcessGoneError:
             self._forget(process)
             raise
@@ -112,9 +102,9 @@ class LogSource:
             is_due = is_new or reading.turns.is_due(now)
             reading.version = counts.version
             if is_due:
-                reading.judged = judge(counts.table, self._rule, since_seconds=now - MOST_AGE_SECONDS)
+                reading.found.judged = judge(counts.table, self._rule, since_seconds=now - MOST_AGE_SECONDS)
         if is_due:
-            self._locate(process, reading, now)
+            self._locator.locate(process, reading.found, now)
             reading.turns.note(now, self._clock.cpu_seconds() - cpu_before, self.budget_ratio)
         return AccessWindow(
             process=process,
@@ -126,45 +116,16 @@ class LogSource:
             hits=hits,
             lost_samples=lost,
             threads=threads,
-            regions=reading.judged.regions,
-            runs=reading.judged.runs,
-            huge=reading.huge,
-            unreported_runs=reading.judged.unreported_runs,
-            unreported_regions=reading.judged.unreported_regions,
+            regions=reading.found.judged.regions,
+            runs=reading.found.judged.runs,
+            huge=reading.found.huge,
+            unreported_runs=reading.found.judged.unreported_runs,
+            unreported_regions=reading.found.judged.unreported_regions,
             cpu_seconds=self._clock.cpu_seconds() - cpu_before,
         )
 
     def close(self, process: ProcessId) -> None:
         """See AccessSource: what was imported stays."""
-
-    def _locate(self, process: ProcessId, reading: _Reading, now: float) -> None:
-        """Add to the runs where they lie now; if the process cannot be asked in time, nobody knows."""
-        n_nodes, runs = max(self._topology().node_ids) + 1, reading.judged.runs
-        try:
-            found = self._reads.read(process, lambda: located(process.pid, runs, n_nodes=n_nodes, phase=self._phase()))
-            reading.judged = replace(reading.judged, runs=found)
-            self._learn_huge(process, reading, now)
-        except BlockedError:
-            return
-        except ProcessLookupError as error:
-            raise ProcessGoneError(f"process {process.pid} exited while it was read") from error
-
-    def _learn_huge(self, process: ProcessId, reading: _Reading, now: float) -> None:
-        """Learn which mappings hold huge pages, where it matters: where runs are not of whole regions."""
-        if now - reading.huge_at < HUGE_SECONDS or not any(map(_is_ragged, reading.judged.runs)):
-            return
-        reading.huge_at = now
-        if not self._room.may_hold_huge_pages():
-            reading.huge = ()
-            return
-        path = f"{self._procfs}/{process.pid}/smaps"
-        text = self._reads.read(process, lambda: read_bytes(path))
-        reading.huge = joined(Extent(start, end) for start, end in parse_huge_mappings(text, path))
-
-    def _check_identity(self, process: ProcessId) -> None:
-        start_ticks = read_start_ticks(process.pid, self._procfs)
-        if start_ticks != process.start_ticks:
-            raise ProcessGoneError(f"pid {process.pid} belongs to a process that started at tick {start_ticks}")
 
     def _forget(self, process: ProcessId) -> None:
         self._readings.pop(process, None)
@@ -190,7 +151,3 @@ class LogsFirst:
                 told = f"its log cannot be used: {error}"
                 missed[process] = Skip(by=BY, process=process, reason=Reason.NOT_WATCHED, detail=told)
         return Accesses(windows=windows, missed=missed)
-
-
-def _is_ragged(run: AccessRun) -> bool:
-    return bool(run.start % REGION_BYTES or run.end % REGION_BYTES)

@@ -8,17 +8,11 @@ import abc
 import errno
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancerd import native
-from balancerd.kernel.accesses.memory import (
-    MOST_PIECES,
-    located,
-    located_regions,
-    parse_stack_bytes,
-    pieces,
-    watched_ranges,
-)
+from balancerd.kernel.accesses.judging import Findings, Locator, judge
+from balancerd.kernel.accesses.memory import parse_stack_bytes, watched_ranges
 from balancerd.kernel.accesses.rate import Turns
 from balancerd.kernel.accesses.threads import ThreadChoice
 from balancerd.kernel.errors import BlockedError, ProcessGoneError
@@ -26,10 +20,9 @@ from balancerd.kernel.files import read_bytes
 from balancerd.kernel.moving.room import Room
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads
-from balancerd.kernel.processes.identity import read_start_ticks
-from balancerd.model.access import REGION_BYTES, AccessMethod, AccessRegion, AccessRun, AccessWindow, Obstacle
-from balancerd.model.extent import Extent, joined
-from balancerd.model.ids import NodeId, ProcessId
+from balancerd.kernel.processes.identity import check_identity
+from balancerd.model.access import AccessMethod, AccessWindow, Obstacle
+from balancerd.model.ids import ProcessId
 from balancerd.model.topology import Topology
 from balancerd.ports import Clock
 
@@ -38,12 +31,6 @@ EXPECTED_SECONDS = 2.0
 
 RANGES_SECONDS = 5.0
 """How often the mappings are read again, for memory that came."""
-
-HUGE_SECONDS = 60.0
-"""How often it is asked which mappings hold huge pages; smaps takes 47 ns for each page of the process."""
-
-MOST_RUNS = 4096
-MOST_REGIONS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +69,7 @@ class Watched:
     ranges_at: float = float("-inf")
     seconds: float = 0.0
     lost_in_table: int = 0
-    runs: tuple[AccessRun, ...] = ()
-    regions: tuple[AccessRegion, ...] = ()
-    unreported_runs: int = 0
-    unreported_regions: int = 0
-    huge: tuple[Extent, ...] | None = None
-    huge_at: float = float("-inf")
+    found: Findings = field(default_factory=Findings)
 
     def close(self) -> None:
         """Give descriptors and memory back."""
@@ -112,8 +94,7 @@ class RingSource(abc.ABC):
         self._reads = around.reads
         self._mappings = around.mappings
         self._topology = around.topology
-        self._room = Room(around.mappings.procfs, around.sysfs)
-        self._phase = around.phase
+        self._locator = Locator(around.reads, around.topology, Room(around.mappings.procfs, around.sysfs), around.phase)
         self._rule = native.JudgeRule()
         self._watched: dict[ProcessId, Watched] = {}
         self._nodes: tuple[Topology, native.AccessNodes] | None = None
@@ -148,7 +129,7 @@ class RingSource(abc.ABC):
         """See AccessSource. Threads are opened by the first read."""
         if process in self._watched:
             return
-        self._check_identity(process)
+        check_identity(process, self._mappings.procfs)
         now = self._clock.now()
         threads = ThreadChoice(process.pid, self._mappings.procfs)
         self._watched[process] = Watched(
@@ -165,7 +146,7 @@ class RingSource(abc.ABC):
         """See AccessSource. Raises KeyError for a process that is not open."""
         self._check_nodes()
         watched = self._watched[process]
-        self._check_identity(process)
+        check_identity(process, self._mappings.procfs)
         cpu_before, now = self._clock.cpu_seconds(), self._clock.now()
         watched.seconds, watched.read_at = now - watched.read_at, now
         self._refresh_ranges(process, watched, now)
@@ -173,8 +154,9 @@ class RingSource(abc.ABC):
         self._follow_threads(watched, now)
         if watched.turns.is_due(now):
             judging_from = self._clock.cpu_seconds()
-            self._judge(watched, now)
-            self._locate(process, watched, now)
+            watched.table.forget(now - self.forget_seconds)
+            watched.found.judged = judge(watched.table, self._rule, since_seconds=now - self.lookback_seconds)
+            self._locator.locate(process, watched.found, now)
             watched.turns.note(now, self._clock.cpu_seconds() - judging_from, self.budget_ratio)
         lost_in_table = watched.table.totals().lost_samples
         lost, watched.lost_in_table = lost_in_table - watched.lost_in_table, lost_in_table
@@ -189,11 +171,11 @@ class RingSource(abc.ABC):
             lost_samples=drained.lost + lost,
             throttled=drained.throttled,
             threads=len(watched.rings),
-            regions=watched.regions,
-            runs=watched.runs,
-            huge=watched.huge,
-            unreported_runs=watched.unreported_runs,
-            unreported_regions=watched.unreported_regions,
+            regions=watched.found.judged.regions,
+            runs=watched.found.judged.runs,
+            huge=watched.found.huge,
+            unreported_runs=watched.found.judged.unreported_runs,
+            unreported_regions=watched.found.judged.unreported_regions,
             cpu_seconds=self._clock.cpu_seconds() - cpu_before,
         )
 
@@ -233,61 +215,6 @@ class RingSource(abc.ABC):
                     return  # no room for more descriptors or rings: these threads tell enough
                 raise
 
-    def _judge(self, watched: Watched, now: float) -> None:
-        watched.table.forget(now - self.forget_seconds)
-        since = now - self.lookback_seconds
-        judged = watched.table.judge(self._rule, since_seconds=since, most_runs=MOST_RUNS)
-        regions = watched.table.regions(self._rule, since_seconds=since, most_regions=MOST_REGIONS)
-        found = (
-            AccessRun(
-                start=run.start,
-                end=run.end,
-                node=NodeId(run.node),
-                weight=run.weight,
-                node_weight=run.node_weight,
-                is_mixed=run.is_mixed,
-            )
-            for run in judged.runs
-        )
-        every = tuple(pieces(found))
-        watched.runs = every[:MOST_PIECES]
-        watched.unreported_runs = judged.missed_runs + len(every[MOST_PIECES:])
-        watched.unreported_regions = regions.missed_regions
-        watched.regions = tuple(
-            AccessRegion(
-                start=region.start,
-                weight_by_node={NodeId(node): weight for node, weight in region.weights},
-                node=None if region.node is None else NodeId(region.node),
-                is_mixed=region.is_mixed,
-            )
-            for region in regions.regions
-        )
-
-    def _locate(self, process: ProcessId, watched: Watched, now: float) -> None:
-        """Add to runs and regions where they lie now; if the process cannot be asked in time, nobody knows."""
-        n_nodes, pid, runs, regions = max(self._topology().node_ids) + 1, process.pid, watched.runs, watched.regions
-        try:
-            watched.runs, watched.regions = self._reads.read(
-                process,
-                lambda: (
-                    located(pid, runs, n_nodes=n_nodes, phase=self._phase()),
-                    located_regions(pid, regions, n_nodes=n_nodes, phase=self._phase()),
-                ),
-            )
-            self._learn_huge(process, watched, now)
-        except BlockedError:
-            return
-        except ProcessLookupError as error:
-            raise ProcessGoneError(f"process {process.pid} exited while it was read") from error
-
-    def _learn_huge(self, process: ProcessId, watched: Watched, now: float) -> None:
-        """Learn which mappings hold huge pages, where it matters: where runs are not of whole regions."""
-        if now - watched.huge_at < HUGE_SECONDS or not any(map(_is_ragged, watched.runs)):
-            return
-        watched.huge_at = now
-        found = self._reads.read(process, lambda: self._room.huge_mappings(process.pid))
-        watched.huge = joined(Extent(start, end) for start, end in found)
-
     def _access_nodes(self) -> native.AccessNodes:
         topology = self._topology()
         if self._nodes is None or self._nodes[0] != topology:
@@ -301,12 +228,3 @@ class RingSource(abc.ABC):
             for process in tuple(self._watched):
                 self.close(process)
                 self.open(process)
-
-    def _check_identity(self, process: ProcessId) -> None:
-        start_ticks = read_start_ticks(process.pid, self._mappings.procfs)
-        if start_ticks != process.start_ticks:
-            raise ProcessGoneError(f"pid {process.pid} belongs to a process that started at tick {start_ticks}")
-
-
-def _is_ragged(run: AccessRun) -> bool:
-    return bool(run.start % REGION_BYTES or run.end % REGION_BYTES)

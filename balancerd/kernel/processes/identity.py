@@ -52,13 +52,17 @@ class HeldProcess:
         return not self._poll.poll(0)
 
     def _check(self) -> None:
-        pid = self.process.pid
-        start_ticks = read_start_ticks(pid, self._procfs)
-        if start_ticks != self.process.start_ticks:
-            raise ProcessGoneError(f"pid {pid} belongs to a process that started at tick {start_ticks}")
+        check_identity(self.process, self._procfs)
         self._poll.register(self._fd, select.POLLIN)
         if not self.alive():
-            raise ProcessGoneError(f"process {pid} has exited")
+            raise ProcessGoneError(f"process {self.process.pid} has exited")
+
+
+def check_identity(process: ProcessId, procfs: str = "/proc") -> None:
+    """Raise ProcessGoneError when a process's pid belongs to nobody, or to another process by now."""
+    start_ticks = read_start_ticks(process.pid, procfs)
+    if start_ticks != process.start_ticks:
+        raise ProcessGoneError(f"pid {process.pid} belongs to a process that started at tick {start_ticks}")
 
 
 def read_start_ticks(pid: int, procfs: str = "/proc") -> int:

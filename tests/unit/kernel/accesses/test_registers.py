@@ -16,14 +16,10 @@ from balancerd import native
 from balancerd.kernel.accesses.registers import RegisterSource, find_obstacle
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.files import list_names
-from balancerd.kernel.moving.room import Room
 from balancerd.kernel.placement.pool import PatientReads
-from balancerd.model.access import REGION_BYTES, AccessRegion, AccessWindow
-from balancerd.model.extent import Extent
+from balancerd.model.access import AccessWindow
 from balancerd.model.ids import ProcessId
-from balancerd.model.sample import PAGE_BYTES
 from balancerd.model.topology import Topology
-from tests.unit.fakes import N0, N1, make_access_run
 from tests.unit.kernel.accesses.surroundings import CPUS, MIB, as_nodes, surroundings
 from tests.unit.kernel.worlds import OWN
 
@@ -151,52 +147,6 @@ def test_another_process_of_the_same_pid_is_not_watched(reads: PatientReads) -> 
     source = make_source(reads, lambda: as_nodes(*CPUS))
     with pytest.raises(ProcessGoneError, match="belongs to a process that started at tick"):
         source.open(ProcessId(OWN.pid, OWN.start_ticks + 1))
-
-
-@can_sample
-@pytest.mark.parametrize(("end_mib", "asks"), [(2, False), (1, True)])
-def test_which_mappings_hold_huge_pages_is_asked_once_runs_are_not_of_whole_regions(
-    reads: PatientReads, monkeypatch: pytest.MonkeyPatch, end_mib: float, asks: bool
-) -> None:
-    monkeypatch.setattr(Room, "may_hold_huge_pages", lambda _room: True)
-    smaps = b"7f0000000000-7f0000400000 rw-p 00000000 00:00 0 \nAnonHugePages:      2048 kB\n"
-    monkeypatch.setattr("balancerd.kernel.moving.room.read_bytes", lambda _path: smaps)
-    monkeypatch.setattr("balancerd.kernel.accesses.rings.located", lambda _pid, runs, **_: tuple(runs))
-    source = make_source(reads, lambda: as_nodes(*CPUS))
-    monkeypatch.setattr(source, "_refresh_ranges", lambda *_: None)
-    monkeypatch.setattr(
-        source, "_judge", lambda watched, _: setattr(watched, "runs", (make_access_run(end_mib, 0, {}),))
-    )
-    source.open(OWN)
-    try:
-        assert source.read(OWN).huge == ((Extent(0x7F00_0000_0000, 0x7F00_0040_0000),) if asks else None)
-    finally:
-        source.close(OWN)
-
-
-@can_sample
-def test_where_a_region_lies_is_told_when_it_belongs_to_nobody(
-    reads: PatientReads, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = make_source(reads, lambda: as_nodes(*CPUS))
-    with mmap.mmap(-1, 8 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
-        area[:] = bytes(8 * MIB)
-        view = ctypes.c_char.from_buffer(area)
-        start = -(-ctypes.addressof(view) // REGION_BYTES) * REGION_BYTES
-        del view
-        regions = tuple(
-            AccessRegion(start=start + i * REGION_BYTES, weight_by_node={N0: 9.0, N1: 9.0}, node=owner)
-            for i, owner in enumerate((None, N1))
-        )
-        monkeypatch.setattr(source, "_refresh_ranges", lambda *_: None)
-        monkeypatch.setattr(source, "_judge", lambda watched, _: setattr(watched, "regions", regions))
-        source.open(OWN)
-        try:
-            nobodys, owned = source.read(OWN).regions
-        finally:
-            source.close(OWN)
-    assert sum((nobodys.pages_by_node or {}).values()) == REGION_BYTES // PAGE_BYTES
-    assert owned == regions[1]
 
 
 def test_more_nodes_than_can_be_told_apart_are_an_obstacle(reads: PatientReads) -> None:
