@@ -18,6 +18,10 @@ from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
 from balancerd.ports import AccessPolicy, AccessWatch, Clock, Kernel, Policy
 
+MOVING_RATIO = 8.0
+"""Moving may take so many times as long as looking has in the same tick, whatever the interval of ticks: else, where
+looking is slow, as it is emulated, memory would hardly move between two looks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -151,7 +155,7 @@ class Engine:
         self._take_note(wanted, planned.turn_down, survey.taken_at)
         watch.lap("plan")
 
-        end = self._clock.now() + settings.limits.budget_seconds
+        end = self._clock.now() + max(settings.limits.budget_seconds, MOVING_RATIO * sum(watch.laps.values()))
         cpu_before = self._clock.cpu_seconds()
         outcomes, unstarted = self._migrate(planned.plan, end)
         evictions, unstarted_evictions = self._evict(planned.plan, end)

@@ -16,9 +16,9 @@ from balancerd.model.decision import Decision, Eviction, Reason, Verdict
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import PageStatus
 from balancerd.model.report import ProcessReport, TickReport
-from balancerd.model.sample import Mempolicy, Pressure, Window
+from balancerd.model.sample import Mempolicy, Pressure, Survey, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
-from balancerd.ports import Policy, PolicyContext
+from balancerd.ports import Policy, PolicyContext, SurveyScope
 from tests.unit.fakes import GIB, MIB, N0, N1, N2, VMA_START, FakeClock, FakeKernel, make_process, make_rates, make_run
 from tests.unit.reports import an_outcome
 
@@ -118,6 +118,20 @@ def test_a_move_larger_than_a_tick_goes_on_where_it_stopped() -> None:
     assert starts[0] == 0
     assert starts[1] < starts[2]
     assert run.kernel.mib[PID][N0] == 256.0
+
+
+@pytest.mark.parametrize(("looking", "moving"), [(0.01, 1.0), (0.5, 4.0)])
+def test_where_looking_is_slow_moving_gets_eight_times_as_long(looking: float, moving: float) -> None:
+    run = misplaced()
+    survey = run.kernel.survey
+
+    def slow(scope: SurveyScope) -> Survey:
+        run.clock.time += looking
+        return survey(scope)
+
+    run.kernel.survey = slow  # type: ignore[method-assign]
+    run.ticks(8)
+    assert [step.budget_seconds for step in run.kernel.steps] == [pytest.approx(moving)]
 
 
 def test_a_move_is_finished_though_the_rest_alone_would_not_be_worth_one() -> None:
