@@ -211,6 +211,7 @@ def _of_outcome(outcome: MigrationOutcome) -> dict[str, Any]:
         "calls": len(outcome.call_seconds),
         "throttled_seconds": {cause: round(seconds, 6) for cause, seconds in outcome.throttled_seconds.items()},
         "longest_call_seconds": round(max(outcome.call_seconds, default=0.0), 6),
+        "held_up_ratio": round(outcome.held_up_ratio, 3),
         "stopped_by": None if outcome.stopped_by is None else outcome.stopped_by.value,
         "detail": outcome.detail,
     }

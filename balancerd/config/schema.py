@@ -167,8 +167,8 @@ class MigrateConfig(Section):
     )
     duty_cycle_ratio: Annotated[Ratio, between(0.01, 1.0, format_ratio)] = Field(
         default=0.5,
-        description="Share of the time that calls may fill while memory of a process moves. "
-        "Between them it runs unhindered, and memory of another may move.",
+        description="Share of its time that a process may lose to calls while its memory moves. They count whole "
+        "until its CPU time has told how much they hold it up. Between them memory of another may move.",
     )
     cooldown_seconds: Annotated[Duration, between(0.0, 86_400.0, format_duration)] = Field(
         default=20.0,

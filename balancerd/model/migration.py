@@ -146,8 +146,9 @@ class MigrationOutcome:
 
     A page that was tried again counts once, with its last status; `retried_pages` counts the further tries.
     `moved_runs` and `failed_runs` tell where, up to a bound: `unrecorded_pages` are in none of them.
-    `throttled_seconds` is the time spent waiting, by cause; `stalls` counts calls above the stall limit; `verified` is
-    None when nothing moved or the process was gone.
+    `throttled_seconds` is the time spent waiting, by cause; `stalls` counts calls above the stall limit. Of its calls'
+    time the process has lost `held_up_ratio` in earlier steps, by its CPU time; 1 as long as nobody knows. `verified`
+    is None when nothing moved or the process was gone.
     """
 
     step: MigrationStep
@@ -170,6 +171,7 @@ class MigrationOutcome:
     whole_folios: int = 0
     throttled_seconds: Mapping[str, float] = field(default_factory=dict)
     stalls: int = 0
+    held_up_ratio: float = 1.0
     verified: Verified | None = None
 
     @property

@@ -133,7 +133,13 @@ class Account:
         del self.failed[MOST_RUNS:]
 
     def outcome(
-        self, *, batch_pages: int, resume_at: int | None, throttled_seconds: Mapping[str, float], stalls: int
+        self,
+        *,
+        batch_pages: int,
+        resume_at: int | None,
+        throttled_seconds: Mapping[str, float],
+        stalls: int,
+        held_up_ratio: float = 1.0,
     ) -> MigrationOutcome:
         """Return the account as a record; statuses that no page has are left out. Raises AccountingError."""
         pages = dict(+self._pages)
@@ -167,6 +173,7 @@ class Account:
             whole_folios=self._whole_folios,
             throttled_seconds=dict(throttled_seconds),
             stalls=stalls,
+            held_up_ratio=held_up_ratio,
             verified=self.verified,
         )
 

@@ -78,7 +78,9 @@ class Mover:
             with self._claims.claim(step.process, step.ranges) as claim:
                 account.note(claim.detail)
                 work.way = Way(claim.ranges, step.resume_at, self._room.huge_bytes)
+                pace.begin()
                 yield from self._run(work, claim)
+                pace.end()
                 self._verify(account, claim)
         except REFUSALS as error:
             account.stop(*why_refused(error))
@@ -87,6 +89,7 @@ class Mover:
             resume_at=work.way.resume_at,
             throttled_seconds=pace.throttled_seconds,
             stalls=len(pace.stalls),
+            held_up_ratio=pace.held_up_ratio,
         )
 
     def _run(self, work: Work, claim: Claim) -> Waiting[None]:

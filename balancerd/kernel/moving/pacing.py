@@ -1,4 +1,4 @@
-"""How gently memory moves: what one call may take, what share of the time calls may fill, when to pause.
+"""How gently memory moves: what one call may take, what share of its time a process may lose, when to pause.
 
 Owns the waiting between calls and what is counted of it. It must not know what moves.
 """
@@ -7,8 +7,10 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from balancerd.kernel.clock import process_cpu_seconds
 from balancerd.kernel.machine.pressure import read_pressure
 from balancerd.kernel.moving.batch import START_PAGES
+from balancerd.kernel.moving.held_up import HeldUp
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
 from balancerd.ports import Clock
@@ -31,7 +33,8 @@ class Pace:
     """The gentleness of one configuration.
 
     Calls aim at `stall_target_seconds`; a call beyond `stall_limit_seconds` is a stall, and two of them end a step.
-    Calls fill at most `duty_ratio` of the time. Above `max_memory_pressure_ratio` or `max_cpu_pressure_ratio` (PSI,
+    A process loses at most `duty_ratio` of its time to calls, which hold it up as long as they take, or as much as it
+    is known to be held up by them. Above `max_memory_pressure_ratio` or `max_cpu_pressure_ratio` (PSI,
     some avg10) nothing is moved; None never pauses.
     """
 
@@ -47,10 +50,17 @@ class Pace:
 class Pacer:
     """Paces all steps of one kernel: what a call owes to the duty cycle is owed by the next one in the same process."""
 
-    def __init__(self, clock: Clock, pace: Pace, procfs: str = "/proc") -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        pace: Pace,
+        procfs: str = "/proc",
+        cpu_seconds_of: Callable[[int], float | None] = process_cpu_seconds,
+    ) -> None:
         self.pace = pace
         self.clock = clock
         self.procfs = procfs
+        self.held_up = HeldUp(clock, cpu_seconds_of)
         self._next_call_at: dict[ProcessId, float] = {}
 
     def step(
@@ -97,6 +107,20 @@ class StepPace:
         self.refusal: tuple[Reason, str] | None = None
         self.throttled_seconds: dict[str, float] = {}
         self.stalls: list[tuple[float, int]] = []
+        self._felt_seconds = 0.0
+
+    @property
+    def held_up_ratio(self) -> float:
+        """Which part of its calls' time the process has lost in earlier steps, see HeldUp."""
+        return self._pacer.held_up.ratio(self._process)
+
+    def begin(self) -> None:
+        """Measure from now on how much the process is held up."""
+        self._pacer.held_up.begin(self._process)
+
+    def end(self) -> None:
+        """Measure no longer: the step has ended."""
+        self._pacer.held_up.end(self._process, self._felt_seconds)
 
     def wait_ready(self, alive: Callable[[], bool]) -> Generator[float, None, bool]:
         """Wait for the turn of the next call; False when there is none, and then `refusal` may say why.
@@ -131,7 +155,8 @@ class StepPace:
         pace = self._pacer.pace
         felt = [max(0.0, seconds - price_seconds) for seconds in call_seconds]
         self.stalls += [(seconds, batch_pages) for seconds in felt if seconds > pace.stall_limit_seconds]
-        self._pacer.rest(self._process, (1 / pace.duty_ratio - 1) * sum(felt))
+        self._felt_seconds += sum(felt)
+        self._pacer.rest(self._process, (1 / pace.duty_ratio - 1) * self.held_up_ratio * sum(felt))
 
     def _objection(self) -> tuple[Reason, str] | None:
         """Return why nothing more should be moved now, and the detail; None when nothing speaks against it."""

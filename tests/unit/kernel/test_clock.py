@@ -1,4 +1,6 @@
+import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -6,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from balancerd.kernel.clock import MonotonicClock, boottime_seconds
+from balancerd.kernel.clock import MonotonicClock, boottime_seconds, process_cpu_seconds
 
 
 def test_a_wait_until_the_past_returns() -> None:
@@ -98,3 +100,12 @@ def test_any_number_of_wakes_is_one() -> None:
 
 def test_boottime_counts_from_boot() -> None:
     assert boottime_seconds() >= time.monotonic() - 1
+
+
+def test_the_cpu_time_of_a_process_is_what_it_has_used() -> None:
+    mine = process_cpu_seconds(os.getpid())
+    assert mine is not None
+    assert mine <= time.process_time() <= mine + 1.0
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert process_cpu_seconds(child.pid) is None

@@ -63,6 +63,28 @@ def test_calls_fill_their_share_of_the_time_and_no_more(tmp_path: Path) -> None:
     assert pace.throttled_seconds == {"duty-cycle": pytest.approx(0.030)}
 
 
+def test_a_process_that_calls_hardly_hold_up_rests_less(tmp_path: Path) -> None:
+    clock, used = FakeClock(), {OWN.pid: 0.0}
+    pacer = Pacer(clock, replace(GENTLE, duty_ratio=0.5), str(tmp_path), used.get)
+
+    def run(seconds: float, cores: float) -> None:
+        clock.time += seconds
+        used[OWN.pid] += cores * seconds
+
+    first = pacer.step(OWN, budget_seconds=10.0, should_stop=never)
+    first.begin()
+    run(1.0, 0.8)
+    first.called((0.8,), 0.0, 512)
+    assert pacer.next_call_at(OWN) - clock.time == pytest.approx(0.8)
+    first.end()
+    run(1.0, 1.0)
+    second = pacer.step(OWN, budget_seconds=10.0, should_stop=never)
+    second.begin()
+    assert second.held_up_ratio == pytest.approx(0.25)
+    second.called((0.8,), 0.0, 512)
+    assert pacer.next_call_at(OWN) - clock.time == pytest.approx(0.2)
+
+
 def test_what_a_step_owes_the_next_one_pays(tmp_path: Path) -> None:
     clock = FakeClock()
     pacer = Pacer(clock, GENTLE, str(tmp_path))
