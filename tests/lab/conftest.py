@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import kernel, topology
+from tests.lab import kernel, service, topology
 from tests.lab.machine import Machine, Options
+from tests.lab.prestart import Prestart
 
 INSIDE = os.environ.get("BALANCERD_LAB_TOPOLOGY")
 INSIDE_KERNEL = os.environ.get("BALANCERD_LAB_KERNEL", kernel.DEFAULT)
@@ -96,6 +97,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(
             "runs inside a virtual machine only; use: python -m tests.lab test [PYTEST ARGUMENTS]", pytrace=False
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prestarted() -> Iterator[None]:
+    """Inside, where reading all modules takes long, daemons are forked from a process that has read them."""
+    if INSIDE is None:
+        yield
+        return
+    service.prestart = Prestart()
+    yield
+    service.prestart.close()
+    service.prestart = None
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A real balancerd under test: started as its command, asked over its control socket, ended by signals."""
+"""A real balancerd under test: started, asked over its control socket, ended by signals."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from balancerd.control.client import ControlClient, ControlFailure
+from tests.lab.prestart import Child, Prestart
 
 BIN = Path(sys.executable).parent
 POLL_SECONDS = 0.4
@@ -29,8 +30,15 @@ emulated, 512 pages take 20 to 30 ms, and a busy host can make that 20 times as 
 20 ms for a stall, every call would be one, and nothing would move. A look takes as much longer."""
 
 
+prestart: Prestart | None = None
+"""What daemons are forked from; None: each is started as its command."""
+
+
 class Balancerd:
-    """The daemon with a configuration of its own. Leaving the block ends it; what it logged is in `log_text()`."""
+    """The daemon with a configuration of its own. Leaving the block ends it; what it logged is in `log_text()`.
+
+    With a prefix, an environment or `as_command` it is started as its command in any case.
+    """
 
     def __init__(
         self,
@@ -40,6 +48,7 @@ class Balancerd:
         overrides: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        as_command: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "balancerd.yaml"
@@ -53,9 +62,14 @@ class Balancerd:
             **(overrides or {}),
         }
         sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        command = [*prefix, str(BIN / "balancerd"), "--config", str(self.config), *sets]
+        arguments = ["--config", str(self.config), *sets]
+        self.process: subprocess.Popen[bytes] | Child
         with self.log.open("a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
+            if prestart is not None and not (prefix or environment or as_command):
+                self.process = prestart.start(arguments, log.fileno())
+            else:
+                command = [*prefix, str(BIN / "balancerd"), *arguments]
+                self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
         self.client = ControlClient(str(self.socket))
         self.wait_for(lambda: self.status()["tick"] is not None, FIRST_TICK_SECONDS, "the first tick")
 

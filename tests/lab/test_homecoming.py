@@ -40,7 +40,7 @@ def test_a_misplaced_process_comes_home_within_30_seconds_and_its_neighbours_los
     with (
         Hog("base", 96, touch_cpu=1, spin_cpu=1, busy_percent=10) as neighbour,
         Hog("base", 96, touch_cpu=3, spin_cpu=3, busy_percent=10) as other,
-        Balancerd(tmp_path, overrides=YOUNG) as daemon,
+        Balancerd(tmp_path, overrides=YOUNG, as_command=True) as daemon,
         Hog("base", 256, touch_cpu=2, spin_cpu=0) as hog,
     ):
         before = {pid: mib_by_node(pid) for pid in (neighbour.pid, other.pid)}

@@ -1,0 +1,145 @@
+"""Daemons that start at once: one process has read all of balancerd, and each daemon is a fork of it.
+
+Emulated, reading the modules takes 10 s, and most of what a test waits for. What is forked has done nothing yet; from
+there on it is the same daemon, with a pid, a log and an exit status of its own. It cannot be told by its command line.
+
+    python -m tests.lab.prestart FD    the process to fork from, which is told what to start over a socket
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_MESSAGE_BYTES = 1 << 16
+
+
+class Child:
+    """A daemon that was started, with what tests use of subprocess.Popen."""
+
+    def __init__(self, owner: "Prestart", pid: int) -> None:
+        self.pid = pid
+        self._owner = owner
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, or the signal that has ended it, negated; None while nobody has asked since it ended."""
+        return self._owner.ended.get(self.pid)
+
+    def poll(self) -> int | None:
+        """Ask whether it has ended; return `returncode`."""
+        self._owner.listen(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Return the exit status once there is one. Raises subprocess.TimeoutExpired."""
+        end = time.monotonic() + timeout
+        while (status := self.returncode) is None:
+            if time.monotonic() >= end:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            self._owner.listen(max(0.0, end - time.monotonic()))
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, unless it is known to have ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Prestart:
+    """The process to fork from, from here. `ended` are the exit statuses of daemons by pid."""
+
+    def __init__(self) -> None:
+        self.ended: dict[int, int] = {}
+        self._channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "tests.lab.prestart", str(far.fileno())],
+                pass_fds=[far.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+
+    def start(self, arguments: Sequence[str], stderr: int) -> Child:
+        """Start `balancerd` with these arguments; what it logs goes to the descriptor `stderr`."""
+        socket.send_fds(self._channel, [json.dumps(list(arguments)).encode()], [stderr])
+        while True:
+            started = self._receive()
+            if started is not None:
+                self.ended.pop(started, None)  # an earlier one had the same pid
+                return Child(self, started)
+
+    def listen(self, seconds: float) -> None:
+        """Learn who has ended; wait at most so long for somebody to end."""
+        while select.select([self._channel], [], [], seconds)[0]:
+            self._receive()
+            seconds = 0.0
+
+    def close(self) -> None:
+        """End the process to fork from; daemons that run go on."""
+        self._channel.close()
+        self._server.wait()
+
+    def _receive(self) -> int | None:
+        """Receive one message: return the pid that was started, or None when it tells of an end."""
+        message = self._channel.recv(_MESSAGE_BYTES)
+        if not message:
+            raise RuntimeError(f"the process to fork from has ended with {self._server.wait()}")
+        told: dict[str, int] = json.loads(message)
+        if "status" in told:
+            self.ended[told["pid"]] = told["status"]
+            return None
+        return told["pid"]
+
+
+def serve(channel: socket.socket) -> list[str] | None:
+    """Start what the channel asks for and tell of its end, until the other side closes it: None.
+
+    Returns a second time in each process that was started: with its arguments, its log in place.
+    """
+    children: dict[int, int] = {}  # pid by pidfd
+    while True:
+        for fd in select.select([channel.fileno(), *children], [], [])[0]:
+            if fd in children:
+                pid = children.pop(fd)
+                os.close(fd)
+                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                channel.send(json.dumps({"pid": pid, "status": status}).encode())
+                continue
+            message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 1)
+            if not message:
+                return None
+            pid = os.fork()
+            if pid == 0:
+                os.dup2(descriptors[0], 2)
+                for each in (*descriptors, *children):
+                    os.close(each)
+                channel.close()
+                Path("/proc/self/comm").write_text("balancerd", encoding="ascii")
+                arguments: list[str] = json.loads(message)
+                return arguments
+            os.close(descriptors[0])
+            children[os.pidfd_open(pid)] = pid
+            channel.send(json.dumps({"pid": pid}).encode())
+
+
+def main() -> int:
+    from balancerd.cli.daemon import main as daemon  # what this process is for, and nobody else should read
+
+    with socket.socket(fileno=int(sys.argv[1])) as channel:
+        arguments = serve(channel)
+    return 0 if arguments is None else daemon(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
