@@ -17,6 +17,23 @@ class PerfKind(enum.IntEnum):
     """The user registers of a thread, at a fixed rate of its run time (software event cpu-clock)."""
     FAULTS = 1
     """The address of each page fault (software event page-faults): hint faults where kernel.numa_balancing is on."""
+    MEMORY = 2
+    """The address of each so many loads and stores, and what answered them: events of a PMU, which are to be given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEvent:
+    """A PMU's event that tells loads, stores, or both, as perf_event_open(2) takes it.
+
+    `configs` are config, config1 and config2; `precise` is precise_ip. An auxiliary event takes no samples: the event
+    after it is opened in its group. Events of stores have a period of their own.
+    """
+
+    pmu_type: int
+    configs: tuple[int, int, int]
+    precise: int = 0
+    is_auxiliary: bool = False
+    is_stores: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +156,13 @@ class PageAccesses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerfReading:
-    """What became of the records of some rings: samples == with_access + elsewhere + repeated + no_registers.
+    """What became of the records of some rings.
 
-    An access is a page that a sample's registers point into, or the address of a fault; one sample may have several.
-    `repeated`: the registers point into the ranges only where they did before, such as at the start of an array.
-    `lost`: samples that found their ring full. Both it and `throttled` say that the reading is not of all time.
+    samples == with_access + elsewhere + repeated + no_registers + no_address + near + far. An access is a page that a
+    sample's registers point into, the address of a fault, or that of a load or store that went to memory; one sample of
+    registers may have several. `repeated`: the registers point into the ranges only where they did before, such as at
+    the start of an array. `lost`: samples that found their ring full. Both it and `throttled` say that the reading is
+    not of all time.
     """
 
     samples: int
@@ -151,6 +170,20 @@ class PerfReading:
     elsewhere: int
     repeated: int
     no_registers: int
+    no_address: int
+    """Neither loads nor stores, or nobody knows where to."""
+    near: int
+    """Loads and stores that a cache of the core itself answered: L1, its fill buffers, L2."""
+    far: int
+    """Those that another cache answered, or nobody knows what."""
+    stores: int
+    """Of samples of loads and stores."""
+    framed: int
+    """Of these: told where in the machine's memory the page lay, which it takes privileges to see."""
+    cycles: int
+    """Latency of accesses, as far as the hardware told it."""
+    busiest: int
+    """Samples and lost ones of the thread that had most of them."""
     in_kernel: int
     """Of samples: taken while the thread was in the kernel, where its registers are those of the system call."""
     accesses: int

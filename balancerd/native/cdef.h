@@ -484,6 +484,7 @@ int bal_access_judge(const struct bal_access_table *table, const struct bal_acce
 
 #define BAL_RING_REGISTERS 0 /* kinds of events */
 #define BAL_RING_FAULTS 1
+#define BAL_RING_MEMORY 2
 
 #define BAL_REGISTERS 29 /* general registers of aarch64 but the frame's, the link's and the stack's; x86-64 has 15 */
 #define BAL_RECENT 64
@@ -494,6 +495,17 @@ struct bal_span {
 	uint64_t end;
 };
 
+#define BAL_EVENTS 8
+
+/* A hardware event that tells loads, stores, or both: as sysfs describes it, see perf_event_open(2). */
+struct bal_event {
+	uint64_t config[3]; /* config, config1, config2 */
+	uint64_t period;    /* a sample each so many events */
+	uint32_t type;
+	uint32_t precise;     /* precise_ip */
+	int32_t is_auxiliary; /* takes no samples: the next event wants it in its group, before itself */
+};
+
 struct bal_ring_args {
 	int32_t tid; /* 0: the calling thread */
 	int32_t kind;
@@ -501,6 +513,8 @@ struct bal_ring_args {
 	uint32_t ring_pages;   /* a power of two */
 	int32_t user_only;     /* not while the kernel works for the thread */
 	int32_t first_is_touch; /* the first fault of a page that is not known is its first touch, and no access */
+	uint32_t n_events; /* of memory alone */
+	struct bal_event events[BAL_EVENTS];
 };
 
 /* The event of one thread, and its ring of records. */
@@ -513,16 +527,21 @@ struct bal_ring {
 	int32_t tid;
 	int32_t kind;
 	int32_t first_is_touch;
+	uint32_t n_events;
+	int32_t event_fd[BAL_EVENTS]; /* of memory: the first that takes samples has the ring, and is fd */
 };
 
 /*
  * Begin to sample a thread. Errors: those of perf_event_open(2) and of mmap(2) for its ring, EINVAL (argument), and
- * EOPNOTSUPP for registers on other machines than x86-64 and aarch64.
+ * EOPNOTSUPP for registers on other machines than x86-64 and aarch64. All events of memory go into one ring.
  */
 int bal_ring_open(const struct bal_ring_args *args, struct bal_ring *ret);
 
 /* Another rate, from the next sample on. Errors: those of PERF_EVENT_IOC_PERIOD. */
 int bal_ring_rate(const struct bal_ring *ring, uint32_t frequency_hz);
+
+/* Another period of one of the events of memory, from about the next sample on. Errors: those of PERF_EVENT_IOC_PERIOD. */
+int bal_ring_period(const struct bal_ring *ring, uint32_t event, uint64_t period);
 
 int bal_ring_close(struct bal_ring *ring);
 
@@ -548,13 +567,20 @@ int bal_decode(const uint8_t *code, size_t n, struct bal_operand *ret);
 int bal_decode_last(const uint8_t *code, size_t n, struct bal_operand *ret);
 
 struct bal_drain {
-	/* samples == with_access + elsewhere + repeated + no_registers */
+	/* samples == with_access + elsewhere + repeated + no_registers + no_address + near + far */
 	uint64_t samples;
 	uint64_t with_access;
 	uint64_t elsewhere;
 	uint64_t repeated;     /* pointed into the spans, but only where they did before */
 	uint64_t no_registers; /* the thread had none of a user's: it was ending */
+	uint64_t no_address;   /* neither a load nor a store, or nobody knows where to */
+	uint64_t near;	       /* a cache of the core itself had it: L1, its fill buffers, L2 */
+	uint64_t far;	       /* another cache had it, or nobody knows who did */
 	uint64_t in_kernel;    /* of samples */
+	uint64_t stores;       /* of samples */
+	uint64_t framed;       /* of samples: those that told where in the machine's memory the page lay */
+	uint64_t busiest;      /* samples and lost ones of the ring that had most of them */
+	uint64_t cycles;       /* that accesses took, as far as the hardware told */
 	uint64_t accesses;
 	uint64_t exact;	       /* of accesses: by the operand of an instruction */
 	uint64_t code_reads; /* instructions fetched from the process */
@@ -567,8 +593,8 @@ struct bal_drain {
 
 /*
  * Take all records out of the rings, and count what they tell as accesses: the pages that registers point into, each
- * once a sample, or the address of a fault. A value that is among the last of its
- * thread that pointed into the spans does not count again: it is the start of an array, or another place that is kept and
+ * once a sample; or the address of a fault; or that of a load or store that went to memory, past all caches, since
+ * where a page lies is nothing to those that did not. A value in a register that is among the last of its thread that pointed into the spans does not count again: it is the start of an array, or another place that is kept and
  * not gone to. With `operands` (BAL_OPERANDS, of no meaning before or after) the instruction before the one that the
  * thread was to go on with is read from process `pid`, on x86-64, since it is there that a thread which waits for memory is
  * found; or else that one. An address that it makes in the spans counts each time, in place of the registers that make it.

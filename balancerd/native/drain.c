@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 
 #include "access.h"
+#include "data_src.h"
 #include "decode.h"
 #include "perf.h"
 
@@ -185,6 +186,40 @@ static void take_fault(struct draining *d, const struct bal_fault_sample *sample
 	};
 }
 
+static int is_of_guest(const struct perf_event_header *header)
+{
+	unsigned int mode = header->misc & PERF_RECORD_MISC_CPUMODE_MASK;
+
+	return mode == PERF_RECORD_MISC_GUEST_USER || mode == PERF_RECORD_MISC_GUEST_KERNEL;
+}
+
+static void take_memory(struct draining *d, const struct bal_memory_sample *sample, int has_frame)
+{
+	union perf_mem_data_src src = { .val = sample->data_src };
+	int is_load = (src.mem_op & PERF_MEM_OP_LOAD) != 0, is_store = (src.mem_op & PERF_MEM_OP_STORE) != 0;
+	enum bal_level level = is_load ? bal_load_level(src) : bal_store_level(src);
+
+	d->ret->stores += is_store && !is_load;
+	d->ret->framed += has_frame && sample->frame;
+	if (!sample->address || !(is_load || is_store)) {
+		d->ret->no_address++;
+	} else if (level == BAL_NEAR) {
+		d->ret->near++;
+	} else if (level == BAL_FAR) {
+		d->ret->far++;
+	} else if (is_of_guest(&sample->header) || !is_in_spans(d, sample->address)) {
+		d->ret->elsewhere++;
+	} else {
+		d->ret->with_access++;
+		d->ret->accesses++;
+		d->ret->cycles += sample->cycles;
+		d->batch[d->n++] = (struct bal_access){ .address = sample->address,
+							.time_ns = sample->time_ns,
+							.tid = sample->tid,
+							.cpu = sample->cpu };
+	}
+}
+
 static int take_sample(struct draining *d, struct bal_ring *ring, const struct perf_event_header *header)
 {
 	const struct bal_registers_sample *sample = (const struct bal_registers_sample *)header;
@@ -194,6 +229,12 @@ static int take_sample(struct draining *d, struct bal_ring *ring, const struct p
 		if (header->size != sizeof(struct bal_fault_sample))
 			return -EBADMSG;
 		take_fault(d, (const struct bal_fault_sample *)header);
+	} else if (ring->kind == BAL_RING_MEMORY) {
+		if (header->size != sizeof(struct bal_memory_sample) &&
+		    header->size != offsetof(struct bal_memory_sample, frame))
+			return -EBADMSG;
+		take_memory(d, (const struct bal_memory_sample *)header,
+			    header->size == sizeof(struct bal_memory_sample));
 	} else if (header->size == without && sample->abi == PERF_SAMPLE_REGS_ABI_NONE) {
 		d->ret->no_registers++;
 	} else if (header->size == without + (size_t)BAL_REGISTERS_HERE * sizeof(uint64_t)) {
@@ -280,11 +321,15 @@ int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_spa
 		memset(operands, 0, BAL_OPERANDS * sizeof(*operands));
 #endif
 	for (size_t i = 0; i < n_rings; i++) {
+		uint64_t before = ret->samples + ret->lost, came;
+
 		if (!rings[i].map)
 			continue;
 		d.first_is_touch = rings[i].first_is_touch;
 		drain(&d, &rings[i]);
 		flush(&d);
+		came = ret->samples + ret->lost - before;
+		ret->busiest = came > ret->busiest ? came : ret->busiest;
 	}
 	ret->seconds = bal_now_seconds() - began;
 	return 0;

@@ -43,6 +43,22 @@ struct bal_fault_sample {
 	uint32_t cpu, reserved;
 };
 
+/* Of loads and stores. The address of the frame is there only where the kernel lets one have it. */
+#define BAL_SAMPLE_MEMORY                                                                                 \
+	(PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR | PERF_SAMPLE_CPU | PERF_SAMPLE_WEIGHT | \
+	 PERF_SAMPLE_DATA_SRC)
+
+struct bal_memory_sample {
+	struct perf_event_header header;
+	uint32_t pid, tid;
+	uint64_t time_ns;
+	uint64_t address;
+	uint32_t cpu, reserved;
+	uint64_t cycles;    /* latency, 0: not told */
+	uint64_t data_src;  /* union perf_mem_data_src */
+	uint64_t frame;	    /* PERF_SAMPLE_PHYS_ADDR, 0: not told */
+};
+
 struct bal_lost_record {
 	struct perf_event_header header;
 	uint64_t id;

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from balancerd.native._core import ffi, lib
-from balancerd.native.access_records import PerfKind, PerfReading
+from balancerd.native.access_records import MemoryEvent, PerfKind, PerfReading
 from balancerd.native.accessing import AccessTable
 
 
@@ -41,8 +41,10 @@ class ThreadRings:
     """A perf event and its ring of records for each opened thread, all of one kind.
 
     REGISTERS: frequency_hz samples of each second that a thread runs; FAULTS: every page fault, and frequency_hz says
-    nothing. A ring takes ring_pages pages, a power of two, and one more; a sample of registers takes 168 bytes, one of
-    a fault 40, so that 8 pages hold nearly two seconds at 100 Hz. Samples that find a ring full are lost, and counted.
+    nothing; MEMORY: loads and stores as the events say, all in one ring, one sample for each `period` of them, or for
+    `store_period` where an event is of stores alone. A ring takes ring_pages pages, a power of two, and one more; a
+    sample of registers takes 168 bytes, one of a fault 40, one of memory 64, so that 8 pages hold nearly two seconds at
+    100 Hz of registers. Samples that find a ring full are lost, and counted.
     With user_only nothing is sampled while the kernel works for the thread, which leaves out nearly all of a thread
     that reads and writes files; it then needs no CAP_PERFMON at kernel.perf_event_paranoid 2 for one's own processes.
 
@@ -51,19 +53,37 @@ class ThreadRings:
     It holds for all that read() takes from the rings, and may be changed between two reads.
     """
 
-    __slots__ = ("_at", "_capacity", "_data", "_user_only", "first_is_touch", "frequency_hz", "kind", "ring_pages")
+    __slots__ = (
+        "_at",
+        "_capacity",
+        "_data",
+        "_user_only",
+        "events",
+        "first_is_touch",
+        "frequency_hz",
+        "kind",
+        "period",
+        "ring_pages",
+        "store_period",
+    )
 
     def __init__(
         self,
         kind: PerfKind,
         *,
-        frequency_hz: int,
+        frequency_hz: int = 1,
         ring_pages: int = 8,
         user_only: bool = False,
         first_is_touch: bool = True,
+        events: tuple[MemoryEvent, ...] = (),
+        period: int = 1 << 16,
+        store_period: int = 1 << 16,
     ) -> None:
         self.kind = kind
         self.frequency_hz = frequency_hz
+        self.events = events
+        self.period = period
+        self.store_period = store_period
         self.ring_pages = ring_pages
         self._user_only = user_only
         self.first_is_touch = first_is_touch
@@ -94,9 +114,11 @@ class ThreadRings:
             self._data = ffi.new("struct bal_ring[]", self._capacity)
             ffi.memmove(self._data, before, len(self._at) * ffi.sizeof("struct bal_ring"))
         at = len(self._at)
+        flags = self._user_only, self.first_is_touch
+        events = [self._pack(event) for event in self.events]
         args = ffi.new(
             "struct bal_ring_args *",
-            (tid, self.kind, self.frequency_hz, self.ring_pages, self._user_only, self.first_is_touch),
+            (tid, self.kind, self.frequency_hz, self.ring_pages, *flags, len(events), events),
         )
         _check(lib.bal_ring_open(args, self._data + at), tid)
         self._at[tid] = at
@@ -118,6 +140,15 @@ class ThreadRings:
         for at in self._at.values():
             _check(lib.bal_ring_rate(self._data + at, frequency_hz), int(self._data[at].tid))
 
+    def set_periods(self, period: int, store_period: int) -> None:
+        """Change how many loads, or both, and how many stores pass for each sample, of all threads."""
+        self.period, self.store_period = period, store_period
+        for at in self._at.values():
+            for index, event in enumerate(self.events):
+                if not event.is_auxiliary:
+                    rc = lib.bal_ring_period(self._data + at, index, store_period if event.is_stores else period)
+                    _check(rc, int(self._data[at].tid))
+
     def read(self, table: AccessTable, ranges: AddressRanges, *, pid: int | None = None) -> PerfReading:
         """Empty all rings into a table; what points nowhere into the ranges is left out. Faults need ranges, too.
 
@@ -137,6 +168,13 @@ class ThreadRings:
             elsewhere=ret.elsewhere,
             repeated=ret.repeated,
             no_registers=ret.no_registers,
+            no_address=ret.no_address,
+            near=ret.near,
+            far=ret.far,
+            stores=ret.stores,
+            framed=ret.framed,
+            cycles=ret.cycles,
+            busiest=ret.busiest,
             in_kernel=ret.in_kernel,
             accesses=ret.accesses,
             exact=ret.exact,
@@ -153,10 +191,14 @@ class ThreadRings:
         for tid in tuple(self._at):
             self.drop(tid)
 
+    def _pack(self, event: MemoryEvent) -> tuple[object, ...]:
+        period = self.store_period if event.is_stores else self.period
+        return (event.configs, period, event.pmu_type, event.precise, event.is_auxiliary)
 
-def probe(kind: PerfKind, tid: int = 0, *, user_only: bool = False) -> None:
+
+def probe(kind: PerfKind, tid: int = 0, *, user_only: bool = False, events: tuple[MemoryEvent, ...] = ()) -> None:
     """Raise the OSError that keeps a thread from being sampled, 0: the calling one; see ThreadRings.open()."""
-    rings = ThreadRings(kind, frequency_hz=1, ring_pages=1, user_only=user_only)
+    rings = ThreadRings(kind, ring_pages=1, user_only=user_only, events=events)
     try:
         rings.open(tid)
     finally:

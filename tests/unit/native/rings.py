@@ -33,6 +33,22 @@ def fault_record(address: int, *, tid: int = 1, seconds: float = 1.0, cpu: int =
     return record(SAMPLE, struct.pack("=IIQQII", tid, tid, round(seconds * 1e9), address, cpu, 0), misc=USER)
 
 
+def memory_record(
+    address: int,
+    data_src: int,
+    *,
+    tid: int = 1,
+    seconds: float = 1.0,
+    cpu: int = 0,
+    cycles: int = 0,
+    frame: int | None = None,
+    misc: int = USER,
+) -> bytes:
+    """A sample of a load or store, in the order of perf_event_open(2); the frame's address is the last field."""
+    body = struct.pack("=IIQQIIQQ", tid, tid, round(seconds * 1e9), address, cpu, 0, cycles, data_src)
+    return record(SAMPLE, body + (b"" if frame is None else struct.pack("=Q", frame)), misc=misc)
+
+
 @contextmanager
 def filled(records: bytes, *, kind: PerfKind, data_bytes: int = 4 * PAGE, tail: int = 0) -> Iterator[ThreadRings]:
     """Rings of one thread, into which the kernel wrote these records from `tail` on."""
