@@ -42,7 +42,7 @@ ManagerName = Literal[
     "affinity",
 ]
 """Every manager but "mempolicy", which is always respected."""
-SourceName = Literal["registers", "hint-faults", "kernel-counters"]
+SourceName = Literal["registers", "hint-faults", "kernel-counters", "pebs", "ibs"]
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 STALL_FACTOR: Final = 4.0
@@ -220,7 +220,8 @@ class AccessesConfig(Section):
         default=("registers",),
         description="What to find it out with, first the one to try first. registers: a timer looks at the registers "
         "of running threads. hint-faults: what kernel.numa_balancing makes threads fault on. kernel-counters: how many "
-        "of these faults were local, which tells no addresses and moves nothing.",
+        "of these faults were local, which tells no addresses and moves nothing. pebs: loads and stores that Intel's "
+        "PMU samples. ibs: those that AMD's CPUs sample.",
     )
     max_processes: Annotated[int, between(1, 64, str)] = Field(
         default=4, description="Watch no more processes at once."

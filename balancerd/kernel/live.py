@@ -9,11 +9,13 @@ from typing import Protocol
 from balancerd import native
 from balancerd.engine.rules import Group
 from balancerd.kernel.accesses.hint_faults import HintFaultSource
+from balancerd.kernel.accesses.ibs import IbsSource
 from balancerd.kernel.accesses.kernel_counters import KernelCounters
 from balancerd.kernel.accesses.live_process import ProcessFinder
 from balancerd.kernel.accesses.log_directory import LogDirectory
 from balancerd.kernel.accesses.log_source import LogsFirst, LogSource
 from balancerd.kernel.accesses.log_store import LogStore
+from balancerd.kernel.accesses.pebs import PebsSource
 from balancerd.kernel.accesses.registers import RegisterSource
 from balancerd.kernel.accesses.rings import RingSource, Surroundings
 from balancerd.kernel.accesses.watch import AccessSettings, Watcher
@@ -126,7 +128,7 @@ class LiveKernel:
         )
         self._counting: tuple[RingSource, ...] = tuple(
             kind(around, table_bytes=accesses.table_bytes, budget_ratio=accesses.budget_ratio)
-            for kind in (RegisterSource, HintFaultSource)
+            for kind in (RegisterSource, HintFaultSource, PebsSource, IbsSource)
         )
         self._kernel_counters = KernelCounters(clock, procfs=str(procfs))
         self.accesses = Watcher(clock, self._sources(accesses), most_processes=accesses.most_processes)

@@ -28,6 +28,12 @@ class AccessMethod(enum.StrEnum):
     KERNEL_COUNTERS = "kernel-counters"
     """How many of these faults were local, as the kernel counts them for itself: no addresses."""
 
+    PEBS = "pebs"
+    """Intel's PMU tells the address of slow loads and of stores, and what answered them."""
+
+    IBS = "ibs"
+    """AMD's CPUs tell the same of one instruction in so many."""
+
     PERF_LOG = "perf-log"
     """Somebody has recorded them with perf, and imported the log. Needs no configuration: it goes before all others."""
 

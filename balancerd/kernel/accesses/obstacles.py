@@ -16,7 +16,7 @@ def find_perf_obstacle(kind: native.PerfKind, root: Path = Path("/")) -> Obstacl
     try:
         native.probe(kind)
     except OSError as error:
-        return _explain(error, root)
+        return explain_refusal(error, root)
     return None
 
 
@@ -35,7 +35,8 @@ def find_balancing_obstacle(root: Path = Path("/")) -> Obstacle | None:
     )
 
 
-def _explain(error: OSError, root: Path) -> Obstacle:
+def explain_refusal(error: OSError, root: Path) -> Obstacle:
+    """Return what keeps perf events of every kind from being opened, by the error, and the exact remedy."""
     told = f"perf_event_open(2): {errno.errorcode.get(error.errno or 0, error.errno)} ({error.strerror})"
     if error.errno in {errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP}:
         return Obstacle(seen=told, fix="boot a kernel with CONFIG_PERF_EVENTS=y and CONFIG_HAVE_PERF_REGS=y")

@@ -72,9 +72,9 @@ def ring_pages(threads: int, most: int = MOST_RING_PAGES) -> int:
     return pages
 
 
-def most_hz(pages: int, seconds: float) -> float:
+def most_hz(pages: int, seconds: float, sample_bytes: int = SAMPLE_BYTES) -> float:
     """Return the rate at which a ring does not fill within 1.25 times the seconds between two reads."""
-    return 0.8 * pages * PAGE_BYTES / SAMPLE_BYTES / seconds if seconds > 0 else float(FIRST_HZ)
+    return 0.8 * pages * PAGE_BYTES / sample_bytes / seconds if seconds > 0 else float(FIRST_HZ)
 
 
 class Turns:

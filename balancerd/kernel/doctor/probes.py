@@ -222,6 +222,16 @@ def kernel_counters(root: Path = ROOT) -> Check:
     return _source(root, "kernel-counters", CheckStatus.INFO, "the kernel counts hint faults and tells them")
 
 
+def pebs(root: Path = ROOT) -> Check:
+    """Whether Intel's PMU tells which memory is accessed: for the policy access."""
+    return _source(root, "pebs", CheckStatus.INFO, "loads of this thread can be sampled (mem-loads)")
+
+
+def ibs(root: Path = ROOT) -> Check:
+    """Whether AMD's CPUs tell which memory is accessed: for the policy access."""
+    return _source(root, "ibs", CheckStatus.INFO, "instructions of this thread can be sampled (ibs_op)")
+
+
 def _source(root: Path, source: str, status: CheckStatus, works: str) -> Check:
     """Try a source of accesses; `status` is for one that does not work."""
     name = f"accesses-{source}"
@@ -259,7 +269,7 @@ def examine(root: Path = ROOT) -> tuple[Check, ...]:
         files.cgroup_version,
         files.perf_paranoia,
     )
-    sources = (register_sampling(root), hint_faults(root), kernel_counters(root))
+    sources = (register_sampling(root), hint_faults(root), kernel_counters(root), pebs(root), ibs(root))
     return (*checks, pidfd(), *(read(root) for read in reads), *sources, *other_managers(root))
 
 
