@@ -1,6 +1,7 @@
 """Samples of loads and stores out of perf's rings, laid out by perf_event_open(2) and linux/perf_event.h."""
 
 import errno
+import fcntl
 import os
 import random
 import threading
@@ -76,6 +77,8 @@ def samples_at(table: AccessTable, address: int) -> int:
         pytest.param(source(LOAD, HIT | LFB, N_LFB), "near", id="LFB"),
         pytest.param(source(LOAD, HIT | L2, N_L2), "near", id="L2"),
         pytest.param(source(LOAD, HIT | L2), "near", id="L2, no number"),
+        pytest.param(source(LOAD, HIT | L1), "near", id="L1, no number"),
+        pytest.param(source(LOAD, HIT | LFB), "near", id="LFB, no number"),
         pytest.param(source(LOAD, NA, N_LFB), "near", id="LFB by number alone"),
         pytest.param(source(LOAD, HIT | L3, N_L3), "far", id="L3"),
         pytest.param(source(LOAD, HIT | CACHE_1, N_L3), "far", id="another socket's cache"),
@@ -284,6 +287,19 @@ def test_several_events_share_a_ring_each_with_its_period(table: AccessTable) ->
     assert both >= 200
     assert 100 <= of_one < 150
     assert of_none < 10
+
+
+PERF_EVENT_IOC_DISABLE = 0x2401
+
+
+@needs_perf
+def test_an_event_is_in_the_group_of_the_auxiliary_one_before_it_and_no_other(table: AccessTable) -> None:
+    rings = ThreadRings(PerfKind.MEMORY, events=(SWITCHES, FAULTS, MINOR_FAULTS), period=1, store_period=1)
+    rings.open(threading.get_native_id())
+    fcntl.ioctl(rings._data[0].event_fd[0], PERF_EVENT_IOC_DISABLE)  # of a leader: its group rests
+    reading = faults_taken(table, rings, 100)
+    rings.close()
+    assert 100 <= reading.samples < 150
 
 
 @needs_perf
