@@ -38,10 +38,11 @@ class PeriodGovernor:
         self._calm_period = 0.0
         self._events: dict[ProcessId, float] = {}
         self._busiest: dict[ProcessId, float] = {}
+        self._new: set[ProcessId] = set()
 
     def expect(self, process: ProcessId) -> None:
-        """Take note of a process of which nothing is known: no shorter period than the first one."""
-        self._events.setdefault(process, 0.0)
+        """Take note of a process of which nothing is known: until it is, no period is shorter than the first one."""
+        self._new.add(process)
         self.period = max(self.period, self._rounded(self.bounds.first))
 
     def note(
@@ -61,18 +62,20 @@ class PeriodGovernor:
         if seconds <= 0:
             return
         self._calm_period = max(self._calm_period, 2.0 * at_period) if is_throttled else CALMING * self._calm_period
+        self._new.discard(process)
         self._events[process] = samples * at_period / seconds
         self._busiest[process] = busiest * at_period / seconds
 
     def forget_all_but(self, watched: AbstractSet[ProcessId]) -> None:
         """Count no longer who is not watched any more."""
+        self._new &= watched
         for process in self._events.keys() - watched:
-            self._events.pop(process)
-            self._busiest.pop(process, None)
+            del self._events[process], self._busiest[process]
 
     def choose(self, rate_hz: float, thread_hz: float) -> int:
         """Return the period from now on, for at most `rate_hz` samples of all and `thread_hz` of any one thread."""
-        floor = max(max(self._busiest.values(), default=0.0) / thread_hz, self._calm_period)
+        of_new = self.bounds.first if self._new else 0
+        floor = max(max(self._busiest.values(), default=0.0) / thread_hz, self._calm_period, of_new)
         right = max(sum(self._events.values()) / rate_hz, floor)
         wanted = self._rounded(right)
         is_near = self.period / WORTH_CHANGING <= wanted <= self.period * WORTH_CHANGING

@@ -98,7 +98,8 @@ class PmuSource(RingSource):
         rings = watched.rings
         reading = rings.read(watched.table, watched.ranges)
         told = reading.samples - reading.no_address - reading.near
-        self._note(process, watched, reading)
+        if rings.tids:  # else this is the first reading, before which none was open
+            self._note(process, watched, reading)
         periods = self._choose_periods(rings, watched.seconds or EXPECTED_SECONDS)
         if periods != (rings.period, rings.store_period):
             rings.set_periods(*periods)

@@ -71,6 +71,13 @@ def test_a_new_process_begins_with_no_shorter_period_than_the_first() -> None:
     assert known.choose(1000.0, 500.0) == 2_003
     known.expect(B)
     assert known.period == 10_007
+    note(known, A, 1e3)
+    assert known.choose(1000.0, 500.0) == 10_007
+    note(known, B, 1e3)
+    assert known.choose(1000.0, 500.0) == 2_003
+    known.expect(B)
+    known.forget_all_but({A})
+    assert known.choose(1000.0, 500.0) == 2_003
     note(known, A, 100e6)
     period = known.choose(1000.0, 500.0)
     known.expect(B)

@@ -14,6 +14,7 @@ from balancerd.kernel.accesses import ibs, pebs
 from balancerd.kernel.accesses.ibs import IbsSource
 from balancerd.kernel.accesses.obstacles import find_perf_obstacle
 from balancerd.kernel.accesses.pebs import PebsSource
+from balancerd.kernel.accesses.pmu_source import STORES as STORE_PERIODS
 from balancerd.kernel.accesses.pmu_source import PmuSource
 from balancerd.kernel.accesses.rate import SAMPLE_SECONDS
 from balancerd.kernel.files import list_names
@@ -120,6 +121,7 @@ class Bench:
         rings = self.source._watched[OWN].rings
         assert isinstance(rings, ScriptedRings)
         self.rings: ScriptedRings = rings
+        self.read()  # opens the threads
 
     def read(self, **told: int) -> AccessWindow:
         """Two seconds later."""
@@ -169,7 +171,6 @@ def test_the_pages_that_a_cpu_has_to_fetch_from_memory_belong_to_its_node(make: 
     with mmap.mmap(-1, 4 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
         area[:] = bytes(4 * MIB)
         bench = make(IbsSource)
-        bench.read()  # from now on the mapping is known
         start = next(s for s, e in _spans(bench) if e - s >= 4 * MIB)
         bench.rings.accesses = [(start + page * 4096, 1003.0, 1, CPUS[1]) for page in range(512) for _ in range(2)]
         window = bench.read(samples=1024, with_access=1024)
@@ -290,6 +291,8 @@ def test_events_are_opened_and_their_periods_set_and_closed_for_real(
         window = source.read(OWN)
         assert window.threads == len(os.listdir(Path("/proc/self/task")))  # noqa: PTH208
         assert len(list_names("/proc/self/fd")) == before + 2 * window.threads
-        assert rings.period == pebs.LOADS.least  # nothing happens
+        assert (rings.period, rings.store_period) == (pebs.LOADS.first, STORE_PERIODS.first)  # nothing is known yet
+        source.read(OWN)
+        assert (rings.period, rings.store_period) == (pebs.LOADS.least, STORE_PERIODS.least)  # nothing happens
         source.close(OWN)
         assert len(list_names("/proc/self/fd")) == before
