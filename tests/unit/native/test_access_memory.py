@@ -4,7 +4,9 @@ import errno
 import fcntl
 import os
 import random
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,8 @@ from balancerd.native import (
     ThreadRings,
     probe,
 )
-from tests.unit.native.memory import PAGE, map_pages, needs_root, touch, without_privileges
+from balancerd.native._core import ffi
+from tests.unit.native.memory import PAGE, address_of, map_pages, needs_root, touch, without_privileges
 from tests.unit.native.rings import EXIT, LOST, SAMPLE, THROTTLE, fault_record, filled, memory_record, record
 
 START = 0x7F00_0000_0000
@@ -272,6 +275,30 @@ def test_the_kernel_writes_samples_of_this_layout(table: AccessTable) -> None:
     rings.close()
     assert 50 <= reading.samples < 100
     assert (reading.no_address, reading.foreign, reading.lost) == (reading.samples, 0, 0)
+
+
+@needs_perf
+def test_the_kernel_writes_the_fields_in_the_order_in_which_they_are_read() -> None:
+    area, tid = map_pages(4), threading.get_native_id()
+    rings = ThreadRings(PerfKind.MEMORY, events=(FAULTS,), period=1)
+    rings.open(tid)
+    began = time.monotonic_ns()
+    touch(area, 3, 4)
+    ring = rings._data[0]
+    held = bytes(ffi.buffer(ring.map, ring.map_bytes))[PAGE:]
+    cpus, told = os.sched_getaffinity(0), []
+    while held[:4] == SAMPLE.to_bytes(4, "little"):
+        size = int.from_bytes(held[6:8], "little")
+        assert size in {56, 64}  # with the frame's address, or without
+        pid, of_tid, time_ns, address, cpu, _, weight, data_src = struct.unpack_from("=IIQQIIQQ", held, 8)
+        assert (pid, of_tid, weight) == (os.getpid(), tid, 0)
+        assert began <= time_ns <= time.monotonic_ns()
+        assert cpu in cpus
+        assert data_src & 0x1F == NO_OP
+        told.append(address & -PAGE)
+        held = held[size:]
+    rings.close()
+    assert address_of(area) + 3 * PAGE in told
 
 
 @needs_perf
