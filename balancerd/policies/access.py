@@ -8,63 +8,35 @@ What threads of several nodes share stays where it is.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from balancerd.config.fields import Bytes, Cores, Ratio, Section, between
-from balancerd.config.units import format_ratio
 from balancerd.engine.gate import HORIZON_SECONDS, access_gain_cores, cost_seconds, is_worth
 from balancerd.engine.owned import is_sure, movable_extents, whole_regions
-from balancerd.engine.spread import Spread
 from balancerd.model.access import REGION_BYTES, AccessMethod, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent, joined, size_bytes
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
 from balancerd.model.topology import Topology
+from balancerd.policies.watching import Watching, WatchingOptions, format_mib
 from balancerd.ports import PolicyContext
 
 NEGLIGIBLE_RATIO = 0.01
 """Less than this share of a run elsewhere is well placed."""
 
-KEEP_HITS = 0.8
-"""How much the samples of earlier windows count in the share that told an address."""
-
 MOST_EXTENTS = 4096
 """Of one decision; the hottest. The rest follows once these have moved."""
 
-MIB = 1 << 20
 
-
-class AccessOptions(Section):
+class AccessOptions(WatchingOptions):
     """Options of an `access` policy."""
 
     processes: Literal["several-homes", "all"] = Field(
         default="several-homes",
         description="several-homes: those that run on several nodes at the same time. all: every busy large one.",
     )
-    home_share: Annotated[Ratio, between(0.51, 1.0, format_ratio)] = Field(
-        default=0.9, description="Share of its run time on one node from which a process is not watched."
-    )
-    min_cpu_cores: Cores = Field(
-        default=0.5, description="Watch no process that keeps fewer cores busy: watching it would not pay."
-    )
-    min_rss_bytes: Bytes = Field(
-        default=128 * MIB, description="Watch no process that holds less memory: watching it would not pay."
-    )
-    max_lost_ratio: Ratio = Field(
-        default=0.1,
-        description="Share of samples that may be lost in one tick; with more of them lost, nothing is decided in it.",
-    )
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What the policy remembers of one process: its samples and how many told an address, older ones less."""
-
-    samples: float = 0.0
-    hits: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +73,8 @@ class Access:
 
     def __init__(self, name: str, options: AccessOptions, context: PolicyContext) -> None:
         self._name = name
-        self._options = options
         self._bytes_per_second = context.migration_bytes_per_second
-        self._spread = Spread(options.home_share)
-        self._memories: dict[ProcessId, _Memory] = {}
-        self._observed_at: float | None = None
+        self._watching = Watching(name, options, only_spread=options.processes == "several-homes")
 
     @property
     def name(self) -> str:
@@ -114,64 +83,23 @@ class Access:
 
     def watch(self, snapshot: Snapshot) -> Iterable[ProcessId]:
         """Return the processes to watch, the busiest first."""
-        self._observe(snapshot)
-        wanted = [process for process in snapshot.eligible if self._objection(process) is None]
-        return tuple(p.id for p in sorted(wanted, key=lambda p: (-(p.cpu_cores or 0.0), p.id)))
+        self._watching.observe(snapshot)
+        return self._watching.wanted(snapshot)
 
     def decide(self, window: Window) -> Iterable[Verdict]:
         """Return one verdict for each eligible process, or one decision for each node that parts of it belong to."""
-        self._observe(window.now)
+        self._watching.observe(window.now)
         return tuple(verdict for process in window.now.eligible for verdict in self._judge(process, window.now))
 
-    def _observe(self, now: Snapshot) -> None:
-        """Take note, once for each snapshot, of how run time and samples are spread."""
-        if self._observed_at == now.taken_at:
-            return
-        self._observed_at = now.taken_at
-        alive = {process.id for process in now.survey.processes}
-        self._memories = {process: memory for process, memory in self._memories.items() if process in alive}
-        for process in now.eligible:
-            self._memories.setdefault(process.id, _Memory())
-        self._spread.observe(now)
-
-    def _objection(self, process: ProcessSample) -> Skip | None:
-        """Return why a process is not to be watched, or None."""
-        options, largest = self._options, self._spread.largest_share(process.id)
-        if largest is None:
-            return self._skip(process, Reason.NO_HOME)
-        if options.processes == "several-homes" and not self._spread.is_spread(process.id):
-            return self._skip(process, Reason.ONE_HOME, f"{largest:.0%} on one node at a time")
-        if (process.cpu_cores or 0.0) < options.min_cpu_cores:
-            told = f"{process.cpu_cores or 0.0:.2f} of {options.min_cpu_cores:.2f} cores"
-            return self._skip(process, Reason.NOT_WATCHED, told)
-        if process.rss_bytes < options.min_rss_bytes:
-            told = f"{process.rss_bytes // MIB} of {options.min_rss_bytes // MIB} MiB"
-            return self._skip(process, Reason.NOT_WATCHED, told)
-        return None
-
     def _judge(self, process: ProcessSample, now: Snapshot) -> Iterator[Verdict]:
-        objection = self._objection(process)
-        if objection is not None:
-            yield objection
+        seen = self._watching.look(process, now)
+        if isinstance(seen, Skip):
+            yield seen
             return
-        window = now.accesses.get(process.id)
-        if window is None:
-            missed = now.unwatched.get(process.id)
-            told = "no source of accesses is at work" if missed is None else missed.detail or missed.reason.value
-            yield self._skip(process, Reason.NOT_WATCHED, told)
+        if not seen.window.runs:
+            yield self._skip(process, *_explain_no_run(seen.window))
             return
-        memory = self._memories[process.id]
-        memory.samples = KEEP_HITS * memory.samples + window.samples
-        memory.hits = KEEP_HITS * memory.hits + window.hits
-        if window.throttled or window.lost_ratio > self._options.max_lost_ratio:
-            told = f"{window.lost_samples} lost, {window.samples} taken, throttled {window.throttled} times"
-            yield self._skip(process, Reason.SAMPLES_LOST, told)
-            return
-        if not window.runs:
-            yield self._skip(process, *_explain_no_run(window))
-            return
-        reach = min(1.0, memory.hits / memory.samples) if memory.samples else 0.0
-        found = self._sort(window, (process.cpu_cores or 0.0) * reach, now.survey.topology)
+        found = self._sort(seen.window, seen.cores, now.survey.topology)
         if not found.parts:
             yield self._skip(process, *_explain(found))
             return
@@ -246,7 +174,7 @@ class Access:
                 misplaced_bytes=total_bytes,
                 gain_cores=gain,
                 cost_seconds=cost,
-                detail=f"{_mib(total_bytes)} in {len(extents)} ranges that threads on node {node} use, "
+                detail=f"{format_mib(total_bytes)} in {len(extents)} ranges that threads on node {node} use, "
                 f"gain {gain:.3f} cores, cost {cost:.2f} s",
                 extents=extents,
                 source_bytes=source_bytes,
@@ -261,7 +189,7 @@ def _explain_no_run(window: AccessWindow) -> tuple[Reason, str]:
         return _explain_counters(window.local_ratio)
     mixed = sum(region.is_mixed for region in window.regions)
     if mixed and mixed == len(window.regions):
-        return Reason.SHARED_ACCESS, f"{_mib(mixed * REGION_BYTES)} belong to several nodes"
+        return Reason.SHARED_ACCESS, f"{format_mib(mixed * REGION_BYTES)} belong to several nodes"
     told = f"{window.hits} of {window.samples} samples of {window.threads} threads told an address"
     return Reason.TOO_FEW_SAMPLES, f"{told}, watched for {window.watched_seconds:.0f} s"
 
@@ -288,11 +216,7 @@ def _explain(found: _Sorted) -> tuple[Reason, str]:
         (found.unknown, Reason.TOO_FEW_SAMPLES, "are used by one node each, but where they lie is not known"),
     )
     _, reason, _ = max(told, key=lambda each: each[0])
-    return reason, "; ".join(f"{_mib(n)} {what}" for n, _, what in told if n)
-
-
-def _mib(n_bytes: int) -> str:
-    return f"{n_bytes / MIB:.0f} MiB" if n_bytes >= 10 * MIB else f"{n_bytes / MIB:.1f} MiB"
+    return reason, "; ".join(f"{format_mib(n)} {what}" for n, _, what in told if n)
 
 
 class _Plugin:

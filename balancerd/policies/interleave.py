@@ -12,12 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from balancerd.config.fields import Bytes, Cores, Ratio, Section, between
+from balancerd.config.fields import Bytes, Cores, Ratio, between
 from balancerd.config.units import format_ratio
 from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, is_worth, remoteness, spread_gain_cores
 from balancerd.engine.interleaving import bandwidth_weights, crowding, equal_weights, imbalance, node_of_region
 from balancerd.engine.owned import is_sure, movable_extents, whole_regions
-from balancerd.engine.spread import Spread
 from balancerd.model.access import REGION_BYTES, AccessRegion, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent, inside, joined
@@ -25,6 +24,7 @@ from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.machine import Machine
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
 from balancerd.model.topology import Topology
+from balancerd.policies.watching import Watching, WatchingOptions, format_mib
 from balancerd.ports import PolicyContext
 
 LEAST_WEIGHT = 8.0
@@ -41,16 +41,13 @@ Each change of the sharers moves memory."""
 NEGLIGIBLE_RATIO = 0.01
 """Less than this share of a region elsewhere is in place."""
 
-KEEP_HITS = 0.8
-"""How much the samples of earlier windows count in the share that told an address."""
-
 MOST_EXTENTS = 4096
 """Of one tick; the hottest. The rest follows once these have moved."""
 
 MIB = 1 << 20
 
 
-class InterleaveOptions(Section):
+class InterleaveOptions(WatchingOptions):
     """Options of an `interleave` policy."""
 
     weights: Literal["bandwidth", "equal"] = Field(
@@ -61,28 +58,16 @@ class InterleaveOptions(Section):
         default=0.35, description="Standard deviation over mean of the accesses that nodes serve, to begin spreading."
     )
     min_shared_bytes: Bytes = Field(default=64 * MIB, description="Spread no less shared memory than this.")
-    home_share: Annotated[Ratio, between(0.51, 1.0, format_ratio)] = Field(
-        default=0.9, description="Share of its run time on one node from which a process is not watched."
-    )
     min_cpu_cores: Cores = Field(
         default=1.0,
         description="Watch no process that keeps fewer cores busy, and spread nothing that fewer use.",
-    )
-    min_rss_bytes: Bytes = Field(
-        default=128 * MIB, description="Watch no process that holds less memory: watching it would not pay."
-    )
-    max_lost_ratio: Ratio = Field(
-        default=0.1,
-        description="Share of samples that may be lost in one tick; with more of them lost, nothing is decided in it.",
     )
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What the policy remembers of one process; samples and hits are sums in which older ones count less."""
+    """What the policy remembers of one process."""
 
-    samples: float = 0.0
-    hits: float = 0.0
     sharers: frozenset[NodeId] = frozenset()
     is_spreading: bool = False
 
@@ -130,7 +115,7 @@ class _Gain:
     share: float
 
     def __str__(self) -> str:
-        return f"{_mib(self.n_bytes)} to spread, gain {self.cores:.3f} cores, cost {self.cost:.2f} s"
+        return f"{format_mib(self.n_bytes)} to spread, gain {self.cores:.3f} cores, cost {self.cost:.2f} s"
 
 
 class Interleave:
@@ -140,10 +125,9 @@ class Interleave:
         self._name = name
         self._options = options
         self._bytes_per_second = context.migration_bytes_per_second
-        self._spread = Spread(options.home_share)
+        self._watching = Watching(name, options)
         self._memories: dict[ProcessId, _Memory] = {}
         self._machine: Machine | None = None
-        self._observed_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -153,8 +137,7 @@ class Interleave:
     def watch(self, snapshot: Snapshot) -> Iterable[ProcessId]:
         """Return the processes to watch, the busiest first."""
         self._observe(snapshot)
-        wanted = [process for process in snapshot.eligible if self._objection(process) is None]
-        return tuple(p.id for p in sorted(wanted, key=lambda p: (-(p.cpu_cores or 0.0), p.id)))
+        return self._watching.wanted(snapshot)
 
     def decide(self, window: Window) -> Iterable[Verdict]:
         """Return one verdict for each eligible process, or one decision for each node that parts of it go to."""
@@ -163,53 +146,22 @@ class Interleave:
 
     def _observe(self, now: Snapshot) -> None:
         """Take note, once for each snapshot, of who runs on several nodes; whoever does not is begun anew."""
-        if self._observed_at == now.taken_at:
+        if not self._watching.observe(now):
             return
-        self._observed_at = now.taken_at
         self._machine = now.survey.machine or self._machine
-        self._spread.observe(now)
         alive = {process.id for process in now.survey.processes}
         self._memories = {process: memory for process, memory in self._memories.items() if process in alive}
         for process in now.eligible:
-            if not self._spread.is_spread(process.id):
+            if not self._watching.is_spread(process.id):
                 self._memories.pop(process.id, None)
 
-    def _objection(self, process: ProcessSample) -> Skip | None:
-        """Return why a process is not to be watched, or None."""
-        options, largest = self._options, self._spread.largest_share(process.id)
-        if largest is None:
-            return self._skip(process, Reason.NO_HOME)
-        if not self._spread.is_spread(process.id):
-            return self._skip(process, Reason.ONE_HOME, f"{largest:.0%} on one node at a time")
-        if (process.cpu_cores or 0.0) < options.min_cpu_cores:
-            told = f"{process.cpu_cores or 0.0:.2f} of {options.min_cpu_cores:.2f} cores"
-            return self._skip(process, Reason.NOT_WATCHED, told)
-        if process.rss_bytes < options.min_rss_bytes:
-            told = f"{process.rss_bytes // MIB} of {options.min_rss_bytes // MIB} MiB"
-            return self._skip(process, Reason.NOT_WATCHED, told)
-        return None
-
     def _judge(self, process: ProcessSample, now: Snapshot) -> Iterator[Verdict]:
-        objection = self._objection(process)
-        if objection is not None:
-            yield objection
-            return
-        window = now.accesses.get(process.id)
-        if window is None:
-            missed = now.unwatched.get(process.id)
-            told = "no source of accesses is at work" if missed is None else missed.detail or missed.reason.value
-            yield self._skip(process, Reason.NOT_WATCHED, told)
-            return
-        memory = self._memories.setdefault(process.id, _Memory())
-        memory.samples = KEEP_HITS * memory.samples + window.samples
-        memory.hits = KEEP_HITS * memory.hits + window.hits
-        if window.throttled or window.lost_ratio > self._options.max_lost_ratio:
-            told = f"{window.lost_samples} lost, {window.samples} taken, throttled {window.throttled} times"
-            yield self._skip(process, Reason.SAMPLES_LOST, told)
-            return
-        reach = min(1.0, memory.hits / memory.samples) if memory.samples else 0.0
-        cores = (process.cpu_cores or 0.0) * reach
-        yield from self._weigh(process, memory, window, cores, now)
+        seen = self._watching.look(process, now)
+        if isinstance(seen, Skip):
+            yield seen
+        else:
+            memory = self._memories.setdefault(process.id, _Memory())
+            yield from self._weigh(process, memory, seen.window, seen.cores, now)
 
     def _weigh(
         self, process: ProcessSample, memory: _Memory, window: AccessWindow, cores: float, now: Snapshot
@@ -246,7 +198,7 @@ class Interleave:
         memory.is_spreading = True
         parts = tuple(_parts(regions, weights))
         if not parts:
-            told = f"{_mib(shared_bytes)} are spread over the nodes {format_id_list(targets)}"
+            told = f"{format_mib(shared_bytes)} are spread over the nodes {format_id_list(targets)}"
             yield self._skip(process, Reason.BALANCED, told)
             return
         gain = self._gain(regions, parts, weights, busy, topology)
@@ -255,7 +207,9 @@ class Interleave:
         elif gain.cores * window.watched_seconds < gain.cost:  # as access waits
             yield self._skip(process, Reason.LOSS_BELOW_COST, str(gain))
         else:
-            told = f"of {_mib(shared_bytes)} that threads on nodes {format_id_list(memory.sharers)} share, imbalance"
+            told = (
+                f"of {format_mib(shared_bytes)} that threads on nodes {format_id_list(memory.sharers)} share, imbalance"
+            )
             yield from self._decisions(process, parts, gain, f"{told} {uneven:.0%}", now.survey.interval_seconds or 1.0)
 
     def _weights(self, targets: Iterable[NodeId]) -> dict[NodeId, float]:
@@ -312,7 +266,7 @@ class Interleave:
                 gain_cores=gain_cores,
                 cost_seconds=cost,
                 reason=Reason.SPREAD,
-                detail=f"{_mib(total_bytes)} {told}, gain {gain_cores:.3f} cores, cost {cost:.2f} s",
+                detail=f"{format_mib(total_bytes)} {told}, gain {gain_cores:.3f} cores, cost {cost:.2f} s",
                 extents=joined(Extent(p.region.start, p.region.start + REGION_BYTES) for p in chosen),
                 source_bytes=source_bytes,
             )
@@ -389,10 +343,6 @@ def _parts(regions: Iterable[_Shared], weights: Mapping[NodeId, float]) -> Itera
         away = {n: max(PAGE_BYTES, round(p * region.n_bytes)) for n, p in region.on.items() if n != node}
         if sum(away.values()) >= max(PAGE_BYTES, NEGLIGIBLE_RATIO * region.n_bytes):
             yield _Part(region, node, away)
-
-
-def _mib(n_bytes: int) -> str:
-    return f"{n_bytes / MIB:.0f} MiB" if n_bytes >= 10 * MIB else f"{n_bytes / MIB:.1f} MiB"
 
 
 class _Plugin:
