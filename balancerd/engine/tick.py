@@ -18,7 +18,7 @@ from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
 from balancerd.ports import AccessPolicy, AccessWatch, Clock, Kernel, Policy
 
-MOVING_RATIO = 8.0
+MOVING_RATIO = 4.0
 """Moving may take so many times as long as looking has in the same tick, whatever the interval of ticks: else, where
 looking is slow, as it is emulated, memory would hardly move between two looks."""
 
