@@ -1,13 +1,15 @@
-"""Daemons that start at once: one process has read all of balancerd, and each daemon is a fork of it.
+"""Programs that start at once: one process has read all of balancerd, and each daemon or command is a fork of it.
 
-Emulated, reading the modules takes 10 s, and most of what a test waits for. What is forked has done nothing yet; from
-there on it is the same daemon, with a pid, a log and an exit status of its own. It cannot be told by its command line.
+Emulated, reading the daemon's modules takes 10 s, and most of what a test waits for. What is forked has done nothing
+yet; from there on it is the same program, with a pid, output and exit status of its own. Its command line is another.
 
     python -m tests.lab.prestart FD    the process to fork from, which is told what to start over a socket
 """
 
+import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -20,8 +22,11 @@ from pathlib import Path
 _MESSAGE_BYTES = 1 << 16
 
 
+PROGRAMS = ("balancerd", "balancerctl")
+
+
 class Child:
-    """A daemon that was started, with what tests use of subprocess.Popen."""
+    """A program that was started, with what tests use of subprocess.Popen."""
 
     def __init__(self, owner: "Prestart", pid: int) -> None:
         self.pid = pid
@@ -57,7 +62,7 @@ class Child:
 
 
 class Prestart:
-    """The process to fork from, from here. `ended` are the exit statuses of daemons by pid."""
+    """The process to fork from, from here. `ended` are the exit statuses of programs by pid."""
 
     def __init__(self) -> None:
         self.ended: dict[int, int] = {}
@@ -70,9 +75,11 @@ class Prestart:
                 stdout=subprocess.DEVNULL,
             )
 
-    def start(self, arguments: Sequence[str], stderr: int) -> Child:
-        """Start `balancerd` with these arguments; what it logs goes to the descriptor `stderr`."""
-        socket.send_fds(self._channel, [json.dumps(list(arguments)).encode()], [stderr])
+    def start(self, command: Sequence[str], *, stdout: int, stderr: int) -> Child:
+        """Start one of PROGRAMS with its arguments; what it writes goes to these descriptors."""
+        if command[0] not in PROGRAMS:
+            raise ValueError(f"{command[0]} is none of {', '.join(PROGRAMS)}")
+        socket.send_fds(self._channel, [json.dumps(list(command)).encode()], [stdout, stderr])
         while True:
             started = self._receive()
             if started is not None:
@@ -105,7 +112,7 @@ class Prestart:
 def serve(channel: socket.socket) -> list[str] | None:
     """Start what the channel asks for and tell of its end, until the other side closes it: None.
 
-    Returns a second time in each process that was started: with its arguments, its log in place.
+    Returns a second time in each process that was started: with its command, its output in place.
     """
     children: dict[int, int] = {}  # pid by pidfd
     while True:
@@ -116,29 +123,41 @@ def serve(channel: socket.socket) -> list[str] | None:
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 channel.send(json.dumps({"pid": pid, "status": status}).encode())
                 continue
-            message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 1)
+            message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES, 2)
             if not message:
                 return None
             pid = os.fork()
             if pid == 0:
-                os.dup2(descriptors[0], 2)
+                for number, each in enumerate(descriptors, 1):
+                    os.dup2(each, number)
                 for each in (*descriptors, *children):
                     os.close(each)
                 channel.close()
-                Path("/proc/self/comm").write_text("balancerd", encoding="ascii")
-                arguments: list[str] = json.loads(message)
-                return arguments
-            os.close(descriptors[0])
+                command: list[str] = json.loads(message)
+                Path("/proc/self/comm").write_text(command[0], encoding="ascii")
+                return command
+            for each in descriptors:
+                os.close(each)
             children[os.pidfd_open(pid)] = pid
             channel.send(json.dumps({"pid": pid}).encode())
 
 
 def main() -> int:
-    from balancerd.cli.daemon import main as daemon  # what this process is for, and nobody else should read
+    # what this process is for, and nobody else should read
+    from balancerd import cli
+    from balancerd.cli.control import main as balancerctl
+    from balancerd.cli.daemon import main as balancerd
 
+    for module in pkgutil.iter_modules(cli.__path__, "balancerd.cli."):
+        importlib.import_module(module.name)
     with socket.socket(fileno=int(sys.argv[1])) as channel:
-        arguments = serve(channel)
-    return 0 if arguments is None else daemon(arguments)
+        command = serve(channel)
+    if command is None:
+        return 0
+    sys.argv = command
+    if command[0] == "balancerctl":
+        balancerctl()
+    return balancerd(command[1:])
 
 
 if __name__ == "__main__":

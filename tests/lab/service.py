@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ emulated, 512 pages take 20 to 30 ms, and a busy host can make that 20 times as 
 
 
 prestart: Prestart | None = None
-"""What daemons are forked from; None: each is started as its command."""
+"""What programs are forked from; None: each is started as its command."""
 
 
 class Balancerd:
@@ -64,9 +65,10 @@ class Balancerd:
         sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         arguments = ["--config", str(self.config), *sets]
         self.process: subprocess.Popen[bytes] | Child
-        with self.log.open("a", encoding="utf-8") as log:
+        with self.log.open("a", encoding="utf-8") as log, Path(os.devnull).open("wb") as nowhere:
             if prestart is not None and not (prefix or environment or as_command):
-                self.process = prestart.start(arguments, log.fileno())
+                command = ["balancerd", *arguments]
+                self.process = prestart.start(command, stdout=nowhere.fileno(), stderr=log.fileno())
             else:
                 command = [*prefix, str(BIN / "balancerd"), *arguments]
                 self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
@@ -116,8 +118,19 @@ class Balancerd:
 
     def balancerctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `balancerctl` against this daemon."""
-        command = [str(BIN / "balancerctl"), "--socket", str(self.socket), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        arguments = ["--socket", str(self.socket), *words]
+        if prestart is None:
+            command = [str(BIN / "balancerctl"), *arguments]
+            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as err,
+        ):
+            child = prestart.start(["balancerctl", *arguments], stdout=out.fileno(), stderr=err.fileno())
+            status = child.wait()
+            for stream in (out, err):
+                stream.seek(0)
+            return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
 
     def log_text(self) -> str:
         """Everything logged so far."""
