@@ -118,19 +118,18 @@ class Balancerd:
 
     def balancerctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `balancerctl` against this daemon."""
-        arguments = ["--socket", str(self.socket), *words]
+        command = [str(BIN / "balancerctl"), "--socket", str(self.socket), *words]
         if prestart is None:
-            command = [str(BIN / "balancerctl"), *arguments]
             return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         with (
             tempfile.TemporaryFile("w+", encoding="utf-8") as out,
             tempfile.TemporaryFile("w+", encoding="utf-8") as err,
         ):
-            child = prestart.start(["balancerctl", *arguments], stdout=out.fileno(), stderr=err.fileno())
+            child = prestart.start(["balancerctl", *command[1:]], stdout=out.fileno(), stderr=err.fileno())
             status = child.wait()
             for stream in (out, err):
                 stream.seek(0)
-            return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
+            return subprocess.CompletedProcess(command, status, out.read(), err.read())
 
     def log_text(self) -> str:
         """Everything logged so far."""
