@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from balancerd.model.access import Accesses, AccessMethod, AccessWindow, Obstacle
 from balancerd.model.decision import Skip, Verdict
+from balancerd.model.heat import HeatMethod, Heats, HeatWindow
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import (
     EvictionOutcome,
@@ -109,6 +110,47 @@ class AccessWatch(Protocol):
 
     def read(self, processes: Sequence[ProcessId]) -> Accesses:
         """Watch these processes, the most important first, and no others; return what is known of each."""
+        ...
+
+
+class HeatSource(Protocol):
+    """One way to see how much the memory of a process is used. Called by one thread, which may wait."""
+
+    @property
+    def method(self) -> HeatMethod:
+        """Which way."""
+        ...
+
+    def probe(self) -> Obstacle | None:
+        """Make ready, and try whether it works here; None when it does. Nobody is open after an obstacle."""
+        ...
+
+    def open(self, process: ProcessId) -> None:
+        """Begin to watch a process. Raises ProcessGoneError, ParseError, LookupError: no room for it, or OSError."""
+        ...
+
+    def read(self, process: ProcessId) -> HeatWindow | None:
+        """Return its heat, None when it is too early. Raises ProcessGoneError, ParseError, LookupError, OSError."""
+        ...
+
+    def close(self, process: ProcessId) -> None:
+        """Watch a process no longer, if it was watched. Raises ParseError, OSError."""
+        ...
+
+    def shut(self) -> None:
+        """Watch nobody any more, and give everything back to the machine. Raises ParseError, OSError."""
+        ...
+
+    def recover(self) -> None:
+        """Give back what a daemon that crashed has left on the machine. Raises ParseError, OSError."""
+        ...
+
+
+class HeatWatch(Protocol):
+    """Watches the heat of a few processes by the configured source."""
+
+    def read(self, asked: Sequence[ProcessId], others: Sequence[ProcessId]) -> Heats:
+        """Return what is known by now; watch those asked for, the most important first, and others if there is room."""
         ...
 
 

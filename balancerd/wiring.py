@@ -41,6 +41,7 @@ from balancerd.kernel.processes.descriptors import raise_descriptor_limit
 from balancerd.log import TickLog, setup
 from balancerd.metrics import Metrics
 from balancerd.model.access import AccessMethod
+from balancerd.model.heat import HeatMethod
 from balancerd.model.manager import Manager
 from balancerd.model.report import ProcessReport
 from balancerd.ports import Kernel, Policy, PolicyContext, PolicyPlugin
@@ -135,6 +136,7 @@ def build_accesses(config: Config) -> AccessSettings:
         budget_ratio=accesses.budget_ratio,
         table_bytes=accesses.table_size_bytes,
         log_directory=accesses.log_directory,
+        heat=None if accesses.heat is None else HeatMethod(accesses.heat),
     )
 
 
@@ -175,6 +177,7 @@ class Application:
         """Serve and tick until told to stop; return the exit status. Raises StartError."""
         self._flags.install(self._clock.wake_fd)
         with contextlib.ExitStack() as stack:
+            stack.callback(self._live.heat.close)
             try:
                 for server in self._servers():
                     server.start()
@@ -212,6 +215,7 @@ class Application:
             memory=self._memory,
             claimed=self._jobs.claimed,
             access_watch=self._live.access_watch,
+            heat_watch=self._live.heat,
         )
         names = ", ".join(policy.name for policy in config.policies) or "no policy"
         summary = f"{config.mode}: {names}, every {format_duration(config.tick_interval_seconds)}"

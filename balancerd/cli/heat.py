@@ -13,6 +13,7 @@ import click
 
 from balancerd.cli import words
 from balancerd.cli.exits import CommandError
+from balancerd.cli.heat_cells import has_heat
 from balancerd.cli.heat_text import picture, row_cells, table
 from balancerd.cli.options import Document, Settings, ask, json_option, socket_option
 from balancerd.cli.screen import draw, escape, write, write_json
@@ -70,7 +71,8 @@ def heat(settings: Settings, pid: int, *, form: str | None, cells: int | None, s
     cells next to each other that look alike are one line; HEAT is 0 (not seen in use) to 4.
 
     Where a cell lies is taken from its own pages where its accesses are watched and sure, else from the estimate for
-    its mapping. Heat is known of processes that a policy of kind access watches.
+    its mapping. Heat is known of processes that a policy of kind access watches, and of those that accesses.heat does,
+    which tells neither the threads nor the nodes.
 
     In JSON: the answer of the daemon to GET /v1/processes/PID/heat.
     """
@@ -124,14 +126,19 @@ def _heading(document: Document) -> Iterator[str]:
 
 
 def _about_accesses(document: Document) -> Iterator[str]:
-    told, why = document["accesses"], document["unwatched"]
+    told, why, is_warm = document["accesses"], document["unwatched"], has_heat(document)
+    if is_warm:
+        yield from _about_heat(document["heat"])
+    elif document["heat"] is not None:
+        yield f"heat: by {escape(document['heat']['method'])}: {escape(document['heat']['told'])}"
+    unknown = "who uses it" if is_warm else "heat"
     if told is None:
         if why is None or why["reason"] is None:
-            yield "accesses: not watched, so heat is not known: no policy of kind access asks for it"
+            yield f"accesses: not watched, so {unknown} is not known: no policy of kind access asks for it"
             yield f"  {HOW_TO_WATCH[None]}"
             return
         detail = f" ({escape(why['detail'])})" if why["detail"] else ""
-        yield f"accesses: not watched, so heat is not known: {escape(why['reason'])}{detail}"
+        yield f"accesses: not watched, so {unknown} is not known: {escape(why['reason'])}{detail}"
         yield f"  {_how_to_watch(why['reason'])}"
         return
     yield (
@@ -144,6 +151,14 @@ def _about_accesses(document: Document) -> Iterator[str]:
     )
     if told["unreported_regions"]:
         yield f"  not told: {told['unreported_regions']} more regions, but for what is sure in them"
+
+
+def _about_heat(heat: Document) -> Iterator[str]:
+    cost = "" if heat["cpu_ratio"] is None else f", {words.percent(heat['cpu_ratio'])} of a core for it"
+    yield (
+        f"heat: by {escape(heat['method'])}, {words.count(heat['regions'], 'region')}, "
+        f"watched for {words.age(heat['watched_seconds'])}, {words.age(heat['age_seconds'])} old{cost}"
+    )
 
 
 def _how_to_watch(reason: str) -> str:

@@ -30,6 +30,18 @@ CLEAR_SHARE: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """What the shades are measured by: accesses per byte, or how much is in use by a source of heat; and the most."""
+
+    most: float
+    by_accesses: bool
+
+    def of(self, cell: Document) -> float:
+        """Return how hot a cell is."""
+        return float(cell["weight"] / size_bytes(cell) if self.by_accesses else cell["heat"] or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """Some cells of one mapping next to each other; None where a sparse mapping was not seen in use."""
 
@@ -41,7 +53,7 @@ class Row:
 class Look:
     """What a cell looks like: letters, and whether its use is remote or shared.
 
-    `level` is None when accesses are not watched, 0 when none were seen.
+    `level` is None when neither accesses nor heat are watched, 0 when none were seen.
     """
 
     node: str
@@ -56,20 +68,28 @@ def size_bytes(cell: Document) -> int:
     return int(cell["end"], 16) - int(cell["start"], 16)
 
 
-def hottest(document: Document) -> float | None:
-    """Return the accesses per byte of the hottest cell; None when accesses are not watched."""
-    if document["accesses"] is None:
+def find_scale(document: Document) -> Scale | None:
+    """Return the scale up to the hottest cell, by accesses if any were seen; None when nothing is watched."""
+    cells = [cell for mapping in document["mappings"] for cell in mapping["cells"]]
+    is_warm, is_watched = has_heat(document), document["accesses"] is not None
+    if not is_warm and not is_watched:
         return None
-    cells = (cell for mapping in document["mappings"] for cell in mapping["cells"])
-    return max((cell["weight"] / size_bytes(cell) for cell in cells), default=0.0)
+    by_accesses = is_watched and (not is_warm or any(cell["weight"] for cell in cells))
+    unit = Scale(1.0, by_accesses)
+    return Scale(max(map(unit.of, cells), default=0.0), by_accesses)
 
 
-def look(cell: Document, most: float | None) -> Look:
+def has_heat(document: Document) -> bool:
+    """Return whether a source of heat tells of this process."""
+    return document["heat"] is not None and document["heat"]["age_seconds"] is not None
+
+
+def look(cell: Document, scale: Scale | None) -> Look:
     """Return what a cell looks like beside the hottest one."""
     use = cell["use"]
     return Look(
         node=_holder(cell),
-        level=None if most is None else level(cell["weight"] / size_bytes(cell), most),
+        level=None if scale is None else level(scale.of(cell), scale.most),
         use=NO_USE if use is None else _user(cell) if use == "remote" else USE_LETTERS.get(use, "?"),
         is_remote=use == "remote",
         is_shared=use == "shared",

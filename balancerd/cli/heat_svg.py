@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
-from balancerd.cli.heat_cells import LEVELS, Look, Row, hottest, look, rows
+from balancerd.cli.heat_cells import LEVELS, Look, Row, Scale, find_scale, look, rows
 from balancerd.cli.options import Document
 from balancerd.cli.screen import escape
 
@@ -32,7 +32,7 @@ COLDEST: Final = 0.12
 
 def draw(document: Document, heading: Sequence[str]) -> str:
     """Return the file's text; `heading` and names need no escaping."""
-    most, cell_bytes = hottest(document), document["cell_bytes"]
+    scale, cell_bytes = find_scale(document), document["cell_bytes"]
     drawn: list[str] = []
     y = LINE
     for line in heading:
@@ -44,7 +44,7 @@ def draw(document: Document, heading: Sequence[str]) -> str:
         drawn.append(_text(10, y, f"{mapping['start']}-{mapping['end']} {kind} {mapping['name']}"))
         y += LINE // 3
         for row in rows(mapping, cell_bytes, ROW_CELLS):
-            drawn.extend(_row(row, y, most, int(mapping["start"], 16)))
+            drawn.extend(_row(row, y, scale, int(mapping["start"], 16)))
             y += LINE
         y += LINE // 2
     drawn.extend(_legend(document, y + LINE))
@@ -54,9 +54,9 @@ def draw(document: Document, heading: Sequence[str]) -> str:
     return "\n".join([opening, _rect(0, 0, (WIDTH, height), "#ffffff"), *drawn, "</svg>\n"])
 
 
-def _row(row: Row, y: int, most: float | None, mapping_start: int) -> Iterator[str]:
+def _row(row: Row, y: int, scale: Scale | None, mapping_start: int) -> Iterator[str]:
     yield _text(10, y + CELL - 2, f"+{(row.start - mapping_start) >> 20}MiB")
-    placed = [(LEFT + i * CELL, look(cell, most)) for i, cell in enumerate(row.cells) if cell is not None]
+    placed = [(LEFT + i * CELL, look(cell, scale)) for i, cell in enumerate(row.cells) if cell is not None]
     for x, its in placed:
         yield _rect(x, y, (CELL - 1, CELL), _node_colour(its.node), _opacity(its))
         if its.is_remote or its.is_shared:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from balancerd.cli import words
-from balancerd.cli.heat_cells import Look, Row, hottest, look, rows, shares, size_bytes
+from balancerd.cli.heat_cells import NO_USE, Look, Row, Scale, find_scale, look, rows, shares, size_bytes
 from balancerd.cli.options import Document
 from balancerd.cli.screen import UNKNOWN, Column, Table, can_print, escape, paint, width
 
@@ -36,13 +36,13 @@ def row_cells(columns: int) -> int:
 
 def picture(document: Document, columns: int) -> Iterator[str]:
     """Yield the lines of the picture, without its heading."""
-    most, cell_bytes = hottest(document), document["cell_bytes"]
+    scale, cell_bytes = find_scale(document), document["cell_bytes"]
     accesses = sum(mapping["weight"] for mapping in document["mappings"]) + document["left_out"]["weight"]
     for mapping in document["mappings"]:
         yield ""
-        yield _cut(_title(mapping, accesses if most is not None else None), columns)
+        yield _cut(_title(mapping, accesses if document["accesses"] is not None else None), columns)
         for row in rows(mapping, cell_bytes, row_cells(columns)):
-            yield from _row(row, int(mapping["start"], 16), most)
+            yield from _row(row, int(mapping["start"], 16), scale)
         if mapping["sparse"]:
             yield " " * 10 + "hardly anything of it is in memory: only what was seen in use is drawn"
     yield ""
@@ -53,10 +53,10 @@ def table(document: Document) -> Table:
     """Return stretches of neighbouring cells that look alike, one in each row."""
     titles = ("START", "END", "SIZE", "KIND", "NODE", "HEAT", "USE", "USED FROM", "MAPPING")
     right = {"SIZE", "HEAT"}
-    most = hottest(document)
+    scale = find_scale(document)
     return Table(
         columns=[Column(title=title, right=title in right, cut=title == "MAPPING") for title in titles],
-        rows=[row for mapping in document["mappings"] for row in _stretches(mapping, most)],
+        rows=[row for mapping in document["mappings"] for row in _stretches(mapping, scale)],
     )
 
 
@@ -74,14 +74,15 @@ def _title(mapping: Document, accesses: float | None) -> str:
     return escape(f"{mapping['start']} {kind} {', '.join(told)}{'  ' if mapping['name'] else ''}{mapping['name']}")
 
 
-def _row(row: Row, mapping_start: int, most: float | None) -> Iterator[str]:
+def _row(row: Row, mapping_start: int, scale: Scale | None) -> Iterator[str]:
     """Yield up to three lines: which node holds each cell, how hot it is, from where it is used."""
-    looks = [None if cell is None else look(cell, most) for cell in row.cells]
+    looks = [None if cell is None else look(cell, scale) for cell in row.cells]
     blocks = BLOCKS if can_print(BLOCKS) else ASCII_BLOCKS
     label = words.size(row.start - mapping_start)
     yield f"{label:>9} node " + _strip(looks, lambda its: its.node, lambda its: _node_colour(its.node))
     if any(its is not None and its.level for its in looks):
         yield f"{'':>9} heat " + _strip(looks, lambda its: blocks[its.level or 0], lambda its: _node_colour(its.node))
+    if any(its is not None and its.use != NO_USE for its in looks):
         yield f"{'':>9} use  " + _strip(looks, lambda its: its.use, _use_colour)
 
 
@@ -106,9 +107,11 @@ def _use_colour(its: Look) -> str | None:
 def _legend(document: Document) -> Iterator[str]:
     yield f"each letter {words.size(document['cell_bytes'])}"
     yield "  node  the node that holds at least 80% of it; * several do, ? not known"
-    if document["accesses"] is not None:
+    scale = find_scale(document)
+    if scale is not None:
         blocks = BLOCKS if can_print(BLOCKS) else ASCII_BLOCKS
         yield f"  heat  {blocks[0]} not seen in use, {' '.join(blocks[1:])} each up to four times as hot as before"
+    if scale is not None and scale.by_accesses:
         yield "  use   = from the node that holds it, + shared: from several nodes;"
         yield "        remote: the node that uses it, * if not the same one for all of it;"
         yield "        ? from one node, and not known where it lies"
@@ -118,11 +121,11 @@ def _legend(document: Document) -> Iterator[str]:
         yield f"left out: {words.count(left['mappings'], 'small mapping')} with {told}"
 
 
-def _stretches(mapping: Document, most: float | None) -> Iterator[tuple[str, ...]]:
+def _stretches(mapping: Document, scale: Scale | None) -> Iterator[tuple[str, ...]]:
     kind = UNKNOWN if mapping["kind"] is None else mapping["kind"] + (" shared" if mapping["shared"] else "")
     alike: list[tuple[Look, list[Document]]] = []
     for cell in mapping["cells"]:
-        its = look(cell, most)
+        its = look(cell, scale)
         if alike and alike[-1][0] == its and alike[-1][1][-1]["end"] == cell["start"]:
             alike[-1][1].append(cell)
         else:

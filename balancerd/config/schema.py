@@ -43,6 +43,7 @@ ManagerName = Literal[
 ]
 """Every manager but "mempolicy", which is always respected."""
 SourceName = Literal["registers", "hint-faults", "kernel-counters", "pebs", "ibs"]
+HeatName = Literal["damon"]
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 STALL_FACTOR: Final = 4.0
@@ -239,6 +240,12 @@ class AccessesConfig(Section):
         default=None,
         description="Directory whose files, output of `perf script`, are imported as they appear; null: none. It must "
         "belong to root or the daemon's user, and nobody else may write to it.",
+    )
+    heat: HeatName | None = Field(
+        default=None,
+        description="How it is found out how much memory is used, whoever uses it: of the processes that a policy asks "
+        "for, and if max_processes allows, of the busiest others. damon: threads of the kernel look, which needs DAMON "
+        "(6.12 of Debian) and CAP_DAC_OVERRIDE; null: not at all.",
     )
 
 

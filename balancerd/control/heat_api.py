@@ -8,13 +8,17 @@ GET /v1/processes/PID/heat?cells=N      (64 to 2048, 512 unless given; 400: not 
                 watched_seconds, samples, hits (of which told an address), lost_samples, throttled, threads,
                 unreported_regions (of 2 MiB; of memory beyond the last region only runs are told)}
     unwatched   null or why it is not watched: {reason (null: no policy asks for it), reason_text, detail}
+    heat        null: accesses.heat is null; or {method ("damon"), age_seconds, seconds (that it is of),
+                watched_seconds, regions, cpu_ratio (of one core, that looking takes in the kernel; null: not known),
+                told}: while nothing is known of this process told says why, and all but method is null
     mappings    ascending, neighbours of one kind and name as one: [{start, end (hexadecimal), kind (null: it came after
                 the placement was found), name, shared, vmas (how many mappings), bytes_by_node, weight, sparse (only
                 cells seen in use are listed), cells}]
         cells   [{start, end (hexadecimal), node (that holds at least 80 % of it, or null), bytes_by_node, asked (by its
                 pages; else estimated for the whole mapping), weight (all accesses seen; of each page about the last
                 fifty count), weight_by_node (the accessing CPU's), use ("local", "remote", "shared", "unknown": what
-                most accesses are; null: none seen), weight_by_use}]
+                most accesses are; null: none seen), weight_by_use, heat (0 to 1: how much of it is in use by the
+                source of heat; null: not known)}]
     left_out    {mappings, bytes_by_node, weight}: those with little of either
 """
 
@@ -26,7 +30,8 @@ from balancerd.control.state import View
 from balancerd.engine.heat import HeatCell, HeatMapping, map_heat
 from balancerd.model.access import AccessWindow
 from balancerd.model.decision import REASON_TEXT, Reason, Skip
-from balancerd.model.ids import NodeId
+from balancerd.model.heat import Heats
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.report import ProcessReport
 from balancerd.model.sample import PlacementSample
 
@@ -43,7 +48,9 @@ def heat(view: View, report: ProcessReport, *, cells: int, now: float) -> Json:
     sample = report.process
     windows = () if view.report is None else view.report.accesses
     window = next((each for each in windows if each.process == sample.id), None)
-    found = map_heat(report.placement, window, most_cells=cells)
+    heats = Heats() if view.report is None else view.report.heats
+    heat_window = heats.windows.get(sample.id)
+    found = map_heat(report.placement, window, heat_window, most_cells=cells)
     return {
         "schema": SCHEMA,
         "tick": None if view.report is None else view.report.number,
@@ -60,6 +67,7 @@ def heat(view: View, report: ProcessReport, *, cells: int, now: float) -> Json:
         "placement": None if report.placement is None else _placement(report.placement, now),
         "accesses": None if window is None else _accesses(window, now),
         "unwatched": _unwatched(report) if window is None else None,
+        "heat": None if heats.method is None else _heat(heats, sample.id, now),
         "mappings": [_mapping(mapping) for mapping in found.mappings],
         "left_out": {
             "mappings": found.left_out_mappings,
@@ -90,6 +98,23 @@ def _accesses(window: AccessWindow, now: float) -> Json:
         "throttled": window.throttled,
         "threads": window.threads,
         "unreported_regions": window.unreported_regions,
+    }
+
+
+def _heat(heats: Heats, process: ProcessId, now: float) -> Json:
+    window = heats.windows.get(process)
+    told = ""
+    if window is None:
+        obstacle = None if heats.obstacle is None else f"{heats.obstacle.seen}; fix: {heats.obstacle.fix}"
+        told = obstacle or heats.missed.get(process) or "not looked at yet, or others are watched"
+    return {
+        "method": None if heats.method is None else heats.method.value,
+        "age_seconds": None if window is None else round(now - window.taken_at, 6),
+        "seconds": None if window is None else round(window.seconds, 6),
+        "watched_seconds": None if window is None else round(window.watched_seconds, 6),
+        "regions": None if window is None else len(window.regions),
+        "cpu_ratio": None if window is None or window.cpu_ratio is None else round(window.cpu_ratio, 6),
+        "told": told,
     }
 
 
@@ -129,6 +154,7 @@ def _cell(cell: HeatCell) -> Json:
         "weight_by_node": _by_node({node: round(weight, 3) for node, weight in cell.weight_by_node.items()}),
         "use": None if cell.use is None else cell.use.value,
         "weight_by_use": {use.value: round(weight, 3) for use, weight in sorted(cell.weight_by_use.items())},
+        "heat": None if cell.heat_ratio is None else round(cell.heat_ratio, 4),
     }
 
 

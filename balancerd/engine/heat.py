@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from balancerd.model.access import REGION_BYTES, AccessWindow
 from balancerd.model.extent import Extent, joined
+from balancerd.model.heat import HeatWindow
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, VmaKind, VmaPlacement
 
@@ -25,6 +26,9 @@ CLEAR_SHARE = 0.8
 
 SPARSE_SHARE = 0.25
 """Of a mapping of which less than this is present only those cells are told that were seen in use."""
+
+MOST_HOT_BYTES = 64 << 20
+"""A longer region of heat does not say which cells of a sparse mapping are in use."""
 
 
 class Use(enum.StrEnum):
@@ -44,6 +48,8 @@ class Use(enum.StrEnum):
 class HeatCell:
     """Addresses [start, end) of one mapping; all but the outermost are as long as the cells of the map.
 
+    `heat_ratio` is how much of it is in use by a source of heat, None where none has looked.
+
     `bytes_by_node` is what is present, as far as it is known; `is_asked` tells that most of it was asked for by its
     pages. `weight_by_node` are the accesses seen, by the node that they came from, `weight_by_use` by what they are.
     """
@@ -54,6 +60,7 @@ class HeatCell:
     is_asked: bool
     weight_by_node: Mapping[NodeId, float]
     weight_by_use: Mapping[Use, float]
+    heat_ratio: float | None = None
 
     @property
     def node(self) -> NodeId | None:
@@ -101,7 +108,13 @@ class HeatMap:
     left_out_weight: float = 0.0
 
 
-def map_heat(placement: PlacementSample | None, window: AccessWindow | None, *, most_cells: int) -> HeatMap:
+def map_heat(
+    placement: PlacementSample | None,
+    window: AccessWindow | None,
+    heat: HeatWindow | None = None,
+    *,
+    most_cells: int,
+) -> HeatMap:
     """Return what is known as at most so many cells, which must be at least two for each of MOST_MAPPINGS."""
     if most_cells < 2 * MOST_MAPPINGS:
         raise ValueError(f"{most_cells} cells are too few for {MOST_MAPPINGS} mappings")
@@ -114,6 +127,7 @@ def map_heat(placement: PlacementSample | None, window: AccessWindow | None, *, 
         if run.pages_by_node is not None
     )
     _hand_out(stretches, pieces)
+    _note_hot(stretches, heat)
     chosen = _choose(stretches)
     cell_bytes = REGION_BYTES
     while sum(len(stretch.indexes(cell_bytes)) for stretch in chosen) > most_cells:
@@ -122,7 +136,7 @@ def map_heat(placement: PlacementSample | None, window: AccessWindow | None, *, 
     rest = [stretch for stretch in stretches if stretch not in picked]
     return HeatMap(
         cell_bytes=cell_bytes,
-        mappings=tuple(_mapping(stretch, asked, cell_bytes) for stretch in chosen),
+        mappings=tuple(_mapping(stretch, asked, heat, cell_bytes) for stretch in chosen),
         left_out_mappings=sum(max(1, len(stretch.placed)) for stretch in rest),
         left_out_bytes=_rounded(_sum(stretch.bytes_by_node for stretch in rest)),
         left_out_weight=sum(stretch.weight for stretch in rest),
@@ -156,6 +170,7 @@ class _Stretch:
     placed: list[VmaPlacement] = field(default_factory=list)
     bytes_by_node: dict[NodeId, float] = field(default_factory=dict)
     pieces: list[_Piece] = field(default_factory=list)
+    hot: list[Extent] = field(default_factory=list)
 
     @property
     def weight(self) -> float:
@@ -169,7 +184,8 @@ class _Stretch:
     def indexes(self, cell_bytes: int) -> Sequence[int]:
         """Return which multiples of a cell's size are told."""
         if self.is_sparse:
-            return sorted({i for piece in self.pieces for i in _indexes(piece.start, piece.end, cell_bytes)})
+            seen = (*self.pieces, *self.hot)
+            return sorted({i for piece in seen for i in _indexes(piece.start, piece.end, cell_bytes)})
         return _indexes(self.start, self.end, cell_bytes)
 
 
@@ -250,6 +266,15 @@ def _hand_out(stretches: Sequence[_Stretch], pieces: Iterable[_Piece]) -> None:
             stretch.pieces.append(piece.part(stretch.start, stretch.end, whole_bytes))
 
 
+def _note_hot(stretches: Sequence[_Stretch], heat: HeatWindow | None) -> None:
+    """Tell sparse stretches where they are in use. Of a long region nobody knows which part of it is."""
+    hot = [r for r in (() if heat is None else heat.regions) if r.ratio > 0 and r.end - r.start <= MOST_HOT_BYTES]
+    for stretch in stretches if hot else ():
+        if stretch.is_sparse:
+            clipped = ((max(stretch.start, r.start), min(stretch.end, r.end)) for r in hot)
+            stretch.hot = [Extent(start, end) for start, end in clipped if start < end]
+
+
 def _choose(stretches: Sequence[_Stretch]) -> list[_Stretch]:
     """Return those with most of the memory or most of the accesses, by address."""
     held = {stretch: sum(stretch.bytes_by_node.values()) for stretch in stretches}
@@ -260,7 +285,7 @@ def _choose(stretches: Sequence[_Stretch]) -> list[_Stretch]:
     return sorted(ranked[:MOST_MAPPINGS], key=lambda stretch: stretch.start)
 
 
-def _mapping(stretch: _Stretch, asked: _Spread, cell_bytes: int) -> HeatMapping:
+def _mapping(stretch: _Stretch, asked: _Spread, heat: HeatWindow | None, cell_bytes: int) -> HeatMapping:
     estimated = _Spread((placed.vma.start, placed.vma.end, placed.pages_by_node) for placed in stretch.placed)
     pieces: dict[int, list[_Piece]] = {}
     for piece in stretch.pieces:
@@ -282,13 +307,16 @@ def _mapping(stretch: _Stretch, asked: _Spread, cell_bytes: int) -> HeatMapping:
                 pieces.get(i, ()),
                 asked,
                 estimated,
+                heat,
             )
             for i in stretch.indexes(cell_bytes)
         ),
     )
 
 
-def _cell(extent: Extent, pieces: Iterable[_Piece], asked: _Spread, estimated: _Spread) -> HeatCell:
+def _cell(
+    extent: Extent, pieces: Iterable[_Piece], asked: _Spread, estimated: _Spread, heat: HeatWindow | None
+) -> HeatCell:
     by_use: dict[Use, float] = {}
     by_node: dict[NodeId, float] = {}
     for piece in pieces:
@@ -304,6 +332,7 @@ def _cell(extent: Extent, pieces: Iterable[_Piece], asked: _Spread, estimated: _
         is_asked=is_asked,
         weight_by_node=dict(sorted(by_node.items())),
         weight_by_use=by_use,
+        heat_ratio=None if heat is None else heat.ratio_within(extent.start, extent.end),
     )
 
 

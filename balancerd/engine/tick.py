@@ -16,7 +16,7 @@ from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
-from balancerd.ports import AccessPolicy, AccessWatch, Clock, Kernel, Policy
+from balancerd.ports import AccessPolicy, AccessWatch, Clock, HeatWatch, Kernel, Policy
 
 MOVING_RATIO = 4.0
 """Moving may take so many times as long as looking has in the same tick, whatever the interval of ticks: else, where
@@ -43,7 +43,8 @@ class Engine:
     """Runs ticks under one configuration.
 
     `memory` outlives it; its own are the last snapshot, and who could not be read, and why. `claimed` tells whose
-    memory someone else is moving at the moment; without an `access_watch` policies learn of no accesses.
+    memory someone else is moving at the moment; without an `access_watch` policies learn of no accesses, without a
+    `heat_watch` of no heat.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Engine:
         memory: EngineMemory,
         claimed: Callable[[], frozenset[ProcessId]] = frozenset,
         access_watch: AccessWatch | None = None,
+        heat_watch: HeatWatch | None = None,
     ) -> None:
         self._kernel = kernel
         self._clock = clock
@@ -65,6 +67,7 @@ class Engine:
         self._should_stop = should_stop
         self._claimed = claimed
         self._access_watch = access_watch
+        self._heat_watch = heat_watch
         self._watching = True  # an engine before this one may have been
         self._memory = memory
         memory.obey(
@@ -187,6 +190,7 @@ class Engine:
             phase_seconds=watch.laps,
             policy_errors=policy_errors,
             accesses=tuple(snapshot.accesses.values()),
+            heats=snapshot.heats,
             scan_cpu_seconds=scan.take_used(),
             scan_budget_ratio=scan.ratio,
             workloads=self._memory.workloads.tell(
@@ -198,23 +202,25 @@ class Engine:
 
     def _read_accesses(self, snapshot: Snapshot) -> tuple[Snapshot, Mapping[str, str]]:
         """Watch whom policies want watched. What that costs has a bound of its own, beside that of observing."""
-        if self._access_watch is None:
-            return snapshot, {}
         asked: dict[ProcessId, None] = {}
         errors: dict[str, str] = {}
-        for policy in self._policies:
+        for policy in self._policies if self._access_watch is not None else ():
             if isinstance(policy, AccessPolicy):
                 try:
                     asked |= dict.fromkeys(policy.watch(snapshot))
                 except Exception as error:  # noqa: BLE001 - as in _decide
                     errors[policy.name] = f"{type(error).__name__}: {error}"
-        if not asked and not self._watching:
-            return snapshot, errors
-        self._watching = bool(asked)
         cpu_before = self._clock.cpu_seconds()
-        found = self._access_watch.read(tuple(asked))
+        if self._heat_watch is not None:
+            busiest = sorted(snapshot.eligible, key=lambda process: (-(process.cpu_cores or 0.0), process.id))
+            heats = self._heat_watch.read(tuple(asked), tuple(process.id for process in busiest))
+            snapshot = replace(snapshot, heats=heats)
+        if self._access_watch is not None and (asked or self._watching):
+            self._watching = bool(asked)
+            found = self._access_watch.read(tuple(asked))
+            snapshot = replace(snapshot, accesses=found.windows, unwatched=found.missed)
         self._memory.scan.exclude(self._clock.cpu_seconds() - cpu_before)
-        return replace(snapshot, accesses=found.windows, unwatched=found.missed), errors
+        return snapshot, errors
 
     def _part(self, wanted: Iterable[Decision | Eviction]) -> tuple[list[Decision | Eviction], tuple[Skip, ...]]:
         """Part what can be done from what must wait: moving would wait for the lock that looking met, without bound."""

@@ -1,5 +1,6 @@
 """The Kernel port on the real machine. Owns how its parts come together; each part knows only its own files."""
 
+import os
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,9 @@ from balancerd.kernel.accesses.rings import RingSource, Surroundings
 from balancerd.kernel.accesses.watch import AccessSettings, Watcher
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
+from balancerd.kernel.heat.damon import DamonHeat
+from balancerd.kernel.heat.kdamonds import Kdamonds
+from balancerd.kernel.heat.watch import HeatWatcher
 from balancerd.kernel.machine.memory import read_memory
 from balancerd.kernel.machine.pressure import read_pressure
 from balancerd.kernel.machine.reader import MachineReader
@@ -36,6 +40,7 @@ from balancerd.kernel.neighbours.watch import Neighbours
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.kernel.placement.reader import PlacementReader, SampleCore
+from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.kernel.processes.opt_out import OptOuts
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.survey import SurveyCore, Surveyor
@@ -153,6 +158,17 @@ class LiveKernel:
         self._log_directory = LogDirectory(self.logs, tell)
         self._log_directory.use(accesses.log_directory)
         self.access_watch = LogsFirst(self._log_source, self.accesses)
+        own = ProcessId(os.getpid(), read_start_ticks(os.getpid()))
+        self._damon = DamonHeat(
+            clock,
+            Kdamonds(own, sysfs=str(sysfs), procfs=str(procfs)),
+            slots=accesses.most_processes,
+            budget_ratio=accesses.budget_ratio,
+            sysfs=str(sysfs),
+            procfs=str(procfs),
+        )
+        self.heat = HeatWatcher(clock, {source.method: source for source in (self._damon,)})
+        self.heat.use(accesses.heat, most_processes=accesses.most_processes)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 
     @property
@@ -162,6 +178,7 @@ class LiveKernel:
 
     def close(self) -> None:
         """Give descriptors and threads back; the kernel cannot be used any more."""
+        self.heat.close()
         self.accesses.close()
         self.logs.close()
         self._reads.close()
@@ -257,6 +274,8 @@ class LiveKernel:
         self.logs.most_processes = settings.most_processes
         self._log_source.budget_ratio = settings.budget_ratio
         self._log_directory.use(settings.log_directory)
+        self._damon.budget_ratio, self._damon.slots = settings.budget_ratio, settings.most_processes
+        self.heat.use(settings.heat, most_processes=settings.most_processes)
         self.accesses.use(self._sources(settings), most_processes=settings.most_processes)
 
     def look(self, pid: int) -> ProcessSample | None:

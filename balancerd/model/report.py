@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from balancerd.model.access import AccessWindow
 from balancerd.model.decision import Reason, Verdict
+from balancerd.model.heat import Heats
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.manager import Manager
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, RunsNow
@@ -115,6 +116,8 @@ class TickReport:
     """When those that selection let through and that were looked at are due again, unless they change before."""
     accesses: tuple[AccessWindow, ...] = ()
     """What was seen of the processes that are watched, in this tick."""
+    heats: Heats = field(default_factory=Heats)
+    """The newest known of how much the memory of processes is used."""
     scan_cpu_seconds: float = 0.0
     scan_budget_ratio: float | None = None
     yield_to: frozenset[Manager] = frozenset()

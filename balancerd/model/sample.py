@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from balancerd.model.access import AccessWindow
 from balancerd.model.decision import Skip
+from balancerd.model.heat import Heats
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.interval import Interval
 from balancerd.model.machine import Machine
@@ -236,7 +237,8 @@ class Sampling:
 class Snapshot:
     """Everything known at one tick. `placements` holds the newest known of each surveyed process.
 
-    `accesses` holds the windows of those that are watched, `unwatched` those for which a policy asked in vain.
+    `accesses` holds the windows of those that are watched, `unwatched` those for which a policy asked in vain. `heats`
+    is what is known of how much memory is used, whoever uses it.
     """
 
     taken_at: float
@@ -246,6 +248,7 @@ class Snapshot:
     """The surveyed processes that selection let through: policies judge these and no others."""
     accesses: Mapping[ProcessId, AccessWindow] = field(default_factory=dict)
     unwatched: Mapping[ProcessId, Skip] = field(default_factory=dict)
+    heats: Heats = field(default_factory=Heats)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

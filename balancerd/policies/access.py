@@ -17,6 +17,7 @@ from balancerd.engine.owned import is_sure, movable_extents, whole_regions
 from balancerd.model.access import REGION_BYTES, AccessMethod, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent, joined, size_bytes
+from balancerd.model.heat import HeatWindow
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
 from balancerd.model.topology import Topology
@@ -29,6 +30,8 @@ NEGLIGIBLE_RATIO = 0.01
 MOST_EXTENTS = 4096
 """Of one decision; the hottest. The rest follows once these have moved."""
 
+WARMTHS = 4
+"""So many steps of known heat are told apart: finer ones are chance, and what samples say goes before them."""
 
 class AccessOptions(WatchingOptions):
     """Options of an `access` policy."""
@@ -48,10 +51,12 @@ class _Part:
     away_bytes: Mapping[NodeId, int]
     gain: float
     cost: float
+    warmth: float
 
     @property
-    def heat(self) -> float:
-        return self.gain / self.cost
+    def rank(self) -> tuple[float, float, tuple[Extent, ...]]:
+        """By which the hottest come first: in use by known heat, roughly; then what moving it wins for its cost."""
+        return -round(self.warmth * WARMTHS), -self.gain / self.cost, self.extents
 
 
 @dataclass(slots=True)
@@ -99,14 +104,18 @@ class Access:
         if not seen.window.runs:
             yield self._skip(process, *_explain_no_run(seen.window))
             return
-        found = self._sort(seen.window, seen.cores, now.survey.topology)
+        heat = now.heats.windows.get(process.id)
+        found = self._sort(seen.window, heat, seen.cores, now.survey.topology)
         if not found.parts:
             yield self._skip(process, *_explain(found))
             return
         yield from self._decisions(process, found, now.survey.interval_seconds or 1.0)
 
-    def _sort(self, window: AccessWindow, cores: float, topology: Topology) -> _Sorted:
-        """Part the runs; `cores` is how much of the process's CPU time goes to the accesses that all of them tell."""
+    def _sort(self, window: AccessWindow, heat: HeatWindow | None, cores: float, topology: Topology) -> _Sorted:
+        """Part the runs; `cores` is how much of the process's CPU time goes to the accesses that all of them tell.
+
+        `heat` orders them and nothing else: what it says of no run, or of none at all, is taken to be cold.
+        """
         total = max(
             sum(run.weight for run in window.runs),
             sum(weight for region in window.regions for weight in region.weight_by_node.values()),
@@ -145,7 +154,8 @@ class Access:
             elif gain * window.watched_seconds < cost:  # as follow-cpu waits with a home of which it knows little
                 found.waiting += sum(away_bytes.values())
             else:
-                found.parts.append(_Part(run.node, extents, away_bytes, gain, cost))
+                warmth = 0.0 if heat is None else heat.ratio_within(run.start, run.end) or 0.0
+                found.parts.append(_Part(run.node, extents, away_bytes, gain, cost, warmth))
         return found
 
     def _decisions(self, process: ProcessSample, found: _Sorted, interval_seconds: float) -> Iterator[Decision]:
@@ -153,7 +163,7 @@ class Access:
         left_bytes = self._bytes_per_second * interval_seconds
         by_node: dict[NodeId, list[_Part]] = {}
         n_extents = 0
-        for part in sorted(found.parts, key=lambda p: (-p.heat, p.extents)):
+        for part in sorted(found.parts, key=lambda p: p.rank):
             if by_node and (left_bytes <= 0 or n_extents + len(part.extents) > MOST_EXTENTS):
                 break
             left_bytes -= sum(part.away_bytes.values())

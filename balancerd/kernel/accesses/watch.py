@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.model.access import Accesses, AccessMethod, AccessWindow, Obstacle
 from balancerd.model.decision import Reason, Skip
+from balancerd.model.heat import HeatMethod
 from balancerd.model.ids import ProcessId
 from balancerd.ports import AccessSource, Clock
 
@@ -23,7 +24,7 @@ class AccessSettings:
     """The `accesses` section of the configuration: what to watch with, whom, and what that may cost.
 
     `budget_ratio` is a share of one core, `table_bytes` the memory for the counts of one process. Perf logs
-    that appear in `log_directory` are imported.
+    that appear in `log_directory` are imported. `heat` is watched by that method, None: not at all.
     """
 
     methods: tuple[AccessMethod, ...] = (AccessMethod.REGISTERS,)
@@ -31,6 +32,7 @@ class AccessSettings:
     budget_ratio: float = 0.01
     table_bytes: int = 32 << 20
     log_directory: str | None = None
+    heat: HeatMethod | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,15 +232,23 @@ def ibs(root: Path = ROOT) -> Check:
     return _source(root, "ibs", CheckStatus.INFO, "instructions of this thread can be sampled (ibs_op)")
 
 
-def _source(root: Path, source: str, status: CheckStatus, works: str) -> Check:
-    """Try a source of accesses; `status` is for one that does not work."""
-    name = f"accesses-{source}"
+def damon(root: Path = ROOT) -> Check:
+    """Whether DAMON's files can be written and are nobody else's: for accesses.heat."""
+    works = "its threads can be set up; whether they can watch processes, the daemon tells"
+    return _source(root, "damon", CheckStatus.INFO, works, room="heat", module="damon_obstacles")
+
+
+def _source(
+    root: Path, source: str, status: CheckStatus, works: str, *, room: str = "accesses", module: str = ""
+) -> Check:
+    """Try a source of accesses, or of heat; `status` is for one that does not work."""
+    name = f"{room}-{source}"
     try:
-        module = importlib.import_module(f"balancerd.kernel.accesses.{source.replace('-', '_')}")
+        found = importlib.import_module(f"balancerd.kernel.{room}.{module or source.replace('-', '_')}")
     except ImportError:
         return Check(name=name, status=CheckStatus.UNKNOWN, seen="unknown: the native core cannot be imported")
     try:
-        obstacle = module.find_obstacle(root)
+        obstacle = found.find_obstacle(root)
     except (OSError, ValueError) as error:
         return Check(name=name, status=CheckStatus.UNKNOWN, seen=f"unknown: {error}")
     if obstacle is None:
@@ -269,7 +277,8 @@ def examine(root: Path = ROOT) -> tuple[Check, ...]:
         files.cgroup_version,
         files.perf_paranoia,
     )
-    sources = (register_sampling(root), hint_faults(root), kernel_counters(root), pebs(root), ibs(root))
+    accesses = (register_sampling(root), hint_faults(root), kernel_counters(root), pebs(root), ibs(root))
+    sources = (*accesses, damon(root))
     return (*checks, pidfd(), *(read(root) for read in reads), *sources, *other_managers(root))
 
 

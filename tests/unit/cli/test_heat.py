@@ -15,7 +15,7 @@ import pytest
 
 from balancerd.cli import heat as heat_command
 from balancerd.cli import heat_text, screen
-from balancerd.cli.heat_cells import level, look, rows
+from balancerd.cli.heat_cells import Scale, level, look, rows
 from balancerd.control import heat_api
 from balancerd.control.state import ControlState
 from balancerd.model.decision import Reason, Skip
@@ -24,6 +24,8 @@ from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED
 from tests.unit.heat_reports import HEAP, PID, a_parts_report, a_region, a_vma, a_window, parts_process, placed
 from tests.unit.reports import a_process_report, a_report
+
+WHOLE = Scale(1.0, by_accesses=True)
 
 PICTURE_80 = """\
 Process 4242 (parts): 258MiB resident, runs on 0:25% 1:25% 2:25% 3:25%
@@ -322,7 +324,7 @@ def test_the_letter_of_remote_use_is_that_of_the_node_it_comes_from_unless_there
     weights: dict[str, float], letter: str
 ) -> None:
     cell = {"start": "0", "end": "200000", "node": 0, "use": "remote", "weight": 10.0, "weight_by_node": weights}
-    assert (look(cell, 1.0).use, look(cell, 1.0).is_remote) == (letter, True)
+    assert (look(cell, WHOLE).use, look(cell, WHOLE).is_remote) == (letter, True)
 
 
 def test_an_estimate_of_more_than_fits_into_a_mapping_is_told_as_all_of_it(serve: Serve, run: Run) -> None:

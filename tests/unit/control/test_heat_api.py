@@ -52,6 +52,7 @@ def test_everything_about_a_watched_process_is_told() -> None:
             "unreported_regions": 0,
         },
         "unwatched": None,
+        "heat": None,
         "left_out": {"mappings": 1, "bytes_by_node": {"0": 16384}, "weight": 0.0},
     }
     heap, library = mappings
@@ -78,6 +79,7 @@ def test_everything_about_a_watched_process_is_told() -> None:
         "weight_by_node": {"0": 400.0},
         "use": "local",
         "weight_by_use": {"local": 400.0},
+        "heat": None,
     }
 
 

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A process with a hot part of memory, written all the time, and a cold one behind it, never used after it was filled.
+ *
+ *   warm HOT_MIB COLD_MIB BUSY_PERCENT
+ *
+ * "ready ADDRESS" tells where the hot part begins; both are of base pages. It runs on CPU 1 until it is killed. Naps are
+ * those of hog.c, and for the same reason. The TLB of an emulator holds all of the hot part, and a page that is found
+ * there is not marked as accessed again; a processor's TLB is too small for that. So the program has the kernel empty it:
+ * giving back more than 33 pages at once does (tlb_single_page_flush_ceiling).
+ */
+#include "program.h"
+
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE 4096ul
+#define HUGE (2ul << 20)
+#define SCRATCH_PAGES 40
+#define PASSES_PER_FLUSH 5
+
+static char *map(size_t bytes)
+{
+	char *mapped = mmap(NULL, bytes + HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mapped == MAP_FAILED)
+		fail("mmap");
+	mapped = (char *)(((uintptr_t)mapped + HUGE - 1) & ~(HUGE - 1));
+	if (madvise(mapped, bytes, MADV_NOHUGEPAGE))
+		fail("madvise");
+	return mapped;
+}
+
+int main(int argc, char **argv)
+{
+	size_t hot_pages, all_pages;
+	struct timespec nap = { 0 };
+	char *memory, *scratch;
+	uint64_t dice = 88172645463325252ul;
+	double busy;
+
+	if (argc != 4 || atoi(argv[1]) < 1 || atoi(argv[2]) < 1 || atoi(argv[3]) < 1 || atoi(argv[3]) > 95) {
+		fprintf(stderr, "usage: warm HOT_MIB COLD_MIB BUSY_PERCENT\n");
+		return 2;
+	}
+	busy = atoi(argv[3]) / 100.0;
+	nap.tv_nsec = (long)((1 - busy) * 1e6);
+	hot_pages = (size_t)atoi(argv[1]) << 8;
+	all_pages = hot_pages + ((size_t)atoi(argv[2]) << 8);
+	run_on(1);
+	memory = map(all_pages * PAGE);
+	scratch = map(SCRATCH_PAGES * PAGE);
+	for (size_t i = 0; i < all_pages; i++)
+		memory[i * PAGE] = 1;
+	printf("ready %p\n", (void *)memory);
+	fflush(stdout);
+	for (unsigned int pass = 0;; pass++) {
+		double busy_until = now() + busy * 1e-3;
+
+		if (pass % PASSES_PER_FLUSH == 0) {
+			for (size_t i = 0; i < SCRATCH_PAGES; i++)
+				scratch[i * PAGE] = 1;
+			if (madvise(scratch, SCRATCH_PAGES * PAGE, MADV_DONTNEED))
+				fail("madvise");
+		}
+		while (now() < busy_until) {
+			dice ^= dice << 13;
+			dice ^= dice >> 7;
+			dice ^= dice << 17;
+			memory[dice % hot_pages * PAGE]++;
+		}
+		nanosleep(&nap, NULL);
+	}
+}
