@@ -184,8 +184,8 @@ class _Stretch:
     def indexes(self, cell_bytes: int) -> Sequence[int]:
         """Return which multiples of a cell's size are told."""
         if self.is_sparse:
-            seen = (*self.pieces, *self.hot)
-            return sorted({i for piece in seen for i in _indexes(piece.start, piece.end, cell_bytes)})
+            seen = [Extent(piece.start, piece.end) for piece in self.pieces] + self.hot
+            return sorted({i for extent in seen for i in _indexes(extent.start, extent.end, cell_bytes)})
         return _indexes(self.start, self.end, cell_bytes)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from balancerd.model.access import REGION_BYTES, AccessMethod, AccessRegion, AccessRun, AccessWindow
+from balancerd.model.heat import HeatMethod, HeatRegion, Heats, HeatWindow
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, Vma, VmaKind, VmaPlacement
@@ -111,3 +112,20 @@ def a_parts_report(comm: str = "parts", window: AccessWindow | None = None) -> T
     """A tick in which the process is watched."""
     report = a_report(number=7, processes=(parts_process(comm),))
     return replace(report, accesses=(parts_window() if window is None else window,))
+
+
+def some_heats(*regions: tuple[float, float, float], process: ProcessId = PID) -> Heats:
+    """Regions (first MiB, last MiB, ratio) of the heap by DAMON at second 99, of one process."""
+    window = HeatWindow(
+        process=process,
+        taken_at=99.0,
+        seconds=0.1,
+        watched_seconds=42.0,
+        method=HeatMethod.DAMON,
+        regions=tuple(
+            HeatRegion(start=HEAP + int(first * MIB), end=HEAP + int(last * MIB), ratio=ratio, age_seconds=3.0)
+            for first, last, ratio in regions
+        ),
+        cpu_ratio=0.004,
+    )
+    return Heats(method=window.method, windows={process: window})

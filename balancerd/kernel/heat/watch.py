@@ -50,15 +50,16 @@ class HeatWatcher:
 
     def read(self, asked: Sequence[ProcessId], others: Sequence[ProcessId]) -> Heats:
         """See HeatWatch. Who is watched already goes on being watched, before others that nobody asked for."""
+        heats = self._fresh()
         if self._is_closed or (self._worker is not None and self._worker.is_alive()):
-            return self._fresh()
+            return heats
         if self._method is None and self._at_work[0] is None and not self._is_first:
-            return self._heats
+            return heats
         kept = sorted(dict.fromkeys(others).keys() - set(asked), key=lambda p: (p not in self._open, others.index(p)))
         self._wanted = (*dict.fromkeys(asked), *kept)[: self._most_processes]
         self._worker = threading.Thread(target=self._step, name="heat", daemon=True)
         self._worker.start()
-        return self._fresh()
+        return heats
 
     def wait(self, seconds: float = END_SECONDS) -> None:
         """Wait for what is under way."""

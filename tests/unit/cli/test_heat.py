@@ -19,10 +19,21 @@ from balancerd.cli.heat_cells import Scale, level, look, rows
 from balancerd.control import heat_api
 from balancerd.control.state import ControlState
 from balancerd.model.decision import Reason, Skip
+from balancerd.model.heat import HeatMethod, Heats
 from balancerd.model.report import TickReport
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED
-from tests.unit.heat_reports import HEAP, PID, a_parts_report, a_region, a_vma, a_window, parts_process, placed
+from tests.unit.heat_reports import (
+    HEAP,
+    PID,
+    a_parts_report,
+    a_region,
+    a_vma,
+    a_window,
+    parts_process,
+    placed,
+    some_heats,
+)
 from tests.unit.reports import a_process_report, a_report
 
 WHOLE = Scale(1.0, by_accesses=True)
@@ -90,6 +101,22 @@ accesses: not watched, so heat is not known: no policy of kind access asks for i
 
 each letter 2MiB
   node  the node that holds at least 80% of it; * several do, ? not known
+"""
+
+WARM = """\
+Process 4242 (parts): 258MiB resident, runs on -
+memory: estimated by a sample of 2048 pages, 500ms ago
+heat: by damon, 2 regions, watched for 42s, 1.5s old, 0% of a core for it
+accesses: not watched, so who uses it is not known: no policy of kind access asks for it
+  to have it watched, add {name: parts, kind: access} to policies
+
+7f0000000000 anon 4MiB, 4MiB of it on node 0:50% 1:50%
+       0B node **
+          heat █░
+
+each letter 2MiB
+  node  the node that holds at least 80% of it; * several do, ? not known
+  heat  · not seen in use, ░ ▒ ▓ █ each up to four times as hot as before
 """
 
 
@@ -348,3 +375,33 @@ def test_rows_begin_where_a_mapping_begins_though_cells_lie_at_multiples_of_thei
     cells = [{"start": f"{start:x}"} for start in (5, 8, 16, 24)]
     drawn = list(rows({"start": "5", "cells": cells}, 8, 2))
     assert [(row.start, len(row.cells)) for row in drawn] == [(5, 2), (16, 2)]
+
+
+def test_heat_by_a_source_is_drawn_of_a_process_that_nobody_samples(serve: Serve, run: Run) -> None:
+    warm = replace(an_unwatched_report(), heats=some_heats((0, 2, 1.0), (2, 4, 0.01)))
+    done = run("heat", "4242", "--format", "picture", socket=serve(told(warm, 512)), env={"COLUMNS": "80"})
+    assert (done.exit_code, done.stdout) == (0, WARM)
+    piped = run("heat", "4242", socket=serve(told(warm)))
+    assert [line.split()[5:7] for line in piped.stdout.splitlines()[1:]] == [["4", "-"], ["1", "-"]]
+
+
+def test_accesses_that_tell_no_addresses_leave_heat_to_its_source(serve: Serve, run: Run) -> None:
+    warm = replace(an_unwatched_report(), accesses=(a_window(),), heats=some_heats((0, 2, 1.0), (2, 4, 0.01)))
+    done = run("heat", "4242", "--format", "picture", socket=serve(told(warm, 512)), env={"COLUMNS": "80"})
+    assert "heat █░" in done.stdout
+
+
+def test_samples_go_before_heat_by_a_source(serve: Serve, run: Run) -> None:
+    warm = replace(a_parts_report(), heats=some_heats((0, 256, 1.0)))
+    socket = serve(told(warm, 512))
+    done = run("heat", "4242", "--format", "picture", socket=socket, env={"COLUMNS": "80"})
+    assert done.stdout.replace("heat: by damon, 1 region, watched for 42s, 1.5s old, 0% of a core for it\n", "") == (
+        PICTURE_80
+    )
+
+
+def test_why_there_is_no_heat_is_said(serve: Serve, run: Run) -> None:
+    report = replace(an_unwatched_report(), heats=Heats(method=HeatMethod.DAMON, missed={PID: "it \x1b is gone"}))
+    done = run("heat", "4242", "--format", "picture", socket=serve(told(report, 512)), env={"COLUMNS": "80"})
+    assert "heat: by damon: it \\x1b is gone" in done.stdout
+    assert "so heat is not known" in done.stdout

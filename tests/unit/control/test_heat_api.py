@@ -10,10 +10,13 @@ from balancerd.control import heat_api
 from balancerd.control.api import Json
 from balancerd.control.client import ControlFailure
 from balancerd.control.state import ControlState
+from balancerd.model.access import Obstacle
 from balancerd.model.decision import Decision, Reason, Skip
+from balancerd.model.heat import HeatMethod, Heats
+from balancerd.model.ids import ProcessId
 from balancerd.model.report import TickReport
 from tests.unit.control.daemon import Room, running
-from tests.unit.heat_reports import HEAP, PID, a_parts_report, a_region, a_window, parts_process
+from tests.unit.heat_reports import HEAP, PID, a_parts_report, a_region, a_window, parts_process, some_heats
 from tests.unit.reports import MIB, a_decision, a_process, a_process_report, a_report
 
 
@@ -141,3 +144,34 @@ def test_the_daemon_answers_readers_and_only_get(tmp_path: Path) -> None:
             room.client.post("/v1/processes/4242/heat")
         assert failure.value.code == 405
     assert room.errors == []
+
+
+def test_heat_by_a_source_is_told_with_its_age_and_what_it_costs() -> None:
+    report = replace(a_parts_report(), accesses=(), heats=some_heats((0, 16, 1.0), (16, 32, 0.123456)))
+    told = answer(report)
+    assert told["heat"] == {
+        "method": "damon",
+        "age_seconds": 1.5,
+        "seconds": 0.1,
+        "watched_seconds": 42.0,
+        "regions": 2,
+        "cpu_ratio": 0.004,
+        "told": "",
+    }
+    assert [cell["heat"] for cell in told["mappings"][0]["cells"][:5]] == [1.0, 1.0, 0.1235, 0.1235, None]
+
+
+@pytest.mark.parametrize(
+    ("heats", "told"),
+    [
+        (Heats(method=HeatMethod.DAMON), "not looked at yet, or others are watched"),
+        (Heats(method=HeatMethod.DAMON, missed={PID: "it is gone"}), "it is gone"),
+        (Heats(method=HeatMethod.DAMON, obstacle=Obstacle(seen="no DAMON", fix="boot")), "no DAMON; fix: boot"),
+        (some_heats((0, 1, 1.0), process=ProcessId(1, 1)), "not looked at yet, or others are watched"),
+    ],
+)
+def test_why_there_is_no_heat_is_told(heats: Heats, told: str) -> None:
+    found = answer(replace(a_parts_report(), heats=heats))["heat"]
+    assert found.pop("method") == "damon"
+    assert found.pop("told") == told
+    assert set(found.values()) == {None}

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from balancerd.engine.heat import MOST_MAPPINGS, HeatCell, HeatMap, Use, map_heat
 from balancerd.model.access import REGION_BYTES, AccessRegion, AccessRun
 from balancerd.model.sample import PAGE_BYTES, VmaKind, VmaPlacement
-from tests.unit.heat_reports import HEAP, a_region, a_run, a_vma, a_window, parts_process, parts_window, placed
+from tests.unit.heat_reports import (
+    HEAP,
+    PID,
+    a_region,
+    a_run,
+    a_vma,
+    a_window,
+    parts_process,
+    parts_window,
+    placed,
+    some_heats,
+)
 from tests.unit.reports import MIB
 
 GIB = 1 << 30
@@ -215,3 +226,20 @@ def test_no_cell_is_too_many_and_no_weight_is_lost(
         held = sum(sum(cell.bytes_by_node.values()) for cell in mapping.cells)
         if not mapping.is_sparse:
             assert held == pytest.approx(sum(mapping.bytes_by_node.values()), abs=len(mapping.cells))
+
+
+def test_heat_is_told_of_each_cell_and_only_where_somebody_has_looked() -> None:
+    window = some_heats((0, 1, 1.0), (1, 3, 0.5), (4, 5, 0.0)).windows[PID]
+    found = map_heat(placed(a_vma(HEAP, 8)), None, window, most_cells=64)
+    (mapping,) = found.mappings
+    assert [cell.heat_ratio for cell in mapping.cells] == [0.75, 0.5, 0.0, None]
+    assert [cell.use for cell in mapping.cells] == [None] * 4
+    assert mapping.weight == 0
+
+
+def test_of_a_sparse_mapping_the_hot_cells_are_told_where_regions_are_short() -> None:
+    window = some_heats((-16, 1, 0.1), (1, 128, 0.5), (128, 130, 0.3), (130, 140, 0.0), (2047, 2080, 1.0)).windows[PID]
+    found = map_heat(placed(a_vma(HEAP, 2048, {0: 100.0})), None, window, most_cells=1024)
+    (mapping,) = found.mappings
+    assert mapping.is_sparse
+    assert [(cell.start - HEAP) // MIB for cell in mapping.cells] == [0, 128, 2046]

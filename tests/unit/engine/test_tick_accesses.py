@@ -13,6 +13,7 @@ from balancerd.engine.select import Criteria
 from balancerd.engine.tick import Engine, Settings
 from balancerd.model.access import Accesses, AccessRun
 from balancerd.model.decision import Decision, Reason, Skip
+from balancerd.model.heat import HeatMethod, HeatRegion, Heats, HeatWindow
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import PageStatus, RunsNow, VerifyRequest
 from balancerd.model.report import TickReport
@@ -95,6 +96,22 @@ class Watch(FakeAccessWatch):
         return runs
 
 
+class HeatAsked:
+    """A HeatWatch that knows of one process; whom it was asked for, one entry a tick."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[tuple[ProcessId, ...], tuple[ProcessId, ...]]] = []
+        region = HeatRegion(start=START, end=START + PAGE_BYTES, ratio=1.0)
+        window = HeatWindow(
+            process=PID, taken_at=0.0, seconds=0.1, watched_seconds=1.0, method=HeatMethod.DAMON, regions=(region,)
+        )
+        self.heats = Heats(method=HeatMethod.DAMON, windows={PID: window})
+
+    def read(self, asked: Sequence[ProcessId], others: Sequence[ProcessId]) -> Heats:
+        self.asked.append((tuple(asked), tuple(others)))
+        return self.heats
+
+
 class Run:
     """An engine with both policies; the process was filled by a main thread on node 0."""
 
@@ -103,6 +120,7 @@ class Run:
         self.kernel = Machine(self.clock)
         self.kernel.memories[PID] = Memory(vmas={a_vma(0, 4 * PART_PAGES): [0] * (4 * PART_PAGES)})
         self.watch = Watch(self.kernel, [0, 1, 2, 3])
+        self.heat = HeatAsked()
         self.policies: list[Policy] = [
             follow_cpu.plugin.build("home", follow_cpu.FollowCpuOptions(), CONTEXT),
             access.plugin.build("parts", access.AccessOptions(), CONTEXT),
@@ -124,6 +142,7 @@ class Run:
             should_stop=lambda: False,
             memory=self.memory,
             access_watch=self.watch,
+            heat_watch=self.heat,
         )
 
     def ticks(self, number: int) -> list[TickReport]:
@@ -252,3 +271,13 @@ def test_what_watching_costs_is_no_part_of_the_scan_budget() -> None:
     reports = run.ticks(3)
     assert sum(report.scan_cpu_seconds for report in reports) == 0.0
     assert run.clock.cpu == 1.5
+
+
+def test_heat_is_asked_of_whom_policies_want_watched_then_of_the_others_and_reported() -> None:
+    run = Run()
+    reports = run.ticks(3)
+    assert [report.heats for report in reports] == [run.heat.heats] * 3
+    assert run.heat.asked[-1] == ((PID,), (PID,))
+    run.kernel.process = replace(SPREAD, run_seconds={NodeId(0): 8.0}, cpu_cores=0.2)
+    run.ticks(1)
+    assert run.heat.asked[-1] == ((), (PID,))

@@ -64,10 +64,10 @@ def test_regions_are_told_as_the_share_of_looks_and_their_age_in_seconds(tree: D
     clock.time += 1.0
     window = source.read(TARGET)
     assert window is not None
-    assert (window.method, window.process, window.seconds) == (HeatMethod.DAMON, TARGET, pytest.approx(0.1))
+    assert (window.method, window.process, window.seconds) == (HeatMethod.DAMON, TARGET, 0.1)
     assert window.watched_seconds == 1.0
     assert window.regions == (
-        HeatRegion(start=0x1000, end=0x5000, ratio=1.0, age_seconds=pytest.approx(0.7)),
+        HeatRegion(start=0x1000, end=0x5000, ratio=1.0, age_seconds=7 * 0.1),
         HeatRegion(start=0x5000, end=0x9000, ratio=0.05, age_seconds=0.0),
     )
     clock.time += LEAST_SECONDS / 2
