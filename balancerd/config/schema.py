@@ -43,7 +43,7 @@ ManagerName = Literal[
 ]
 """Every manager but "mempolicy", which is always respected."""
 SourceName = Literal["registers", "hint-faults", "kernel-counters", "pebs", "ibs"]
-HeatName = Literal["damon"]
+HeatName = Literal["damon", "soft-dirty"]
 MIB: Final = 1024**2
 GIB: Final = 1024**3
 STALL_FACTOR: Final = 4.0
@@ -245,7 +245,8 @@ class AccessesConfig(Section):
         default=None,
         description="How it is found out how much memory is used, whoever uses it: of the processes that a policy asks "
         "for, and if max_processes allows, of the busiest others. damon: threads of the kernel look, which needs DAMON "
-        "(6.12 of Debian) and CAP_DAC_OVERRIDE; null: not at all.",
+        "(6.12 of Debian) and CAP_DAC_OVERRIDE. soft-dirty: pages are marked, and those written since are hot, which "
+        "works on 6.1, and takes the marks from CRIU. null: not at all.",
     )
 
 

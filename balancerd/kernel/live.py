@@ -24,6 +24,7 @@ from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
 from balancerd.kernel.heat.damon import DamonHeat
 from balancerd.kernel.heat.kdamonds import Kdamonds
+from balancerd.kernel.heat.soft_dirty import SoftDirtyHeat
 from balancerd.kernel.heat.watch import HeatWatcher
 from balancerd.kernel.machine.memory import read_memory
 from balancerd.kernel.machine.pressure import read_pressure
@@ -167,7 +168,8 @@ class LiveKernel:
             sysfs=str(sysfs),
             procfs=str(procfs),
         )
-        self.heat = HeatWatcher(clock, {source.method: source for source in (self._damon,)})
+        self._soft_dirty = SoftDirtyHeat(clock, budget_ratio=accesses.budget_ratio, procfs=str(procfs))
+        self.heat = HeatWatcher(clock, {self._damon.method: self._damon, self._soft_dirty.method: self._soft_dirty})
         self.heat.use(accesses.heat, most_processes=accesses.most_processes)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 
@@ -275,6 +277,7 @@ class LiveKernel:
         self._log_source.budget_ratio = settings.budget_ratio
         self._log_directory.use(settings.log_directory)
         self._damon.budget_ratio, self._damon.slots = settings.budget_ratio, settings.most_processes
+        self._soft_dirty.budget_ratio = settings.budget_ratio
         self.heat.use(settings.heat, most_processes=settings.most_processes)
         self.accesses.use(self._sources(settings), most_processes=settings.most_processes)
 

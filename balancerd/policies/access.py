@@ -33,6 +33,7 @@ MOST_EXTENTS = 4096
 WARMTHS = 4
 """So many steps of known heat are told apart: finer ones are chance, and what samples say goes before them."""
 
+
 class AccessOptions(WatchingOptions):
     """Options of an `access` policy."""
 

@@ -13,6 +13,7 @@ from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.heat.damon import DamonHeat
 from balancerd.kernel.heat.damon_obstacles import find_obstacle
 from balancerd.kernel.heat.kdamonds import TREE, Kdamonds
+from balancerd.kernel.heat.soft_dirty import SoftDirtyHeat
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.heat import HeatWindow
 from balancerd.model.ids import ProcessId
@@ -143,6 +144,22 @@ def test_a_thread_ends_with_its_process_and_serves_the_next_one(kdamonds: Kdamon
     finally:
         source.shut()
     assert n_kdamonds() == 0
+
+
+@pytest.mark.kernel("6.12", "6.1")
+def test_soft_dirty_tells_what_is_written_from_what_is_not(warm: Warm) -> None:
+    source = SoftDirtyHeat(MonotonicClock(), budget_ratio=1.0)
+    assert source.probe() is None
+    window = wait_for_heat(source, warm, 60.0)
+    assert all(0 <= region.ratio <= 1 for region in window.regions)
+    source.shut()
+
+
+@pytest.mark.kernel("6.1")
+def test_a_kernel_without_damon_says_so() -> None:
+    obstacle = find_obstacle()
+    assert obstacle is not None
+    assert "CONFIG_DAMON_SYSFS" in obstacle.fix
 
 
 def test_a_tree_that_is_somebody_elses_is_left_as_it_is(kdamonds: Kdamonds) -> None:

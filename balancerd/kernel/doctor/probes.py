@@ -238,6 +238,11 @@ def damon(root: Path = ROOT) -> Check:
     return _source(root, "damon", CheckStatus.INFO, works, room="heat", module="damon_obstacles")
 
 
+def soft_dirty(root: Path = ROOT) -> Check:
+    """Whether the kernel tells which pages a process wrote, and lets this user mark them: for accesses.heat."""
+    return _source(root, "soft-dirty", CheckStatus.INFO, "pages that processes write are told", room="heat")
+
+
 def _source(
     root: Path, source: str, status: CheckStatus, works: str, *, room: str = "accesses", module: str = ""
 ) -> Check:
@@ -278,7 +283,7 @@ def examine(root: Path = ROOT) -> tuple[Check, ...]:
         files.perf_paranoia,
     )
     accesses = (register_sampling(root), hint_faults(root), kernel_counters(root), pebs(root), ibs(root))
-    sources = (*accesses, damon(root))
+    sources = (*accesses, damon(root), soft_dirty(root))
     return (*checks, pidfd(), *(read(root) for read in reads), *sources, *other_managers(root))
 
 

@@ -46,7 +46,7 @@ def chosen(ratios: dict[int, float] | None) -> list[int]:
     (decision,) = policy.decide(Window(now=snapshot, before=None))
     assert isinstance(decision, Decision)
     assert decision.misplaced_bytes == 2 * GIB
-    whole = [i for i in range(5) if any(_covers(extent, i) for extent in decision.extents)]
+    whole = [i for i in range(5) if any(_covers(extent, i) for extent in decision.extents or ())]
     assert len(whole) == 2
     return whole
 
