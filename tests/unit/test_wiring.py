@@ -12,6 +12,7 @@ from balancerd.config.schema import (
 )
 from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.model.decision import Decision, Reason, Verdict
+from balancerd.model.heat import HeatMethod
 from balancerd.model.sample import Window
 from balancerd.wiring import build_accesses, build_policies, build_settings
 from tests.unit.fakes import GIB, MIB, make_placement, make_process, make_snapshot, make_survey
@@ -52,8 +53,13 @@ def test_a_lower_rate_makes_moves_slower_but_not_dearer() -> None:
 def test_how_accesses_are_watched_is_what_the_configuration_says() -> None:
     assert build_accesses(Config()) == AccessSettings()
     changed = AccessesConfig(
-        sources=(), max_processes=7, budget_ratio=0.02, table_size_bytes=1 << 20, log_directory="/x"
+        sources=(), max_processes=7, budget_ratio=0.02, table_size_bytes=1 << 20, log_directory="/x", heat="soft-dirty"
     )
     assert build_accesses(Config(accesses=changed)) == AccessSettings(
-        methods=(), most_processes=7, budget_ratio=0.02, table_bytes=1 << 20, log_directory="/x"
+        methods=(),
+        most_processes=7,
+        budget_ratio=0.02,
+        table_bytes=1 << 20,
+        log_directory="/x",
+        heat=HeatMethod.SOFT_DIRTY,
     )
