@@ -159,6 +159,7 @@ class Application:
             groups=compile_groups(self._config.workloads),
             accesses=build_accesses(self._config),
             tell=self._on_log_found,
+            tell_heat=self._on_heat_told,
         )
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
@@ -338,6 +339,9 @@ class Application:
 
     def _on_log_found(self, told: str) -> None:
         self._running.log.info("perf log", told=told)
+
+    def _on_heat_told(self, told: str) -> None:
+        self._running.log.warning("heat", told=told)
 
     def _server_error(self, text: str) -> None:
         self._running.log.warning("http server", error=text)

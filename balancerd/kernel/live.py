@@ -78,7 +78,7 @@ class LiveKernel:
 
     `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at; `neighbours` tell of others. What
     waits for a lock of the process it is about may take `read_timeout_seconds`. `tell` is given a sentence for each log
-    found in a directory, in a thread of its own. Construction opens `procfs`; nothing is
+    found in a directory, in a thread of its own, `tell_heat` one about the source of heat, in another. Construction opens `procfs`; nothing is
     read before the first survey.
     """
 
@@ -97,6 +97,7 @@ class LiveKernel:
         groups: Sequence[Group] = (),
         accesses: AccessSettings | None = None,
         tell: Callable[[str], None] = lambda _told: None,
+        tell_heat: Callable[[str], None] = lambda _told: None,
     ) -> None:
         self._clock = clock
         self._procfs = procfs
@@ -169,7 +170,9 @@ class LiveKernel:
             procfs=str(procfs),
         )
         self._soft_dirty = SoftDirtyHeat(clock, budget_ratio=accesses.budget_ratio, procfs=str(procfs))
-        self.heat = HeatWatcher(clock, {self._damon.method: self._damon, self._soft_dirty.method: self._soft_dirty})
+        self.heat = HeatWatcher(
+            clock, {self._damon.method: self._damon, self._soft_dirty.method: self._soft_dirty}, tell_heat
+        )
         self.heat.use(accesses.heat, most_processes=accesses.most_processes)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))
 

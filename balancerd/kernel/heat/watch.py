@@ -5,7 +5,7 @@ for the kernel, or for a lock of the process it is about. Must not know how a so
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from balancerd.kernel.errors import ParseError, ProcessGoneError
@@ -25,11 +25,20 @@ END_SECONDS = 5.0
 
 
 class HeatWatcher:
-    """The HeatWatch. `sources` by their method; `use()` says which one, and how many processes it may watch."""
+    """The HeatWatch. `sources` by their method; `use()` says which one, and how many processes it may watch.
 
-    def __init__(self, clock: Clock, sources: Mapping[HeatMethod, HeatSource]) -> None:
+    `tell` is given a sentence when the source cannot be used, and when it can again, in the thread that tried it.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        sources: Mapping[HeatMethod, HeatSource],
+        tell: Callable[[str], None] = lambda _told: None,
+    ) -> None:
         self._clock = clock
         self._sources = dict(sources)
+        self._tell = tell
         self._method: HeatMethod | None = None
         self._most_processes = 0
         self._wanted: tuple[ProcessId, ...] = ()
@@ -88,6 +97,7 @@ class HeatWatcher:
         if self._at_work != (self._method, self._most_processes):
             self._shut()
             self._at_work = (self._method, self._most_processes)
+            self._obstacle = None
             self._probed_at = float("-inf")
         method = self._at_work[0]
         if method is None:
@@ -95,7 +105,13 @@ class HeatWatcher:
             return
         source, now = self._sources[method], self._clock.now()
         if now - self._probed_at >= PROBE_SECONDS:
-            self._probed_at, self._obstacle = now, source.probe()
+            before, self._obstacle = self._obstacle, source.probe()
+            self._probed_at = now
+            if self._obstacle != before:
+                found = self._obstacle
+                self._tell(
+                    f"{method.value}: works" if found is None else f"{method.value}: {found.seen}; fix: {found.fix}"
+                )
         if self._obstacle is not None:
             self._open.clear()
             self._heats = Heats(method=method, obstacle=self._obstacle)

@@ -198,6 +198,18 @@ def test_somebody_elses_tree_is_never_written(tree: DamonTree, *, does_run: bool
     assert tree.writes == []
 
 
+def test_a_thread_that_somebody_runs_in_our_tree_makes_it_theirs(tree: DamonTree) -> None:
+    source = source_of(tree)
+    assert source.probe() is None
+    source.open(TARGET)
+    tree.write(f"{tree.top}/1/contexts/nr_contexts", "1")
+    assert kdamonds_of(tree).owner() is Owner.THIS
+    tree.write(f"{tree.top}/1/contexts/0/targets/nr_targets", "1")
+    tree.write(f"{tree.top}/1/contexts/0/targets/0/pid_target", str(OTHER.pid))
+    tree.write(f"{tree.top}/1/state", "on")
+    assert kdamonds_of(tree).owner() is Owner.OTHER
+
+
 def test_a_tree_that_somebody_takes_while_all_threads_rest_is_theirs(tree: DamonTree) -> None:
     clock = FakeClock()
     source = source_of(tree, clock)

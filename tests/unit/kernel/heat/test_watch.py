@@ -78,8 +78,13 @@ def source(clock: FakeClock) -> FakeSource:
 
 
 @pytest.fixture
-def watcher(clock: FakeClock, source: FakeSource) -> HeatWatcher:
-    made = HeatWatcher(clock, {HeatMethod.DAMON: source})
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def watcher(clock: FakeClock, source: FakeSource, told: list[str]) -> HeatWatcher:
+    made = HeatWatcher(clock, {HeatMethod.DAMON: source}, told.append)
     made.use(HeatMethod.DAMON, most_processes=2)
     return made
 
@@ -124,16 +129,19 @@ def test_what_is_not_new_is_told_until_it_is_old(watcher: HeatWatcher, source: F
     assert tick(watcher, [A]).windows == {}
 
 
-def test_an_obstacle_is_told_and_the_source_tried_again(
-    watcher: HeatWatcher, source: FakeSource, clock: FakeClock
+def test_an_obstacle_is_told_once_and_the_source_tried_again(
+    watcher: HeatWatcher, source: FakeSource, clock: FakeClock, told: list[str]
 ) -> None:
     source.obstacle = OBSTACLE
     assert tick(watcher, [A]) == Heats(method=HeatMethod.DAMON, obstacle=OBSTACLE)
     assert (source.probes, source.opened) == (1, [])
+    clock.time += PROBE_SECONDS
+    tick(watcher, [A])
     source.obstacle = None
     clock.time += PROBE_SECONDS
     assert set(tick(watcher, [A]).windows) == {A}
-    assert source.probes == 2
+    assert source.probes == 3
+    assert told == ["damon: it is not there; fix: bring it", "damon: works"]
 
 
 @pytest.mark.parametrize(
