@@ -78,8 +78,8 @@ class LiveKernel:
 
     `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at; `neighbours` tell of others. What
     waits for a lock of the process it is about may take `read_timeout_seconds`. `tell` is given a sentence for each log
-    found in a directory, in a thread of its own, `tell_heat` one about the source of heat, in another. Construction opens `procfs`; nothing is
-    read before the first survey.
+    found in a directory, in a thread of its own, `tell_heat` one about the source of heat, in another. Construction
+    opens `procfs`; nothing is read before the first survey.
     """
 
     def __init__(

@@ -16,6 +16,7 @@ from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.kernel.placement.reader import estimate
 from balancerd.model.access import AccessMethod
 from balancerd.model.decision import Reason, Skip
+from balancerd.model.heat import HeatMethod, Heats
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import Range, RunsNow, VerifyRequest
 from balancerd.model.sample import Pressure, SampleRequest
@@ -295,6 +296,22 @@ def test_only_another_stall_target_makes_batches_be_learnt_anew(kernel: LiveKern
     assert kernel._pacer.pace.duty_ratio == 0.1
     kernel.set_pace(replace(NO_LIMITS, stall_target_seconds=0.05))
     assert kernel._mover._calls is not before
+
+
+def test_heat_is_watched_by_the_source_that_the_settings_name(tmp_path: Path) -> None:
+    told: list[str] = []
+    live = LiveKernel(MonotonicClock(), pace=NO_LIMITS, sysfs=tmp_path, tell_heat=told.append)
+    assert live.heat.read([], []) == Heats()
+    live.heat.wait()
+    live.set_accesses(AccessSettings(heat=HeatMethod.DAMON, most_processes=3, budget_ratio=0.5))
+    live.heat.read([], [])
+    live.heat.wait()
+    found = live.heat.read([], [])
+    assert found.method is HeatMethod.DAMON
+    assert found.obstacle is not None
+    assert [text.startswith(f"damon: {found.obstacle.seen}") for text in told] == [True]
+    assert (live._damon.slots, live._damon.budget_ratio, live._soft_dirty.budget_ratio) == (3, 0.5, 0.5)
+    live.close()
 
 
 def test_sources_of_accesses_are_tried_in_the_order_in_which_they_are_named(kernel: LiveKernel) -> None:
