@@ -122,7 +122,7 @@ class HeatSource(Protocol):
         ...
 
     def probe(self) -> Obstacle | None:
-        """Make ready, and try whether it works here; None when it does. Nobody is open after an obstacle."""
+        """Make ready, and try whether it works here; None when it does. After an obstacle it is to be shut."""
         ...
 
     def open(self, process: ProcessId) -> None:

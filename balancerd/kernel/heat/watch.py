@@ -113,7 +113,8 @@ class HeatWatcher:
                     f"{method.value}: works" if found is None else f"{method.value}: {found.seen}; fix: {found.fix}"
                 )
         if self._obstacle is not None:
-            self._open.clear()
+            if self._open:
+                self._shut()
             self._heats = Heats(method=method, obstacle=self._obstacle)
             return
         wanted = set(self._wanted)

@@ -129,6 +129,16 @@ def test_what_is_not_new_is_told_until_it_is_old(watcher: HeatWatcher, source: F
     assert tick(watcher, [A]).windows == {}
 
 
+def test_an_obstacle_that_comes_later_ends_what_was_watched(
+    watcher: HeatWatcher, source: FakeSource, clock: FakeClock
+) -> None:
+    tick(watcher, [A])
+    source.obstacle = OBSTACLE
+    clock.time += PROBE_SECONDS
+    assert tick(watcher, [A]) == Heats(method=HeatMethod.DAMON, obstacle=OBSTACLE)
+    assert (source.shuts, source.opened) == (1, [])
+
+
 def test_an_obstacle_is_told_once_and_the_source_tried_again(
     watcher: HeatWatcher, source: FakeSource, clock: FakeClock, told: list[str]
 ) -> None:
