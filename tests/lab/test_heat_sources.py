@@ -62,7 +62,7 @@ def kdamonds() -> Kdamonds:
 
 
 def are_told_apart(hot: float, cold: float) -> bool:
-    return hot >= 0.1 and hot >= 4 * cold
+    return hot >= 0.05 and hot >= 4 * cold
 
 
 def wait_for_heat(source: HeatSource, warm: Warm, seconds: float) -> HeatWindow:

@@ -54,11 +54,14 @@ class Owner(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intervals:
-    """How often DAMON looks, after how long it counts together, and how often it looks for new mappings."""
+    """How often DAMON looks, after how long it counts together, and how often it looks for new mappings.
+
+    The first two are DAMON's defaults; of the third, which walks all mappings, the default is a minute.
+    """
 
     sample_us: int = 5_000
     aggregation_us: int = 100_000
-    update_us: int = 1_000_000
+    update_us: int = 5_000_000
 
     def times(self, factor: int) -> "Intervals":
         """Return the same, so many times as long."""

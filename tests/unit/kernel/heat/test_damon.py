@@ -15,8 +15,10 @@ from balancerd.model.heat import HeatMethod, HeatRegion
 from balancerd.model.ids import ProcessId
 from tests.unit.fakes import FakeClock
 from tests.unit.kernel.heat.damon_tree import DamonTree
+from tests.unit.kernel.trees import MACHINES
 
 OWN, PEER, TARGET, OTHER = ProcessId(50, 500), ProcessId(51, 510), ProcessId(100, 1), ProcessId(101, 2)
+CAPTURED = MACHINES / "damon-6.12/sys"
 FOUND = (Region(start=0x1000, end=0x5000, accesses=20, age=7), Region(start=0x5000, end=0x9000, accesses=1, age=0))
 
 
@@ -76,6 +78,25 @@ def test_regions_are_told_as_the_share_of_looks_and_their_age_in_seconds(tree: D
     assert source.read(TARGET) is not None
 
 
+def test_the_captured_tree_of_a_kernel_is_read_as_it_was(tmp_path: Path) -> None:
+    writes: list[tuple[str, str]] = []
+
+    def note(path: str, text: str) -> None:
+        writes.append((Path(path).name, text))
+
+    captured = Kdamonds(ProcessId(210, 849), sysfs=str(CAPTURED), procfs=str(tmp_path), write=note)
+    assert (captured.count(), captured.owner(), captured.offers_vaddr()) == (2, Owner.THIS, True)
+    assert [captured.is_on(slot) for slot in range(2)] == [True, False]
+    assert [captured.thread(slot) for slot in range(2)] == [213, None]
+    regions = captured.regions(0)
+    assert writes == [("state", "update_schemes_tried_regions")]
+    assert len(regions) == 8
+    assert [region.start for region in regions] == sorted(region.start for region in regions)
+    assert [(region.accesses, region.age) for region in regions] == [*[(0, 8)] * 4, (2, 0), (9, 0), (3, 0), (6, 0)]
+    assert regions[-1] == Region(start=140476481576960, end=140476481773568, accesses=6, age=0)
+    assert Kdamonds(OWN, sysfs=str(CAPTURED), procfs=str(tmp_path)).owner() is Owner.CRASHED
+
+
 def test_what_is_written_bounds_the_cost_and_asks_for_every_region(tree: DamonTree) -> None:
     source = source_of(tree, slots=1)
     assert source.probe() is None
@@ -88,7 +109,7 @@ def test_what_is_written_bounds_the_cost_and_asks_for_every_region(tree: DamonTr
     assert told("operations") == "vaddr"
     assert [told(f"monitoring_attrs/nr_regions/{name}") for name in ("min", "max")] == ["10", "200"]
     assert [told(f"monitoring_attrs/intervals/{name}_us") for name in ("sample", "aggr", "update")] == [
-        *("5000", "100000", "1000000")
+        *("5000", "100000", "5000000")
     ]
     assert told("schemes/0/action") == "stat"  # which does nothing to memory
     for what in ("sz", "nr_accesses", "age"):
@@ -329,7 +350,7 @@ def test_by_how_much_intervals_are_longer(factor: int, cpu_ratio: float, allowed
 
 
 def test_intervals_keep_their_proportions() -> None:
-    assert Intervals().times(4) == Intervals(sample_us=20_000, aggregation_us=400_000, update_us=4_000_000)
+    assert Intervals().times(4) == Intervals(sample_us=20_000, aggregation_us=400_000, update_us=20_000_000)
 
 
 @pytest.mark.parametrize("text", ["", "-1", "0x10", "1 2", "²", "on"])

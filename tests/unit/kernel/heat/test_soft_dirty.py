@@ -24,7 +24,7 @@ from balancerd.model.heat import HeatMethod, HeatRegion
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import PAGE_BYTES
 from tests.unit.fakes import FakeClock
-from tests.unit.kernel.trees import write_tree
+from tests.unit.kernel.trees import MACHINES, write_tree
 
 PROCESS = ProcessId(7, 99)
 START = 0x10000000
@@ -92,6 +92,12 @@ def source_of(tree: Tree, clock: FakeClock, *, budget: float = 0.01) -> SoftDirt
 )
 def test_present_pages_that_were_written_are_counted(values: tuple[int, ...], written: int) -> None:
     assert count_written(entries(*values)) == written
+
+
+@pytest.mark.parametrize(("name", "written"), [("pagemap-written", 24), ("pagemap-not-written", 0)])
+def test_captured_entries_of_a_hot_and_a_cold_part(name: str, written: int) -> None:
+    captured = (MACHINES / "damon-6.12" / name).read_bytes()
+    assert (len(captured), count_written(captured)) == (24 * ENTRY_BYTES, written)
 
 
 def test_regions_are_told_by_the_share_of_their_pages_and_equal_neighbours_as_one(tmp_path: Path) -> None:
