@@ -112,7 +112,7 @@ def n_kdamonds() -> int:
     return int((TREE_PATH / "nr_kdamonds").read_text(encoding="ascii"))
 
 
-def test_damon_tells_hot_from_cold_and_begins_anew_with_other_intervals(kdamonds: Kdamonds, warm: Warm) -> None:
+def test_damon_tells_hot_from_cold_and_is_gone_when_it_is_shut(kdamonds: Kdamonds, warm: Warm) -> None:
     assert find_obstacle() is None
     source = DamonHeat(MonotonicClock(), kdamonds, slots=2, budget_ratio=1.0)
     assert source.probe() is None
