@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.bench.locality import debian
 from tests.bench.locality.latencies import joined, parse_pgbench_log
-from tests.bench.locality.plan import BEGIN, DONE, THREE_QUARTERS, Mark, Plan, Running
+from tests.bench.locality.plan import BEGIN, DONE, THREE_QUARTERS, Mark, Plan
 from tests.bench.locality.servers import (
     descendants,
     last_words,
@@ -143,7 +143,7 @@ class _Session:
         self._process.communicate()
 
 
-class _Postgres:
+class Postgres:
     """A server whose table is in its buffers."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", plan: Plan, folder: Path, session: _Session) -> None:
@@ -164,6 +164,10 @@ class _Postgres:
     def gaps(self) -> Mapping[str, Gaps]:
         """How long each transaction took, as pgbench logged it."""
         return self._gaps
+
+    def ask(self, statements: str) -> list[str]:
+        """Have the idle connection do something; returns the lines of the answers. Raises RuntimeError."""
+        return self._session.ask(statements)
 
     def work(self, mark: Mark) -> None:
         if not self._plan.is_bound:
@@ -197,7 +201,7 @@ class _Postgres:
 
 
 @contextlib.contextmanager
-def start(plan: Plan) -> Iterator[Running]:
+def start(plan: Plan) -> Iterator[Postgres]:
     """Run a server in a cluster of its own.
 
     It refuses to be root, and runs as nobody then: `plan.folder` lets everybody in, and what is above it must, too.
@@ -219,7 +223,7 @@ def start(plan: Plan) -> Iterator[Running]:
         output(pinned(client_cpu, [*fill, "postgres"]), environment, folder)
         session = _Session(pinned(client_cpu, [*psql, "postgres"]), environment, plan.folder / "psql.log")
         try:
-            yield _Postgres(process, plan, folder, session)
+            yield Postgres(process, plan, folder, session)
         finally:
             session.kill()
 
