@@ -1,8 +1,8 @@
 """The address space of one process as cells of equal size: which node holds each, how much it is used, and from where.
 
 For people to look at, and bounded however large the process is; nothing is decided by it. Must not know how it is
-drawn. Where a cell lies is known for sure where the pages of judged runs were asked for, elsewhere it is taken from
-the estimate for the whole mapping.
+drawn. Where a cell lies is known for sure where pages were asked for, those of judged runs and of regions that belong
+to nobody alone; elsewhere it is taken from the estimate for the whole mapping.
 """
 
 import enum
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from balancerd.model.access import REGION_BYTES, AccessWindow
-from balancerd.model.extent import Extent, joined
+from balancerd.model.extent import Extent, inside, joined
 from balancerd.model.heat import HeatWindow
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, VmaKind, VmaPlacement
@@ -121,11 +121,7 @@ def map_heat(
     pieces = () if window is None else tuple(_pieces(window))
     stretches = _stretches(() if placement is None else placement.vmas)
     stretches = sorted([*stretches, *_newcomers(stretches, pieces)], key=lambda stretch: stretch.start)
-    asked = _Spread(
-        (run.start, run.end, run.pages_by_node)
-        for run in (() if window is None else window.runs)
-        if run.pages_by_node is not None
-    )
+    asked = _Spread(() if window is None else _asked(window))
     _hand_out(stretches, pieces)
     _note_hot(stretches, heat)
     chosen = _choose(stretches)
@@ -238,6 +234,23 @@ def _pieces(window: AccessWindow) -> Iterator[_Piece]:
     for run in window.runs:
         if run.end > reported_to and run.node_weight > 0:
             yield _Piece(run.start, run.end, {run.node: run.node_weight}).part(reported_to, run.end)
+
+
+def _asked(window: AccessWindow) -> Iterator[tuple[int, int, Mapping[NodeId, float]]]:
+    """Yield where pages lie that were asked for, each once: regions without a node as a whole, and runs elsewhere."""
+    regions = {region.start: region.pages_by_node for region in window.regions if region.pages_by_node is not None}
+    for start, pages_by_node in regions.items():
+        yield start, start + REGION_BYTES, pages_by_node
+    whole = joined(Extent(start, start + REGION_BYTES) for start in regions)
+    for run in window.runs:
+        if run.pages_by_node is None:
+            continue
+        at = run.start
+        for part in (*inside(whole, run.start, run.end), Extent(run.end, run.end)):
+            if at < part.start:
+                share = (part.start - at) / (run.end - run.start)
+                yield at, part.start, {node: pages * share for node, pages in run.pages_by_node.items()}
+            at = part.end
 
 
 def _newcomers(stretches: Sequence[_Stretch], pieces: Iterable[_Piece]) -> Iterator[_Stretch]:

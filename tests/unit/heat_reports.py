@@ -40,9 +40,14 @@ def placed(*vmas: VmaPlacement) -> PlacementSample:
     return replace(a_placement(PID), vmas=vmas)
 
 
-def a_region(start: int, weights: Mapping[int, float]) -> AccessRegion:
-    """What was seen in one region."""
-    return AccessRegion(start=start, weight_by_node={NodeId(node): weight for node, weight in weights.items()})
+def a_region(start: int, weights: Mapping[int, float], *, on: Mapping[int, float] | None = None) -> AccessRegion:
+    """What was seen in one region; `on` is the share of it on each node, None: nobody has asked."""
+    pages = REGION_BYTES / PAGE_BYTES
+    return AccessRegion(
+        start=start,
+        weight_by_node={NodeId(node): weight for node, weight in weights.items()},
+        pages_by_node=None if on is None else {NodeId(node): pages * share for node, share in on.items()},
+    )
 
 
 def a_run(start: int, mib: float, node: int, *, on: Mapping[int, float] | None = None, weight: float = 1) -> AccessRun:

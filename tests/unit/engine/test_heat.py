@@ -94,6 +94,24 @@ def test_of_a_region_that_lies_on_two_nodes_the_accesses_are_local_in_proportion
     assert (cell.node, cell.use) == (None, Use.LOCAL)
 
 
+def test_a_region_that_belongs_to_nobody_lies_where_it_was_asked_and_not_where_the_mapping_does() -> None:
+    vma = a_vma(HEAP, 6, {0: 768.0, 1: 768.0})
+    everybody = {0: 5.0, 1: 5.0}
+    regions = (
+        a_region(HEAP, {1: 10.0}),
+        a_region(HEAP + REGION_BYTES, everybody, on={3: 1.0}),
+        a_region(HEAP + 2 * REGION_BYTES, everybody),
+    )
+    runs = (a_run(HEAP, 3, 1, on={1: 1.0}), a_run(HEAP + 3 * MIB, 0.25, 0, on={0: 1.0}))
+    cells = heat(vma, regions=regions, runs=runs).mappings[0].cells
+    assert [(cell.node, cell.is_asked, cell.use) for cell in cells] == [
+        (1, True, Use.LOCAL),
+        (3, True, Use.SHARED),
+        (None, False, Use.SHARED),
+    ]
+    assert [sum(cell.bytes_by_node.values()) for cell in cells] == [REGION_BYTES] * 3  # no page counts twice
+
+
 def test_a_run_that_nobody_located_says_nothing_about_where_it_lies() -> None:
     cell = only_cell(heat(a_vma(HEAP, 2), regions=(a_region(HEAP, {1: 8.0}),), runs=(a_run(HEAP, 2, 1),)))
     assert (cell.node, cell.is_asked, cell.use) == (0, False, Use.REMOTE)
