@@ -16,9 +16,13 @@ SPREAD_WINDOW_SECONDS = 20.0
 
 @dataclass(slots=True)
 class _Runs:
-    """How one process ran; `largest` and `weight` make the average of the largest share of one node."""
+    """How one process ran; `largest` and `weight` make the average of the largest share of one node.
+
+    `latest` is that share in the last interval in which it ran.
+    """
 
     seen_at: float
+    latest: float = 0.0
     largest: float = 0.0
     weight: float = 0.0
     is_spread: bool = False
@@ -47,6 +51,14 @@ class Spread:
         """Return whether an eligible process runs on several nodes at the same time."""
         return self._runs[process].is_spread
 
+    def gathered_share(self, process: ProcessId) -> float | None:
+        """Return the share of the node on which an eligible process runs now, if that has become its home; else None.
+
+        The average says so a minute later. Until then what is known of its accesses is of when it ran on several nodes.
+        """
+        latest = self._runs[process].latest
+        return latest if latest >= self._home_share else None
+
     def _note(self, process: ProcessSample, now: Snapshot) -> None:
         first = _Runs(seen_at=now.taken_at - (now.survey.interval_seconds or 0.0))
         runs = self._runs.setdefault(process.id, first)
@@ -54,8 +66,9 @@ class Spread:
         ran = [s for node, s in (process.run_seconds or {}).items() if node in now.survey.topology.node_ids]
         if sum(ran) > 0 and elapsed > 0:
             keep = math.exp(-elapsed / SPREAD_WINDOW_SECONDS)
+            runs.latest = max(ran) / sum(ran)
             runs.weight = runs.weight * keep + 1.0 - keep
-            runs.largest = runs.largest * keep + (1.0 - keep) * max(ran) / sum(ran)
+            runs.largest = runs.largest * keep + (1.0 - keep) * runs.latest
         # once spread, half-way to one node is not enough: what was learnt is forgotten when watching ends
         limit = (1.0 + self._home_share) / 2 if runs.is_spread else self._home_share
         runs.is_spread = runs.weight > 0 and runs.largest / runs.weight < limit

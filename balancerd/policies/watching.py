@@ -107,6 +107,9 @@ class Watching:
         objection = self.objection(process)
         if objection is not None:
             return objection
+        gathered = self._spread.gathered_share(process.id) if self._only_spread else None
+        if gathered is not None:  # it is watched on for a while, but what was seen is of other nodes than it uses now
+            return self._skip(process, Reason.ONE_HOME, f"{gathered:.0%} on one node now")
         window = now.accesses.get(process.id)
         if window is None:
             missed = now.unwatched.get(process.id)

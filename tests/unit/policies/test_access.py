@@ -120,6 +120,21 @@ def test_a_process_is_watched_on_while_it_gathers_and_no_more_once_it_has() -> N
     assert not list(policy().watch(seen(spread(run={0: 7.4, 1: 0.6}))))
 
 
+@pytest.mark.parametrize(("processes", "moves"), [("several-homes", False), ("all", True)])
+def test_parts_stay_with_the_process_once_it_has_gathered_though_it_is_watched_on(processes: str, moves: bool) -> None:
+    it, run = policy(processes=processes), make_access_run(16, 1, {0: 16}, weight=100)
+    for tick in range(1, 30):
+        snapshot = seen(spread(), make_access_window(run), at=2.0 * tick)
+        assert all(isinstance(each, Decision) for each in it.decide(Window(now=snapshot, before=None)))
+    gathered = seen(spread(run={2: 7.6, 0: 0.4}), make_access_window(run), at=60.0)
+    assert list(it.watch(gathered))
+    verdicts = list(it.decide(Window(now=gathered, before=None)))
+    if moves:
+        assert all(isinstance(each, Decision) for each in verdicts)
+    else:
+        assert only_skip(verdicts) == (Reason.ONE_HOME, "95% on one node now")
+
+
 def test_a_process_that_nobody_could_watch_is_told_with_the_reason() -> None:
     assert only_skip(list(policy().decide(Window(now=seen(spread()), before=None)))) == (
         Reason.NOT_WATCHED,

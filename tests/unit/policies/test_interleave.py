@@ -215,6 +215,16 @@ def test_what_has_begun_is_finished_below_the_imbalance_that_begins_it() -> None
     assert only_skip(decide(policy(), *uneven(15)))[0] is Reason.BALANCED
 
 
+def test_nothing_is_spread_any_more_once_the_threads_have_gathered_though_they_are_watched_on() -> None:
+    it = policy()
+    for tick in range(1, 30):
+        assert targets(decide(it, *ALL_ON_0, at=2.0 * tick))
+    gathered = spread(run={2: 7.6, 0: 0.4})
+    assert list(it.watch(seen(gathered, at=60.0)))
+    assert only_skip(decide(it, *ALL_ON_0, process=gathered, at=60.0)) == (Reason.ONE_HOME, "95% on one node now")
+    assert targets(decide(it, *ALL_ON_0, process=spread(run={2: 7.0, 0: 1.0}), at=62.0))
+
+
 def test_a_process_that_became_local_is_begun_anew() -> None:
     it = policy()
     decide(it, *uneven(40))
