@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from balancerd.control.client import ControlClient, ControlFailure
+from balancerd.native import PAGE_BYTES
 from tests.lab.prestart import Child, Prestart
 
 BIN = Path(sys.executable).parent
@@ -116,6 +117,15 @@ class Balancerd:
         first = self.status()["tick"]["number"]
         self.wait_for(lambda: self.status()["tick"]["number"] >= first + number, 20.0 * number, f"{number} ticks")
 
+    def reload(self, config: str) -> None:
+        """Give it another configuration, and wait until that is at work."""
+        before = self.status()["config"]["last_reload"]
+        self.config.write_text(config, encoding="utf-8")
+        self.client.post("/v1/reload")
+        self.wait_for(lambda: bool(self.status()["config"]["last_reload"] != before), 30.0, "a reload")
+        told = self.status()["config"]["last_reload"]
+        assert told["succeeded"], told
+
     def balancerctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `balancerctl` against this daemon."""
         command = [str(BIN / "balancerctl"), "--socket", str(self.socket), *words]
@@ -152,6 +162,11 @@ class Balancerd:
         pages: dict[str, int] = totals["pages"]
         assert sum(pages.values()) == totals["submitted_pages"], totals
         return pages
+
+    def moved_pages(self, pid: int) -> int:
+        """How many pages of one process have moved, all moves together."""
+        moves: list[dict[str, Any]] = self.client.get("/v1/moves")["moves"]
+        return sum(int(move["moved_bytes"]) for move in moves if move["pid"] == pid) // PAGE_BYTES
 
     def __enter__(self) -> Self:
         return self

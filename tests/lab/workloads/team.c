@@ -2,12 +2,13 @@
 /*
  * A process whose threads each have a part of its memory to themselves, all of it first touched by the main thread.
  *
- *   team KIND MIB THREADS BUSY_PERCENT
+ *   team KIND MIB THREADS BUSY_PERCENT [shared|calm]
  *
  * KIND is base or thp. One mapping holds the parts of MIB each, one behind the other. The main thread fills all of it on
  * CPU 0, which places it by first touch; then thread I runs on CPU I and reads its part, page by page in an order of
- * chance. "ready ADDRESS" tells where the first part begins. SIGTERM ends it: it checks every word, prints "verified N
- * pages" and exits 0, or prints the first wrong address and exits 1. Naps are those of hog.c, and for the same reason.
+ * chance. With "calm" it works and naps in turns of 50 ms instead of 1 ms, since emulated waking up is dear; with "shared"
+ * too, and every thread reads all parts. "ready ADDRESS" tells where the first part begins. SIGTERM ends it: it checks every word, prints "verified
+ * N pages" and exits 0, or prints the first wrong address and exits 1. Naps are those of hog.c, and for the same reason.
  */
 #include "program.h"
 
@@ -31,8 +32,9 @@
 
 static atomic_bool stop;
 static uint64_t *memory;
-static size_t part_words;
-static double busy;
+static size_t part_words, n_words;
+static bool shared;
+static double busy, period = 1e-3;
 
 static uint64_t expected(size_t i)
 {
@@ -41,14 +43,14 @@ static uint64_t expected(size_t i)
 
 static void *work(void *argument)
 {
-	size_t index = (size_t)argument, n_pages = part_words / PAGE_WORDS;
-	const volatile uint64_t *part = memory + index * part_words;
-	struct timespec nap = { .tv_nsec = (long)((1 - busy) * 1e6) };
+	size_t index = (size_t)argument, n_pages = (shared ? n_words : part_words) / PAGE_WORDS;
+	const volatile uint64_t *part = memory + (shared ? 0 : index * part_words);
+	struct timespec nap = { .tv_nsec = (long)((1 - busy) * period * 1e9) };
 	uint64_t dice = 88172645463325252ul + index, sum = 0;
 
 	run_on((int)index);
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
-		double busy_until = now() + busy * 1e-3;
+		double busy_until = now() + busy * period;
 
 		while (now() < busy_until) {
 			const volatile uint64_t *page;
@@ -67,20 +69,24 @@ static void *work(void *argument)
 
 int main(int argc, char **argv)
 {
-	size_t n_threads = argc == 5 ? strtoul(argv[3], NULL, 10) : 0, bytes, words;
+	size_t n_threads = argc == 5 || argc == 6 ? strtoul(argv[3], NULL, 10) : 0, bytes;
 	pthread_t threads[MOST_THREADS];
 	sigset_t term;
 	char *mapped;
 	int number;
 
-	if (n_threads < 1 || n_threads > MOST_THREADS || atoi(argv[2]) < 1 || atoi(argv[4]) < 1 || atoi(argv[4]) > 95) {
-		fprintf(stderr, "usage: team base|thp MIB THREADS BUSY_PERCENT\n");
+	if (n_threads < 1 || n_threads > MOST_THREADS || atoi(argv[2]) < 1 || atoi(argv[4]) < 1 || atoi(argv[4]) > 95 ||
+	    (argc == 6 && strcmp(argv[5], "shared") && strcmp(argv[5], "calm"))) {
+		fprintf(stderr, "usage: team base|thp MIB THREADS BUSY_PERCENT [shared|calm]\n");
 		return 2;
 	}
 	busy = atoi(argv[4]) / 100.0;
+	shared = argc == 6 && !strcmp(argv[5], "shared");
+	if (argc == 6)
+		period = 50e-3;
 	part_words = (strtoul(argv[2], NULL, 10) << 20) / sizeof(*memory);
-	words = n_threads * part_words;
-	bytes = words * sizeof(*memory);
+	n_words = n_threads * part_words;
+	bytes = n_words * sizeof(*memory);
 	sigemptyset(&term);
 	sigaddset(&term, SIGTERM);
 	pthread_sigmask(SIG_BLOCK, &term, NULL);
@@ -92,7 +98,7 @@ int main(int argc, char **argv)
 	if (madvise(memory, bytes, strcmp(argv[1], "thp") ? MADV_NOHUGEPAGE : MADV_HUGEPAGE))
 		fail("madvise");
 	run_on(0);
-	for (size_t i = 0; i < words; i++)
+	for (size_t i = 0; i < n_words; i++)
 		memory[i] = expected(i);
 	for (size_t i = 0; i < n_threads; i++)
 		if (pthread_create(&threads[i], NULL, work, (void *)i))
@@ -104,7 +110,7 @@ int main(int argc, char **argv)
 	atomic_store(&stop, true);
 	for (size_t i = 0; i < n_threads; i++)
 		pthread_join(threads[i], NULL);
-	for (size_t i = 0; i < words; i++) {
+	for (size_t i = 0; i < n_words; i++) {
 		if (memory[i] != expected(i)) {
 			printf("corrupt at %p\n", (void *)&memory[i]);
 			return 1;
