@@ -1,4 +1,5 @@
-"""Accesses of real processes on a real kernel: what moves by perf logs alone, by hint faults, and what is spread.
+"""Accesses of real processes on a real kernel: what moves by register sampling, by perf logs alone, by hint faults, and
+what is spread.
 
 And `balancerctl heat`, which draws what is known of them. One daemon for all, since starting one takes long here; its
 configuration says what each test is about.
@@ -84,6 +85,34 @@ def wait_until_home(daemon: Balancerd, team: Logged) -> None:
     assert moved.recall >= 0.95
     assert daemon.moved_pages(team.pid) == moved.all  # nothing else, and nothing twice
     daemon.check_accounts()
+
+
+@pytest.mark.parametrize("kind", ["base", "thp"])
+def test_what_main_touched_goes_to_the_threads_that_use_it(kind: str, daemon: Balancerd, logs: Path) -> None:
+    daemon.reload(config_of(logs, "registers"))
+    with Team(kind, PART_MIB, busy_percent=20, how="calm") as team:
+        began = time.monotonic()
+        shares: list[tuple[float, tuple[float, ...]]] = []
+
+        def is_home() -> bool:
+            # the first one is before the daemon has seen it: all of it is where main has touched it
+            shares.append((time.monotonic() - began, team.at_home()))
+            return min(shares[-1][1]) >= 0.95
+
+        is_home()
+        assert shares[0][1] == pytest.approx((1.0, 0.0, 0.0, 0.0), abs=0.01)
+        try:
+            took = daemon.wait_for(is_home, 90.0, "parts at home")
+        finally:
+            for seconds, told in shares:
+                print(f"{seconds:6.1f} s: " + " ".join(f"{share:.3f}" for share in told))
+            print(daemon.explain(team.pid)["verdicts"])
+        print(f"{kind}: parts at home after {took:.1f} s: {team.at_home()}")
+        daemon.wait_for(lambda: verdict(daemon, team.pid, "parts")[0] == "well-placed", 60.0, "good placement")
+        moved = daemon.moved_pages(team.pid)
+        assert 0.95 * 3 * PART_PAGES <= moved <= 1.05 * 3 * PART_PAGES  # nothing moved twice
+        daemon.check_accounts()
+        assert team.end() == Ended(status=0, told=f"verified {PAGES} pages")
 
 
 def test_an_imported_log_has_the_right_pages_moved_and_heat_draws_them(
