@@ -73,6 +73,7 @@ def test_parts_belong_to_the_threads_that_fault_on_them(source: HintFaultSource)
         while time.monotonic() < end and not (
             right >= 0.9 * 4 * PART_MIB * MIB
             and (ratio or 0.0) >= 0.9
+            and min(team.at_home()) >= 0.9
             and None not in local_by_thread(team)  # else main's faults have told the ratio, from when it was alone
         ):
             time.sleep(1.0)
