@@ -66,19 +66,15 @@ class Prestart:
 
     def __init__(self) -> None:
         self.ended: dict[int, int] = {}
-        self._channel, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with far:
-            self._server = subprocess.Popen(
-                [sys.executable, "-m", "tests.lab.prestart", str(far.fileno())],
-                pass_fds=[far.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+        self._channel, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._server: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str], *, stdout: int, stderr: int) -> Child:
         """Start one of PROGRAMS with its arguments; what it writes goes to these descriptors."""
         if command[0] not in PROGRAMS:
             raise ValueError(f"{command[0]} is none of {', '.join(PROGRAMS)}")
+        if self._server is None:
+            self._server = self._serve()
         socket.send_fds(self._channel, [json.dumps(list(command)).encode()], [stdout, stderr])
         while True:
             started = self._receive()
@@ -95,13 +91,25 @@ class Prestart:
     def close(self) -> None:
         """End the process to fork from; daemons that run go on."""
         self._channel.close()
-        self._server.wait()
+        self._far.close()
+        if self._server is not None:
+            self._server.wait()
+
+    def _serve(self) -> subprocess.Popen[bytes]:
+        """Start the process, which then reads everything; it is needed where daemons are only."""
+        with self._far as far:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.lab.prestart", str(far.fileno())],
+                pass_fds=[far.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
 
     def _receive(self) -> int | None:
         """Receive one message: return the pid that was started, or None when it tells of an end."""
         message = self._channel.recv(_MESSAGE_BYTES)
         if not message:
-            raise RuntimeError(f"the process to fork from has ended with {self._server.wait()}")
+            raise RuntimeError("the process to fork from has ended")
         told: dict[str, int] = json.loads(message)
         if "status" in told:
             self.ended[told["pid"]] = told["status"]
