@@ -39,8 +39,8 @@ from tests.unit.kernel.worlds import OWN
         ({"kind": VmaKind.SPECIAL}, 64, False),
         ({"shared": True}, 64, False),
         ({"executable": True}, 64, False),
-        ({}, 1.9, False),
-        ({}, 2, True),
+        ({}, 0.05, False),
+        ({}, 0.0625, True),
         ({}, 8, False),  # the stack of a thread
         ({"kind": VmaKind.HEAP}, 8, True),
     ],
