@@ -54,7 +54,11 @@ def test_a_locked_process_is_blocked_and_counted_while_ticks_go_on_and_others_ar
         assert daemon.status()["totals"]["failed_ticks"] == 0
         ticks = daemon.log_lines("tick")
         print("longest sample phases", sorted((t["seconds"]["sample"] for t in ticks), reverse=True)[:4], len(ticks))
-        late = [tick for tick in ticks if tick["seconds"]["sample"] + tick["seconds"]["survey"] > 2 * TIMEOUT_SECONDS]
+        surveys = [
+            tick["seconds"]["survey"] if tick["number"] > 1 else 0.0 for tick in ticks
+        ]  # the first sees everybody
+        took = [survey + tick["seconds"]["sample"] for survey, tick in zip(surveys, ticks, strict=True)]
+        late = [seconds for seconds in took if seconds > 2 * TIMEOUT_SECONDS]
         assert len(ticks) > 3
         assert late == []
         began = time.monotonic()
