@@ -9,14 +9,14 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
 2. `engine.select` says which processes deserve a closer look, within the scan budget.
 3. `Kernel.sample()` estimates which node holds their pages, and how sure that is; with what is still known of the
    others this makes the Snapshot. Where a policy judges by accesses, `AccessWatch.read()` adds which threads touch
-   which memory, of the few processes that it wants watched.
+   which memory, of the few processes that it wants watched, and a `HeatWatch` how much it is used.
 4. `Kernel.verify()` asks where pages moved earlier are now; what has come back is left alone for a while.
 5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction or a Skip for every eligible process.
 6. `engine.plan` arbitrates: other managers, pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies.
    What it turns down it keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only
    now, by `Kernel.sample()` again, for those that would move; then the plan is made anew.
-7. `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. While one
-   process rests from a call, `engine.together` gives the next one its turn.
+7. `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. A process
+   rests from calls as much as they hold it up; meanwhile `engine.together` gives the next one its turn.
 8. The TickReport goes to every Sink: metrics, one log line, the control socket.
 
 Until the next tick is due, the loop works on operator's commands (`jobs`), slice by slice, through the same Kernel and
