@@ -13,8 +13,8 @@ from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
 from balancerd.native import RangeArray, placement
 
 LEAST_BYTES = 64 << 10
-"""Smaller mappings are not worth a range. A thread's counters beside its part of 48 MiB, in a mapping of 96 KiB, had 1.5 %
-of its accesses to memory, and stayed behind when only mappings of 2 MiB and more were watched."""
+"""Smaller mappings are not worth a range. A thread's counters beside its part of 48 MiB, in a mapping of 96 KiB, had
+1.5 % of its accesses to memory."""
 
 MOST_RANGES = 1024
 
