@@ -149,8 +149,11 @@ class HeatSource(Protocol):
 class HeatWatch(Protocol):
     """Watches the heat of a few processes by the configured source."""
 
-    def read(self, asked: Sequence[ProcessId], others: Sequence[ProcessId]) -> Heats:
-        """Return what is known by now; watch those asked for, the most important first, and others if there is room."""
+    def read(self, asked: Sequence[ProcessId], others: Iterable[ProcessId]) -> Heats:
+        """Return what is known by now; watch those asked for, the most important first, and others if there is room.
+
+        `others` need not be iterated where nobody is watched.
+        """
         ...
 
 

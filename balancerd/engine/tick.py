@@ -1,6 +1,6 @@
 """One tick: survey, select, sample, verify, decide, plan, migrate, report. The world is reached through ports only."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -212,8 +212,7 @@ class Engine:
                     errors[policy.name] = f"{type(error).__name__}: {error}"
         cpu_before = self._clock.cpu_seconds()
         if self._heat_watch is not None:
-            busiest = sorted(snapshot.eligible, key=lambda process: (-(process.cpu_cores or 0.0), process.id))
-            heats = self._heat_watch.read(tuple(asked), tuple(process.id for process in busiest))
+            heats = self._heat_watch.read(tuple(asked), _busiest(snapshot))
             snapshot = replace(snapshot, heats=heats)
         if self._access_watch is not None and (asked or self._watching):
             self._watching = bool(asked)
@@ -371,6 +370,12 @@ def _checked(verdicts: Iterable[Verdict]) -> Iterable[Verdict]:
         if not isinstance(verdict, Skip) and verdict.reason not in MIGRATION_REASONS:
             raise ValueError(f"{verdict.reason.value} is no reason to move memory")
         yield verdict
+
+
+def _busiest(snapshot: Snapshot) -> Iterator[ProcessId]:
+    """Yield the eligible processes, the busiest first; they are sorted when the first one is asked for."""
+    for process in sorted(snapshot.eligible, key=lambda process: (-(process.cpu_cores or 0.0), process.id)):
+        yield process.id
 
 
 def _is_not_sampled(verdict: Verdict) -> bool:

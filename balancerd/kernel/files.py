@@ -42,3 +42,15 @@ def list_names(directory: str) -> list[str]:
     """Return the names in a directory, in no order. Raises OSError."""
     with os.scandir(directory) as entries:
         return [entry.name for entry in entries]
+
+
+def write_file(path: str, text: str) -> None:
+    """Write a file of procfs or sysfs by one call. Raises OSError with the path."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode("ascii"))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, path) from error

@@ -6,12 +6,6 @@ from pathlib import Path
 
 SWITCH = Path("/proc/sys/kernel/numa_balancing")
 DEBUG = Path("/sys/kernel/debug/sched/numa_balancing")
-EAGER = {
-    DEBUG / "scan_delay_ms": "100",
-    DEBUG / "scan_period_min_ms": "500",
-    DEBUG / "scan_period_max_ms": "1000",
-    SWITCH: "1",
-}
 
 
 def is_balancing() -> bool:
@@ -20,11 +14,17 @@ def is_balancing() -> bool:
 
 
 @contextmanager
-def eager_balancing() -> Iterator[None]:
-    """Switch it on, and put everything back afterwards."""
-    before = {path: path.read_text(encoding="ascii") for path in EAGER}
+def eager_balancing(*, delay_ms: int = 100, least_ms: int = 500, most_ms: int = 1000) -> Iterator[None]:
+    """Switch it on, its scans so long after the start and apart, and put everything back afterwards."""
+    eager = {
+        DEBUG / "scan_delay_ms": str(delay_ms),
+        DEBUG / "scan_period_min_ms": str(least_ms),
+        DEBUG / "scan_period_max_ms": str(most_ms),
+        SWITCH: "1",
+    }
+    before = {path: path.read_text(encoding="ascii") for path in eager}
     try:
-        for path, word in EAGER.items():
+        for path, word in eager.items():
             path.write_text(word, encoding="ascii")
         yield
     finally:

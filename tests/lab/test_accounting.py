@@ -21,6 +21,7 @@ from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
 from balancerd.model.migration import MigrationOutcome, PageStatus
 from balancerd.native import Migration, RangeArray, placement
+from tests.lab.balancing import eager_balancing
 from tests.lab.live import PAGE, WatchedCore, carry_out, live_kernel, step_of
 from tests.lab.workloads import vmstat
 from tests.lab.workloads.shifter import MIB, Shifter, Writer
@@ -282,20 +283,8 @@ def test_memory_blocks_that_go_offline_in_the_middle(tmp_path: Path, blocks: lis
 @pytest.fixture
 def kernel_balancing() -> Iterator[None]:
     """The kernel's own balancing, as eager as it can be."""
-    eager = {
-        Path("/sys/kernel/debug/sched/numa_balancing/scan_delay_ms"): "1",
-        Path("/sys/kernel/debug/sched/numa_balancing/scan_period_min_ms"): "20",
-        Path("/sys/kernel/debug/sched/numa_balancing/scan_period_max_ms"): "40",
-        Path("/proc/sys/kernel/numa_balancing"): "1",
-    }
-    before = {path: path.read_text(encoding="ascii") for path in eager}
-    try:
-        for path, word in eager.items():
-            path.write_text(word, encoding="ascii")
+    with eager_balancing(delay_ms=1, least_ms=20, most_ms=40):
         yield
-    finally:
-        for path, word in before.items():
-            path.write_text(word, encoding="ascii")
 
 
 @pytest.mark.usefixtures("kernel_balancing")

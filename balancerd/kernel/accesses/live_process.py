@@ -5,10 +5,9 @@ import time
 
 from balancerd.kernel.accesses.log_clock import Clocks
 from balancerd.kernel.accesses.log_store import LiveProcess
-from balancerd.kernel.accesses.memory import parse_stack_bytes, watched_ranges
+from balancerd.kernel.accesses.memory import read_stack_bytes, watched_ranges
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import ProcessGoneError
-from balancerd.kernel.files import read_bytes
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.ids import ProcessId
@@ -32,10 +31,9 @@ class ProcessFinder:
     def find(self, pid: int) -> LiveProcess:
         """Return the process of a pid. Raises ProcessGoneError, ParseError, OSError."""
         start_ticks = read_start_ticks(pid, self._mappings.procfs)
-        path = f"{self._mappings.procfs}/{pid}/limits"
         try:
             vmas = self._mappings.read(pid)
-            stack_bytes = parse_stack_bytes(read_bytes(path), path)
+            stack_bytes = read_stack_bytes(pid, self._mappings.procfs)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise ProcessGoneError(f"process {pid} exited while it was read") from error
         now = self.clocks()

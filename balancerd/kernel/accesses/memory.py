@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from balancerd.kernel.errors import ParseError
+from balancerd.kernel.files import read_bytes
 from balancerd.model.access import REGION_BYTES, AccessRegion, AccessRun
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
@@ -47,6 +48,12 @@ def watched_ranges(vmas: Iterable[Vma], stack_bytes: int | None) -> tuple[tuple[
         and not (vma.kind is VmaKind.ANON and vma.end - vma.start == stack_bytes)
     ]
     return tuple(sorted(sorted(found, key=lambda span: span[0] - span[1])[:MOST_RANGES]))
+
+
+def read_stack_bytes(pid: int, procfs: str = "/proc") -> int | None:
+    """Read the soft limit of stacks of a process; None when there is none. Raises ParseError, OSError."""
+    path = f"{procfs}/{pid}/limits"
+    return parse_stack_bytes(read_bytes(path), path)
 
 
 def parse_stack_bytes(text: bytes, path: str) -> int | None:

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 
 from balancerd import native
 from balancerd.kernel.accesses.judging import Findings, Locator, judge
-from balancerd.kernel.accesses.memory import parse_stack_bytes, watched_ranges
+from balancerd.kernel.accesses.memory import read_stack_bytes, watched_ranges
 from balancerd.kernel.accesses.rate import Turns
 from balancerd.kernel.accesses.threads import ThreadChoice
 from balancerd.kernel.errors import BlockedError, ProcessGoneError
-from balancerd.kernel.files import read_bytes
 from balancerd.kernel.moving.room import Room
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads
@@ -190,10 +189,9 @@ class RingSource(abc.ABC):
         """Read the mappings again when it is time; while they are locked, those read before stand."""
         if now - watched.ranges_at < RANGES_SECONDS:
             return
-        path = f"{self._mappings.procfs}/{process.pid}/limits"
         try:
             vmas = self._reads.read(process, lambda: self._mappings.read(process.pid))
-            stack_bytes = parse_stack_bytes(read_bytes(path), path)
+            stack_bytes = read_stack_bytes(process.pid, self._mappings.procfs)
         except BlockedError:
             return
         except (FileNotFoundError, ProcessLookupError) as error:

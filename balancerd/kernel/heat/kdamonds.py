@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from balancerd.kernel.errors import ParseError, ProcessGoneError
-from balancerd.kernel.files import list_names, read_bytes
+from balancerd.kernel.files import list_names, read_bytes, write_file
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.ids import ProcessId
 
@@ -80,18 +80,6 @@ class Region:
     end: int
     accesses: int
     age: int
-
-
-def write_file(path: str, text: str) -> None:
-    """Write a file of sysfs by one call. Raises OSError with the path."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode("ascii"))
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, path) from error
 
 
 class Kdamonds:

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from balancerd.kernel.accesses.memory import parse_stack_bytes, watched_ranges
+from balancerd.kernel.accesses.memory import read_stack_bytes, watched_ranges
 from balancerd.kernel.accesses.rate import Turns
 from balancerd.kernel.errors import ParseError, ProcessGoneError
-from balancerd.kernel.files import read_bytes
-from balancerd.kernel.heat.kdamonds import write_file
+from balancerd.kernel.files import read_bytes, write_file
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.processes.identity import check_identity
 from balancerd.model.access import REGION_BYTES, Obstacle
@@ -195,7 +194,7 @@ class SoftDirtyHeat:
         try:
             # of hugetlb pages nothing is told: they would seem to be cold
             vmas = [vma for vma in self._mappings.read(process.pid) if vma.kind is not VmaKind.HUGETLB]
-            stack_bytes = parse_stack_bytes(read_bytes(f"{path}/limits"), f"{path}/limits")
+            stack_bytes = read_stack_bytes(process.pid, self._procfs)
             fd = os.open(f"{path}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 for start, end, until in pick_regions(watched_ranges(vmas, stack_bytes), MOST_REGIONS):

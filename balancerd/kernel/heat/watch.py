@@ -5,7 +5,7 @@ for the kernel, or for a lock of the process it is about. Must not know how a so
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from balancerd.kernel.errors import ParseError, ProcessGoneError
@@ -57,15 +57,15 @@ class HeatWatcher:
         """Watch by another source, or other numbers of processes, from the next tick on."""
         self._method, self._most_processes = method, most_processes
 
-    def read(self, asked: Sequence[ProcessId], others: Sequence[ProcessId]) -> Heats:
+    def read(self, asked: Sequence[ProcessId], others: Iterable[ProcessId]) -> Heats:
         """See HeatWatch. Who is watched already goes on being watched, before others that nobody asked for."""
         heats = self._fresh()
         if self._is_closed or (self._worker is not None and self._worker.is_alive()):
             return heats
         if self._method is None and self._at_work[0] is None and not self._is_first:
             return heats
-        kept = sorted(dict.fromkeys(others).keys() - set(asked), key=lambda p: (p not in self._open, others.index(p)))
-        self._wanted = (*dict.fromkeys(asked), *kept)[: self._most_processes]
+        rest = sorted(others, key=lambda process: process not in self._open)
+        self._wanted = tuple(dict.fromkeys((*asked, *rest)))[: self._most_processes]
         self._worker = threading.Thread(target=self._step, name="heat", daemon=True)
         self._worker.start()
         return heats

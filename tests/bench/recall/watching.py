@@ -17,12 +17,11 @@ from typing import Any
 
 from balancerd import native
 from balancerd.engine.owned import is_sure
-from balancerd.kernel.accesses.memory import parse_stack_bytes, watched_ranges
+from balancerd.kernel.accesses.memory import read_stack_bytes, watched_ranges
 from balancerd.kernel.accesses.rate import Turns
 from balancerd.kernel.accesses.registers import RegisterSource
 from balancerd.kernel.accesses.rings import Surroundings
 from balancerd.kernel.clock import MonotonicClock
-from balancerd.kernel.files import read_bytes
 from balancerd.kernel.machine.topology import read_topology
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
@@ -140,8 +139,7 @@ def watch(pid: int, seconds: float, way: str, when_over: Callable[[], None]) -> 
         source.stop(process)
         when_over()
         last = source.read(process)
-        limits = f"/proc/{pid}/limits"
-        watched = watched_ranges(vmas, parse_stack_bytes(read_bytes(limits), limits))
+        watched = watched_ranges(vmas, read_stack_bytes(pid))
         return {
             "seconds": round(took, 3),
             "samples": sum(window.samples for window in windows),

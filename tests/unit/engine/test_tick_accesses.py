@@ -1,7 +1,7 @@
 """Whole ticks of the policy access over a machine that knows every page: parts of one process go to their threads."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -107,7 +107,7 @@ class HeatAsked:
         )
         self.heats = Heats(method=HeatMethod.DAMON, windows={PID: window})
 
-    def read(self, asked: Sequence[ProcessId], others: Sequence[ProcessId]) -> Heats:
+    def read(self, asked: Sequence[ProcessId], others: Iterable[ProcessId]) -> Heats:
         self.asked.append((tuple(asked), tuple(others)))
         return self.heats
 
