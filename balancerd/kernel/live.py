@@ -147,16 +147,7 @@ class LiveKernel:
             table_bytes=accesses.table_bytes,
             most_processes=accesses.most_processes,
         )
-        self._log_source = LogSource(
-            clock,
-            self._reads,
-            self.logs,
-            self.topology,
-            budget_ratio=accesses.budget_ratio,
-            procfs=str(procfs),
-            sysfs=str(sysfs),
-            phase=phase,
-        )
+        self._log_source = LogSource(around, self.logs, budget_ratio=accesses.budget_ratio)
         self._log_directory = LogDirectory(self.logs, tell)
         self._log_directory.use(accesses.log_directory)
         self.access_watch = LogsFirst(self._log_source, self.accesses)

@@ -4,8 +4,7 @@ Owns when the counts of a log are judged, and where its pages are found to lie. 
 affair, what is worth moving the policy's.
 """
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from balancerd import native
@@ -13,16 +12,15 @@ from balancerd.kernel.accesses.judging import Findings, Locator, judge
 from balancerd.kernel.accesses.log_clock import MOST_AGE_SECONDS
 from balancerd.kernel.accesses.log_store import LogStore
 from balancerd.kernel.accesses.rate import Turns
+from balancerd.kernel.accesses.rings import Surroundings
 from balancerd.kernel.accesses.watch import BY
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.moving.room import Room
-from balancerd.kernel.placement.pool import PatientReads
 from balancerd.kernel.processes.identity import check_identity
 from balancerd.model.access import Accesses, AccessMethod, AccessWindow, Obstacle
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
-from balancerd.model.topology import Topology
-from balancerd.ports import AccessWatch, Clock
+from balancerd.ports import AccessWatch
 
 
 @dataclass(slots=True)
@@ -36,31 +34,17 @@ class _Reading:
 
 
 class LogSource:
-    """The AccessSource. What was imported stays when a process is closed, until it is too old.
-
-    `phase` returns numbers in [0, 1): where samples of placements begin.
-    """
+    """The AccessSource. What was imported stays when a process is closed, until it is too old."""
 
     method = AccessMethod.PERF_LOG
 
-    def __init__(
-        self,
-        clock: Clock,
-        reads: PatientReads,
-        store: LogStore,
-        topology: Callable[[], Topology],
-        *,
-        budget_ratio: float,
-        procfs: str = "/proc",
-        sysfs: str = "/sys",
-        phase: Callable[[], float] = random.random,
-    ) -> None:
+    def __init__(self, around: Surroundings, store: LogStore, *, budget_ratio: float) -> None:
         self.budget_ratio = budget_ratio
-        self._clock = clock
+        self._clock = around.clock
         self._store = store
-        self._topology = topology
-        self._procfs = procfs
-        self._locator = Locator(reads, topology, Room(procfs, sysfs), phase)
+        self._topology = around.topology
+        self._procfs = around.mappings.procfs
+        self._locator = Locator(around.reads, around.topology, Room(self._procfs, around.sysfs), around.phase)
         self._rule = native.JudgeRule()
         self._readings: dict[ProcessId, _Reading] = {}
 

@@ -22,7 +22,9 @@ from balancerd.kernel.accesses.log_store import (
     Sample,
 )
 from balancerd.kernel.accesses.perf_log import LogTally, parse_perf_script
+from balancerd.kernel.accesses.rings import Surroundings
 from balancerd.kernel.errors import ProcessGoneError
+from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.model.access import AccessMethod, AccessWindow
 from balancerd.model.ids import CpuId, NodeId, ProcessId
@@ -113,7 +115,10 @@ def reads() -> Iterator[PatientReads]:
 
 
 def source_of(world: World, reads: PatientReads) -> LogSource:
-    return LogSource(world.clock, reads, world.store, lambda: world.topology, budget_ratio=0.01)
+    around = Surroundings(
+        clock=world.clock, reads=reads, mappings=Mappings(world.clock), topology=lambda: world.topology
+    )
+    return LogSource(around, world.store, budget_ratio=0.01)
 
 
 def perf_lines(seed: int, n_samples: int, start: int, part_pages: int, *, noise: float) -> Iterator[bytes]:
