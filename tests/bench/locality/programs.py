@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.bench.locality import debian, matrix, postgres, redis
 from tests.bench.locality.plan import Plan, Running, Workload
+from tests.bench.locality.workloads import LEAST_MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ ALL = (
     Program(
         name="redis",
         summary="redis-server on CPU 0, its keys stored from node 2; GET and SET of 1000 bytes by redis-benchmark",
-        mib=128,
+        mib=LEAST_MIB,
         units_per_second=10_000,
         run=redis.start,
     ),
@@ -46,7 +47,7 @@ ALL = (
     Program(
         name="numpy",
         summary="numpy on CPU 0, one thread: products with a matrix that was made on node 2",
-        mib=320,  # numad looks at nothing below 300 MB
+        mib=LEAST_MIB,
         units_per_second=300,
         run=matrix.start,
     ),
