@@ -119,7 +119,8 @@ class Mempolicy:
 class Vma:
     """One mapping, [start, end). `page_bytes` and `mempolicy` are None until numa_maps was read for them.
 
-    `program` tells that it maps a file of which some mapping is executable: the program itself, or a library.
+    `program` tells that it maps a file of which some mapping is executable: the program itself, or a library;
+    `guarded` that a small mapping without any permission ends where it begins, as below the stack of a thread.
     """
 
     start: int
@@ -128,6 +129,7 @@ class Vma:
     shared: bool = False
     executable: bool = False
     program: bool = False
+    guarded: bool = False
     name: str = ""
     page_bytes: int | None = None
     mempolicy: Mempolicy | None = None

@@ -56,6 +56,7 @@ class VmaTable:
             is_shared=bool(flags & lib.BAL_SHARED),
             is_executable=bool(flags & lib.BAL_EXECUTABLE),
             is_program=bool(flags & lib.BAL_PROGRAM),
+            is_guarded=bool(flags & lib.BAL_GUARDED),
             name=self._names[raw],
             stratum=None if stratum == lib.BAL_NO_STRATUM else stratum,
         )

@@ -204,7 +204,7 @@ int bal_parse_maps(const char *text, size_t length, const struct bal_device *dev
 		   uint64_t huge_bytes, struct bal_vma *vmas, size_t capacity, struct bal_maps *ret)
 {
 	size_t n_executable = 0;
-	uint64_t line_number = 0;
+	uint64_t line_number = 0, guard_end = 0;
 
 	memset(ret, 0, sizeof(*ret));
 	if (length > UINT32_MAX)
@@ -228,8 +228,13 @@ int bal_parse_maps(const char *text, size_t length, const struct bal_device *dev
 			ret->error_line = line_number;
 			return rc;
 		}
-		if (!rc)
+		if (!rc) {
+			if (vma->end - vma->start <= BAL_GUARD_BYTES)
+				guard_end = vma->end;
 			continue;
+		}
+		if (vma->start == guard_end)
+			vma->flags |= BAL_GUARDED;
 		device = device_of(vma->device, devices, n_devices);
 		vma->kind = kind_of(&name, vma, device);
 		put_in_stratum(vma, device && device->page_bytes ? device->page_bytes : huge_bytes, ret);

@@ -54,8 +54,9 @@ class Device:
 class VmaRow:
     """One mapping, [start, end). `kind` is an index into VMA_KINDS.
 
-    `is_program` tells that some mapping of its file is executable. Nothing is asked of a mapping without a stratum: its
-    pages are the kernel's, or a driver's.
+    `is_program` tells that some mapping of its file is executable, `is_guarded` that a guard of at most 64 KiB, without
+    any permission, ends where it begins. Nothing is asked of a mapping without a stratum: its pages are the kernel's,
+    or a driver's.
     """
 
     start: int
@@ -64,6 +65,7 @@ class VmaRow:
     is_shared: bool
     is_executable: bool
     is_program: bool
+    is_guarded: bool
     name: str
     stratum: int | None
 

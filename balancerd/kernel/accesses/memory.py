@@ -17,6 +17,9 @@ LEAST_BYTES = 64 << 10
 """Smaller mappings are not worth a range. A thread's counters beside its part of 48 MiB, in a mapping of 96 KiB, had
 1.5 % of its accesses to memory."""
 
+USUAL_STACK_BYTES = 8 << 20
+"""The default size of stacks on Linux; virtual machines such as Java's take less for each thread."""
+
 MOST_RANGES = 1024
 
 PIECE_BYTES = 32 << 20
@@ -35,8 +38,9 @@ _KINDS = frozenset({VmaKind.ANON, VmaKind.HEAP, VmaKind.HUGETLB})
 def watched_ranges(vmas: Iterable[Vma], stack_bytes: int | None) -> tuple[tuple[int, int], ...]:
     """Return the mappings, ascending, that hold a process's own data: the largest, if there are very many.
 
-    Left out is what others share, code, and stacks, into which some register points all the time: a mapping of just
-    `stack_bytes`, the limit of stacks, is taken to be a thread's (pthread_create(3), "default stack size").
+    Left out is what others share, code, and stacks, into which some register points all the time: what has a guard
+    (pthread_attr_setguardsize(3)) is taken to be a thread's if it is no larger than stacks usually are, or has just
+    `stack_bytes`, the limit of stacks (pthread_create(3), "default stack size").
     """
     found = [
         (vma.start, vma.end)
@@ -45,9 +49,14 @@ def watched_ranges(vmas: Iterable[Vma], stack_bytes: int | None) -> tuple[tuple[
         and not vma.shared
         and not vma.executable
         and vma.end - vma.start >= LEAST_BYTES
-        and not (vma.kind is VmaKind.ANON and vma.end - vma.start == stack_bytes)
+        and not _is_stack(vma, stack_bytes)
     ]
     return tuple(sorted(sorted(found, key=lambda span: span[0] - span[1])[:MOST_RANGES]))
+
+
+def _is_stack(vma: Vma, stack_bytes: int | None) -> bool:
+    size = vma.end - vma.start
+    return vma.kind is VmaKind.ANON and vma.guarded and (size <= USUAL_STACK_BYTES or size == stack_bytes)
 
 
 def read_stack_bytes(pid: int, procfs: str = "/proc") -> int | None:

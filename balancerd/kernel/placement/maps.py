@@ -65,6 +65,7 @@ def to_vma(row: VmaRow) -> Vma:
         shared=row.is_shared,
         executable=row.is_executable,
         program=row.is_program,
+        guarded=row.is_guarded,
         name=row.name,
     )
 

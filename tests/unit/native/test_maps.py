@@ -30,6 +30,23 @@ def test_every_mapping_of_a_file_with_an_executable_one_is_of_a_program() -> Non
     assert [row.is_program for row in rows(parse_maps(text.encode()))] == [True, True, False, False, False, True, True]
 
 
+def test_what_a_small_mapping_without_permissions_ends_at_is_guarded() -> None:
+    none = "---p 00000000 00:00 0 "
+    text = (
+        line(16, 1, none)
+        + line(17, 256)
+        + line(273, 16)
+        + line(289, 17, none)  # a reservation, such as the rest of an arena
+        + line(306, 4)
+        + line(310, 16, none)
+        + line(400, 4)
+        + line(500, 16, none)
+        + line(516, 4)
+    )
+    found = rows(parse_maps(text.encode()))
+    assert [row.start >> 12 for row in found if row.is_guarded] == [17, 516]
+
+
 @pytest.mark.parametrize(
     ("pages", "stratum"), [(1, 0), (31, 0), (32, 1), (2047, 1), (2048, 2), (1 << 17, 3), (1 << 35, 6), (1 << 44, 7)]
 )

@@ -2,7 +2,10 @@
 
 import ctypes
 import mmap
+import os
+import queue
 import resource
+import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +17,17 @@ from balancerd.kernel.accesses.memory import (
     LEAST_BYTES,
     MOST_RANGES,
     PIECE_BYTES,
+    USUAL_STACK_BYTES,
     located,
     located_regions,
     parse_stack_bytes,
     pieces,
+    read_stack_bytes,
     watched_ranges,
 )
+from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.errors import ParseError
+from balancerd.kernel.placement.mappings import Mappings
 from balancerd.model.access import REGION_BYTES, AccessRegion
 from balancerd.model.sample import VmaKind
 from tests.unit.fakes import MIB, N0, make_access_run, make_vma
@@ -41,13 +48,44 @@ from tests.unit.kernel.worlds import OWN
         ({"executable": True}, 64, False),
         ({}, 0.05, False),
         ({}, 0.0625, True),
-        ({}, 8, False),  # the stack of a thread
-        ({"kind": VmaKind.HEAP}, 8, True),
+        ({"guarded": True}, 12, False),  # the stack of a thread, of just the limit
+        ({"guarded": True}, 8, False),
+        ({"guarded": True}, 1, False),  # of a Java thread
+        ({"guarded": True}, 13, True),
+        ({}, 12, True),  # of the size of a stack, but without a guard
+        ({}, 8, True),
+        ({"kind": VmaKind.HUGETLB, "guarded": True}, 8, True),
     ],
 )
 def test_whose_accesses_count(changes: dict[str, Any], mib: float, is_watched: bool) -> None:
     vma = make_vma(mib, **changes)
-    assert watched_ranges([vma], 8 * MIB) == (((vma.start, vma.end),) if is_watched else ())
+    assert watched_ranges([vma], 12 * MIB) == (((vma.start, vma.end),) if is_watched else ())
+
+
+def test_the_stack_of_a_real_thread_is_left_out_and_data_of_its_size_is_not() -> None:
+    """Where the stack is tells the thread's stack pointer, in /proc/TID/syscall of proc_pid_syscall(5)."""
+    limit = read_stack_bytes(OWN.pid)
+    done, tids = threading.Event(), queue.Queue[int]()
+
+    def stay() -> None:
+        tids.put(threading.get_native_id())
+        done.wait()
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    try:
+        syscall = Path(f"/proc/self/task/{tids.get()}/syscall")
+        while len(words := syscall.read_text(encoding="ascii").split()) < 3:  # "running"
+            os.sched_yield()
+        stack_pointer = int(words[-2], 16)
+        with mmap.mmap(-1, limit or USUAL_STACK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+            start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+            ranges = watched_ranges(Mappings(MonotonicClock()).read(OWN.pid), limit)
+    finally:
+        done.set()
+        thread.join()
+    assert any(begin <= start < end for begin, end in ranges)
+    assert not any(begin <= stack_pointer < end for begin, end in ranges)
 
 
 def test_of_very_many_mappings_the_largest_are_watched_in_ascending_order() -> None:
