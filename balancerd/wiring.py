@@ -22,7 +22,7 @@ from balancerd.control.server import ControlServer, MetricsServer, ServerError, 
 from balancerd.control.state import ControlState
 from balancerd.daemon import Daemon, Flags, ReloadError, Running
 from balancerd.engine.budgets import Rates
-from balancerd.engine.gate import COPY_BYTES_PER_SECOND
+from balancerd.engine.gate import copy_bytes_per_second
 from balancerd.engine.memory import EngineMemory, new_memory
 from balancerd.engine.plan import PlanLimits
 from balancerd.engine.rules import Rules, ask_for, compile_groups, compile_rules
@@ -35,6 +35,7 @@ from balancerd.jobs.record import Job
 from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
+from balancerd.kernel.machine.release import kernel_version
 from balancerd.kernel.moving.pacing import Pace
 from balancerd.kernel.observe import ObserveKernel
 from balancerd.kernel.processes.descriptors import raise_descriptor_limit
@@ -66,9 +67,11 @@ def options_by_kind(found: Mapping[str, PolicyPlugin[Any]]) -> dict[str, type[Ba
     return {kind: plugin.options for kind, plugin in found.items()}
 
 
-def build_policies(config: Config, found: Mapping[str, PolicyPlugin[Any]]) -> tuple[Policy, ...]:
-    """Return fresh policies in the order of the configuration, whose options are known to be valid."""
-    context = PolicyContext(migration_bytes_per_second=COPY_BYTES_PER_SECOND)
+def build_policies(
+    config: Config, found: Mapping[str, PolicyPlugin[Any]], version: tuple[int, int]
+) -> tuple[Policy, ...]:
+    """Return fresh policies for that kernel in the order of the configuration, whose options are known to be valid."""
+    context = PolicyContext(migration_bytes_per_second=copy_bytes_per_second(version))
     return tuple(_build_policy(policy, plugins.pick(found, policy.kind), context) for policy in config.policies)
 
 
@@ -210,7 +213,7 @@ class Application:
         engine = Engine(
             kernel=self._kernel(config),
             clock=self._clock,
-            policies=build_policies(config, self._plugins),
+            policies=build_policies(config, self._plugins, kernel_version()),
             settings=build_settings(config),
             should_stop=self._flags.should_stop,
             memory=self._memory,

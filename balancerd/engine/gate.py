@@ -24,9 +24,19 @@ MARGIN = 2.0
 """The gain must be this many times the cost: estimates err."""
 
 
-COPY_BYTES_PER_SECOND = float(1 << 30)
+BATCHED_SINCE = (6, 3)
+"""The kernel that first unmapped many pages for one flush of the TLBs, migrate_pages_batch() in mm/migrate.c."""
+
+COPY_BYTES_PER_SECOND = float(2 << 30)
+UNBATCHED_COPY_BYTES_PER_SECOND = float(1 << 30)
 """What the kernel copies in a second inside move_pages(2): 3.4 GB/s of base pages on Zen 3 since Linux 6.3, a quarter
-of that before. How fast memory may move (migrate.rate_limit) changes how long a move takes, not what it costs."""
+of that before, of which no more is believed. How fast memory may move (migrate.rate_limit) changes how long a move
+takes, not what it costs."""
+
+
+def copy_bytes_per_second(kernel_version: tuple[int, int]) -> float:
+    """Return what a kernel copies in a second; the version is as in (6, 12)."""
+    return COPY_BYTES_PER_SECOND if kernel_version >= BATCHED_SINCE else UNBATCHED_COPY_BYTES_PER_SECOND
 
 
 def remoteness(run: Mapping[NodeId, float], memory: Mapping[NodeId, float], topology: Topology) -> float:

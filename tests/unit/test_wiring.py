@@ -1,5 +1,7 @@
 """What the engine gets of a configuration."""
 
+import pytest
+
 from balancerd import plugins
 from balancerd.config.schema import (
     AccessesConfig,
@@ -34,20 +36,21 @@ def test_what_workloads_ask_for_is_read_too() -> None:
     assert not build_settings(Config(workloads=groups)).criteria.rules.include
 
 
-def test_a_lower_rate_makes_moves_slower_but_not_dearer() -> None:
+@pytest.mark.parametrize(("version", "seconds"), [((6, 2), 0.5), ((6, 3), 0.25), ((7, 0), 0.25)])
+def test_a_lower_rate_makes_moves_slower_but_not_dearer(version: tuple[int, int], seconds: float) -> None:
     policies = (PolicyConfig(name="home", kind="follow-cpu"),)
     found = plugins.discover()
     prices = set()
     verdict: Verdict | None = None
     for rate_bytes in (16 * MIB, 16 * GIB):
         migrate = MigrateConfig(rate_limit_bytes_per_second=rate_bytes)
-        (home,) = build_policies(Config(policies=policies, migrate=migrate), found)
+        (home,) = build_policies(Config(policies=policies, migrate=migrate), found, version)
         for at in (2.0, 4.0, 6.0):
             survey = make_survey(make_process(), at=at)
             (verdict,) = home.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
         assert isinstance(verdict, Decision)
         prices.add(verdict.cost_seconds)
-    assert prices == {0.5}
+    assert prices == {seconds}
 
 
 def test_how_accesses_are_watched_is_what_the_configuration_says() -> None:
