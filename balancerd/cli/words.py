@@ -67,6 +67,7 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.WELL_PLACED: "Nothing: it is where it should be. It is judged again at every tick.",
     Reason.HOME_TOO_YOUNG: "It moves if it stays on its present node for long enough.",
     Reason.LOSS_BELOW_COST: "It moves once its losses have grown past the cost of the move.",
+    Reason.COMING_HOME: "It moves if that stops before all of it is home.",
     Reason.GAIN_BELOW_COST: "Nothing, unless it becomes busier or stays longer, so that the move pays.",
     Reason.ONE_HOME: "Nothing by this policy: follow-cpu moves a process with one home.",
     Reason.NOT_WATCHED: "It is judged once its accesses are watched: see balancerctl doctor and accesses.",

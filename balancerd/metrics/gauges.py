@@ -43,6 +43,7 @@ STATES: Mapping[Reason, str] = {
             *(Reason.NO_SWAP, Reason.OBSERVE_MODE, Reason.EXITED, Reason.STOPPING, Reason.NO_MEMORY),
             Reason.CALL_FAILED,
             Reason.OTHER_MANAGER,
+            Reason.COMING_HOME,
         ),
         "held",
     ),

@@ -51,6 +51,7 @@ class Reason(enum.StrEnum):
     WELL_PLACED = "well-placed"
     HOME_TOO_YOUNG = "home-too-young"
     LOSS_BELOW_COST = "loss-below-cost"
+    COMING_HOME = "coming-home"
     ONE_HOME = "one-home"
     NOT_WATCHED = "not-watched"
     TOO_FEW_SAMPLES = "too-few-samples"
@@ -125,6 +126,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.WELL_PLACED: "its memory is where its threads run",
     Reason.HOME_TOO_YOUNG: "it came to its present node too recently",
     Reason.LOSS_BELOW_COST: "what it has lost to remote accesses does not yet justify the move",
+    Reason.COMING_HOME: "what is away from home gets less by itself: the kernel or somebody else is moving it",
     Reason.ONE_HOME: "its threads run on one node, and who touches which page makes no difference",
     Reason.NOT_WATCHED: "which of its threads touch which memory is not being watched",
     Reason.TOO_FEW_SAMPLES: "too few of its accesses were seen to judge by",

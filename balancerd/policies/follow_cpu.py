@@ -2,11 +2,12 @@
 
 Home is told by engine.homes; a process without a single home is left alone. Moving at once would lose on a process that
 wanders, so a new home must be old enough, and either it has been home for so long, or cost so much, that the move
-would have paid, or earlier homes lasted long enough to expect that it pays. Then the gate.
+would have paid, or earlier homes lasted long enough to expect that it pays. Then the gate. What comes home by itself,
+since the kernel or somebody else moves it, is waited for.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field
@@ -16,6 +17,7 @@ from balancerd.config.units import format_duration, format_ratio
 from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, gain_cores, is_worth, remoteness
 from balancerd.engine.homes import HomeRule, Residence
 from balancerd.engine.movable import movable_bytes_by_node
+from balancerd.engine.receding import Receding
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample, ProcessSample, Snapshot, Window
@@ -64,6 +66,7 @@ class _Memory:
     residence: Residence
     lost_seconds: float = 0.0
     away_when_decided: int | None = None
+    receding: Receding = field(default_factory=Receding)
 
 
 class FollowCpu:
@@ -105,6 +108,7 @@ class FollowCpu:
         residence.observe(_cores_by_node(process, run_seconds, interval), now.taken_at, interval, nodes)
         if residence.home != home:
             memory.lost_seconds = 0.0
+            memory.receding.forget()
 
     def _judge(self, process: ProcessSample, now: Snapshot) -> Verdict:
         topology = now.survey.topology
@@ -134,6 +138,9 @@ class FollowCpu:
             return self._skip(process, Reason.NOTHING_PRESENT)
         before_bytes, memory.away_when_decided = memory.away_when_decided, None
         moving = before_bytes is not None and away < before_bytes
+        if before_bytes is not None:  # what is away no more may have been moved by this policy
+            memory.receding.forget()
+        memory.receding.note(placement.taken_at, away)
         if away < (FINISHED_RATIO if moving else NEGLIGIBLE_RATIO) * total or _is_tested(placement, home):
             memory.lost_seconds = 0.0
             return self._skip(process, Reason.WELL_PLACED, f"{1 - away / total:.1%} on node {home}")
@@ -158,6 +165,9 @@ class FollowCpu:
         stay = HORIZON_SECONDS if expected is None else max(expected, residence.age_seconds)
         if not is_worth(gain, cost, stay):
             return self._skip(process, Reason.GAIN_BELOW_COST, f"{told}, expected stay {stay:.0f} s")
+        gone = memory.receding.bytes_gone(total)
+        if gone:
+            return self._skip(process, Reason.COMING_HOME, f"{told}, {gone >> 20} MiB less than a few seconds ago")
         memory.away_when_decided = away
         return Decision(
             policy=self._name,

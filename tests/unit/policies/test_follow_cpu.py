@@ -169,6 +169,42 @@ def test_the_gate_refuses_what_cannot_pay_twice_within_its_horizon() -> None:
     assert isinstance(live([(0, 260)], {2: 9_000}), Decision)
 
 
+def coming_home(*away_mib: float, total_mib: float = 1024.0, seconds: float = TICK) -> list[str]:
+    """One look each tick after a stay that has paid for any move; returns the reasons of all verdicts."""
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=16 * GIB))
+    told = []
+    for look, away in enumerate(away_mib):
+        at = 100.0 + look * seconds
+        survey = make_survey(make_process(run={0: seconds}), at=at, interval=seconds)
+        placed = make_placement({0: total_mib - away, 2: away}, taken_at=at)
+        (verdict,) = policy.decide(Window(now=make_snapshot(survey, placed), before=None))
+        told.append(verdict.reason.value)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("away_mib", "last"),
+    [
+        pytest.param((900, 900, 900), "misplaced", id="nobody moves it"),
+        pytest.param((900, 800, 700), "coming-home", id="more than a tenth is gone"),
+        pytest.param((900, 820), "misplaced", id="less than a tenth"),
+        pytest.param((100, 80), "misplaced", id="noise of the samples"),
+        pytest.param((900, 950, 1000), "misplaced", id="it gets more"),
+    ],
+)
+def test_what_comes_home_by_itself_is_waited_for(away_mib: tuple[float, ...], last: str) -> None:
+    assert coming_home(*away_mib)[-1] == last
+
+
+def test_what_stops_to_come_home_is_moved_after_ten_seconds() -> None:
+    told = coming_home(900, *[600] * 9)
+    assert told[1:] == [*["coming-home"] * 5, *["misplaced"] * 4]
+
+
+def test_what_this_policy_moves_itself_does_not_count() -> None:
+    assert coming_home(900, 900, 700, 500, 300, 100)[1:] == ["misplaced"] * 5
+
+
 def test_a_home_without_memory_is_no_target() -> None:
     policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
     survey = make_survey(make_process(), at=2.0, topology=make_topology(memoryless={0}))
