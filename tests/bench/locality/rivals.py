@@ -153,6 +153,7 @@ WITH_ACCESS = """
 policies:
   - {name: home, kind: follow-cpu}
   - {name: parts, kind: access}
+  - {name: shared, kind: interleave}
 accesses:
   budget: 50%  # judging takes 20 to 50 times as long here
 """
@@ -167,7 +168,7 @@ RIVALS: dict[str, Rival] = {
         Rival(name="balancerd", summary="balancerd with its default configuration", start=balancerd),
         Rival(
             name="balancerd+access",
-            summary="balancerd with the policy access besides, which samples registers",
+            summary="balancerd with the policies access and interleave besides, which sample registers",
             start=partial(balancerd, config=WITH_ACCESS),
         ),
         Rival(name="balancerd+kernel", summary="the two together", is_kernel_on=True, start=balancerd),
