@@ -100,13 +100,19 @@ class Looks:
         return None if last is None else last.taken_at + last.interval_seconds
 
     def note(self, placement: PlacementSample, now_is: Circumstances) -> None:
-        """Take note of a look: the next one comes after 5 s when something has changed, else after twice as long."""
+        """Take note of a look: the next one comes after 5 s when something has changed, else after twice as long.
+
+        Memory away from a new home is looked at again at once: whether it moves is asked soon, and it may be moving.
+        """
         shares = _shares(placement.bytes_by_node)
         self._misses.pop(placement.process, None)
         last = self._looks.get(placement.process)
+        home, home_before = now_is.home, None if last is None else last.then.home
         interval = SHORTEST_SECONDS
-        if last is not None and not _has_changed(last.then, now_is) and not _has_moved(last, placement, shares):
-            interval = min(LONGEST_SECONDS, 2 * last.interval_seconds)
+        if home is not None and home != home_before and shares.get(home, 0.0) < 1.0 - SHARE_CHANGE:
+            interval = 0.0
+        elif last is not None and not _has_changed(last.then, now_is) and not _has_moved(last, placement, shares):
+            interval = min(LONGEST_SECONDS, max(SHORTEST_SECONDS, 2 * last.interval_seconds))
         self._looks[placement.process] = _Look(placement.taken_at, now_is, placement, shares, interval)
 
     def note_miss(self, process: ProcessId, now: float) -> None:

@@ -5,6 +5,9 @@ pages then pays for pages that would have come anyway. Time is data.
 """
 
 from collections import deque
+from collections.abc import Mapping
+
+from balancerd.model.ids import NodeId
 
 WINDOW_SECONDS = 10.0
 """The kernel scans a process in bursts, some seconds apart (sysctl kernel.numa_balancing, scan_period_min_ms)."""
@@ -17,27 +20,32 @@ NOISE_RATIO = 0.03
 
 
 class Receding:
-    """What one process had away from home when it was looked at in the last seconds."""
+    """Where one process had its memory when it was looked at in the last seconds."""
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[float, int]] = deque()
+        self._looks: deque[tuple[float, Mapping[NodeId, int]]] = deque()
 
-    def note(self, taken_at: float, away_bytes: int) -> None:
+    def note(self, taken_at: float, held_bytes: Mapping[NodeId, int]) -> None:
         """Take note of one look; the same look may be told again."""
         if self._looks and taken_at <= self._looks[-1][0]:
             return
-        self._looks.append((taken_at, away_bytes))
+        self._looks.append((taken_at, held_bytes))
         while taken_at - self._looks[0][0] > WINDOW_SECONDS:
             self._looks.popleft()
 
     def forget(self) -> None:
-        """Begin anew: the home is another one, or what gets less is our own doing."""
+        """Begin anew: what gets less may be our own doing."""
         self._looks.clear()
 
-    def bytes_gone(self, total_bytes: int) -> int:
-        """Return how much less is away than in the beginning of the window; 0 when that is little."""
+    def bytes_gone(self, home: NodeId) -> int:
+        """Return how much less is away from that home than in the beginning of the window; 0 when that is little."""
         if not self._looks:
             return 0
-        first, last = self._looks[0][1], self._looks[-1][1]
-        gone = first - last
-        return gone if gone > 0 and gone >= max(FALL_RATIO * first, NOISE_RATIO * total_bytes) else 0
+        (_, first), (_, last) = self._looks[0], self._looks[-1]
+        gone = _away(first, home) - _away(last, home)
+        least = max(FALL_RATIO * _away(first, home), NOISE_RATIO * sum(last.values()), 1)
+        return gone if gone >= least else 0
+
+
+def _away(held_bytes: Mapping[NodeId, int], home: NodeId) -> int:
+    return sum(held_bytes.values()) - held_bytes.get(home, 0)

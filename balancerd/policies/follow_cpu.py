@@ -108,7 +108,6 @@ class FollowCpu:
         residence.observe(_cores_by_node(process, run_seconds, interval), now.taken_at, interval, nodes)
         if residence.home != home:
             memory.lost_seconds = 0.0
-            memory.receding.forget()
 
     def _judge(self, process: ProcessSample, now: Snapshot) -> Verdict:
         topology = now.survey.topology
@@ -140,7 +139,7 @@ class FollowCpu:
         moving = before_bytes is not None and away < before_bytes
         if before_bytes is not None:  # what is away no more may have been moved by this policy
             memory.receding.forget()
-        memory.receding.note(placement.taken_at, away)
+        memory.receding.note(placement.taken_at, held)
         if away < (FINISHED_RATIO if moving else NEGLIGIBLE_RATIO) * total or _is_tested(placement, home):
             memory.lost_seconds = 0.0
             return self._skip(process, Reason.WELL_PLACED, f"{1 - away / total:.1%} on node {home}")
@@ -165,7 +164,7 @@ class FollowCpu:
         stay = HORIZON_SECONDS if expected is None else max(expected, residence.age_seconds)
         if not is_worth(gain, cost, stay):
             return self._skip(process, Reason.GAIN_BELOW_COST, f"{told}, expected stay {stay:.0f} s")
-        gone = memory.receding.bytes_gone(total)
+        gone = memory.receding.bytes_gone(home)
         if gone:
             return self._skip(process, Reason.COMING_HOME, f"{told}, {gone >> 20} MiB less than a few seconds ago")
         memory.away_when_decided = away

@@ -52,6 +52,21 @@ def test_a_difference_that_chance_explains_is_no_change(half_width: float, wait:
     assert next_looks(looks, {0: 240, 2: 16}, 1, start=35.0, intervals=unsure) == [wait]
 
 
+def test_memory_away_from_a_new_home_is_looked_at_again_at_once_but_only_once() -> None:
+    looks, at_2 = Looks(), replace(USUAL, home=N2)
+    looks.note(make_placement({0: 256}, taken_at=0.0), USUAL)
+    for taken_at, wait in ((2.0, 0.0), (4.0, 5.0), (9.0, 10.0)):
+        looks.note(make_placement({0: 256}, taken_at=taken_at), at_2)
+        assert looks.due_at(PID) == taken_at + wait
+
+
+def test_memory_at_a_new_home_is_not() -> None:
+    looks = Looks()
+    looks.note(make_placement({0: 256}, taken_at=0.0), USUAL)
+    looks.note(make_placement({0: 1, 2: 255}, taken_at=2.0), replace(USUAL, home=N2))
+    assert looks.due_at(PID) == 7.0
+
+
 def test_mappings_that_come_or_go_bring_the_process_back() -> None:
     looks = Looks()
     next_looks(looks, {0: 256}, 3, n_vmas=20)

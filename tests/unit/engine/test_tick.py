@@ -104,9 +104,24 @@ def test_a_process_that_was_at_home_for_long_is_looked_at_at_once_when_it_moves_
     assert not any(report.sampled for report in settled[-60:])  # looked at every 320 s by now
     run.kernel.processes[PID] = make_process(run={1: 2.0})
     reports = run.ticks(4)
-    assert [len(report.sampled) for report in reports[:2]] == [1, 0]
+    assert [len(report.sampled) for report in reports[:2]] == [1, 1]  # is it moving by itself?
     assert reasons(reports) == [*[Reason.WELL_PLACED] * 2, Reason.MISPLACED, Reason.WELL_PLACED]
     assert run.kernel.mib[PID][N1] == 256.0
+
+
+def test_what_somebody_else_brings_home_is_left_to_them_until_they_stop() -> None:
+    run = Run()
+    run.kernel.add(make_process(run={0: 2.0}), {0: 256})
+    run.ticks(40)
+    run.kernel.processes[PID] = make_process(run={1: 2.0})
+    told = []
+    for at_home in (0, 60, 120, 180, *[200] * 8):
+        run.kernel.mib[PID] = {N0: 256.0 - at_home, N1: float(at_home)}
+        told.append(run.last(1).reason)
+        if run.kernel.steps:
+            break
+    assert told[2:] == [*[Reason.COMING_HOME] * (len(told) - 3), Reason.MISPLACED]
+    assert 7 <= len(told) <= 10
 
 
 def test_a_move_larger_than_a_tick_goes_on_where_it_stopped() -> None:
