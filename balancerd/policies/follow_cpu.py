@@ -20,6 +20,7 @@ from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.receding import Receding
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.manager import Manager
 from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample, ProcessSample, Snapshot, Window
 from balancerd.ports import PolicyContext
 
@@ -41,6 +42,11 @@ EXPECTED_STAY_FACTOR = 3.0
 
 LOSS_FACTOR = 8.0
 """After a loss of so many times the cost, the expectation was wrong: move."""
+
+
+KERNELS_CHANCE_SECONDS = 10.0
+"""Where the kernel's own balancing is on it gets so long at each home before anything is moved here. It scans a process
+once in 1 to 60 s of its run time, and may not have begun when the process is old enough for this policy."""
 
 
 class FollowCpuOptions(Section):
@@ -156,6 +162,9 @@ class FollowCpu:
             return self._skip(process, Reason.GAIN_BELOW_COST, told)
         if residence.age_seconds < self._options.min_home_age_seconds:
             return self._skip(process, Reason.HOME_TOO_YOUNG, f"node {home} for {residence.age_seconds:.1f} s")
+        if not moving and residence.age_seconds < KERNELS_CHANCE_SECONDS and _kernel_balances(now):
+            chance = f"of the {KERNELS_CHANCE_SECONDS:.0f} s in which the kernel's balancing comes first"
+            return self._skip(process, Reason.HOME_TOO_YOUNG, f"node {home} for {residence.age_seconds:.1f} {chance}")
         if not residence.is_at_home:
             return self._skip(process, Reason.HOME_TOO_YOUNG, f"away from node {home} at the moment")
         if not _has_stayed(residence, gain, cost, memory.lost_seconds):
@@ -209,6 +218,10 @@ def _cores_by_node(
     if cores is None:
         cores = total / interval_seconds if interval_seconds > 0.0 else 0.0
     return {node: cores * seconds / total for node, seconds in run_seconds.items()}
+
+
+def _kernel_balances(now: Snapshot) -> bool:
+    return any(finding.active for finding in now.survey.managers if finding.manager is Manager.KERNEL_BALANCING)
 
 
 def _is_tested(placement: PlacementSample, home: NodeId) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.interval import Interval
+from balancerd.model.manager import Manager, ManagerFinding
 from balancerd.model.sample import PlacementMethod, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import PolicyContext
@@ -194,6 +195,21 @@ def coming_home(*away_mib: float, total_mib: float = 1024.0, seconds: float = TI
 )
 def test_what_comes_home_by_itself_is_waited_for(away_mib: tuple[float, ...], last: str) -> None:
     assert coming_home(*away_mib)[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("manager", "active", "ticks"),
+    [(Manager.KERNEL_BALANCING, True, 5), (Manager.KERNEL_BALANCING, False, 2), (Manager.NUMAD, True, 2)],
+)
+def test_the_kernels_balancing_gets_ten_seconds_at_each_home(manager: Manager, *, active: bool, ticks: int) -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=16 * GIB))
+    told = []
+    for tick in range(1, 7):
+        survey = make_survey(make_process(run={0: TICK}), at=tick * TICK, interval=TICK)
+        survey = replace(survey, managers=(ManagerFinding(manager=manager, active=active),))
+        (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
+        told.append(verdict.reason)
+    assert told == [*[Reason.HOME_TOO_YOUNG] * (ticks - 1), *[Reason.MISPLACED] * (7 - ticks)]
 
 
 def test_what_stops_to_come_home_is_moved_after_ten_seconds() -> None:
