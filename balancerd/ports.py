@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
+from balancerd.config.schema import RuleConfig
 from balancerd.model.access import Accesses, AccessMethod, AccessWindow, Obstacle
 from balancerd.model.decision import Skip, Verdict
 from balancerd.model.heat import HeatMethod, Heats, HeatWindow
@@ -27,14 +28,16 @@ from balancerd.model.sample import SampleRequest, Sampling, Snapshot, Survey, Wi
 class SurveyScope:
     """Which processes a survey lists (by resident bytes) and of which it reads the threads (by busy cores).
 
-    The path of the program and the command line are read only on request. `scan_budget_ratio` is the share of one core
-    that all observing may use: with very many processes those that idle are read less often.
+    The path of the program and the command line are read only on request, and of idle processes user, cpuset and
+    affinity with `read_idle`. `scan_budget_ratio` is the share of one core that all observing may use: with very many
+    processes those that idle are read less often.
     """
 
     min_rss_bytes: int
     min_cpu_cores: float
     read_exe: bool = False
     read_cmdline: bool = False
+    read_idle: bool = False
     scan_budget_ratio: float | None = None
 
 
@@ -199,10 +202,12 @@ class AccessPolicy(Policy, Protocol):
 class PolicyContext:
     """What every policy may know beside its own options.
 
-    `migration_bytes_per_second` is the rate at which calls are expected to copy (the BW of the gate).
+    `migration_bytes_per_second` is the rate at which calls are expected to copy (the BW of the gate);
+    `watermark_ratio` the share of a node's memory that moves leave free, see engine.room.
     """
 
     migration_bytes_per_second: float
+    watermark_ratio: float = 0.02
 
 
 Options_contra = TypeVar("Options_contra", bound=BaseModel, contravariant=True)
@@ -223,6 +228,32 @@ class PolicyPlugin(Protocol[Options_contra]):
 
     def build(self, name: str, options: Options_contra, context: PolicyContext) -> Policy:
         """Return a fresh policy. Called at start and at each reload."""
+        ...
+
+
+@runtime_checkable
+class PlacingPlugin(Protocol[Options_contra]):
+    """What a PolicyPlugin may be beside: its policies say where memory belongs, whoever uses it.
+
+    They judge idle processes, too (Snapshot.idle), and need them sampled.
+    """
+
+    def nodes(self, options: Options_contra) -> Iterable[tuple[tuple[str | int, ...], NodeId]]:
+        """Return every node that options name, and the path of the key or item that does; they must have memory."""
+        ...
+
+    def rules(self, options: Options_contra) -> Iterable[RuleConfig]:
+        """Return every rule in the options: what they ask for must be read."""
+        ...
+
+
+@runtime_checkable
+class ClosingPolicy(Policy, Protocol):
+    """A policy that empties nodes. Policies behind rules and cpusets move nothing there."""
+
+    @property
+    def closed_nodes(self) -> frozenset[NodeId]:
+        """The nodes that are to be empty."""
         ...
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from balancerd import __version__, plugins
+from balancerd import __version__, plugins, stack
 from balancerd.config import loader
-from balancerd.config.fields import Section
 from balancerd.config.findings import ConfigError
 from balancerd.config.schema import Config, PolicyConfig
 from balancerd.config.units import format_duration
@@ -71,18 +70,21 @@ def build_policies(
     config: Config, found: Mapping[str, PolicyPlugin[Any]], version: tuple[int, int]
 ) -> tuple[Policy, ...]:
     """Return fresh policies for that kernel in the order of the configuration, whose options are known to be valid."""
-    context = PolicyContext(migration_bytes_per_second=copy_bytes_per_second(version))
+    context = PolicyContext(
+        migration_bytes_per_second=copy_bytes_per_second(version), watermark_ratio=config.migrate.watermark_ratio
+    )
     return tuple(_build_policy(policy, plugins.pick(found, policy.kind), context) for policy in config.policies)
 
 
-def build_settings(config: Config) -> Settings:
-    """Return the numbers that the engine obeys."""
+def build_settings(config: Config, found: Mapping[str, PolicyPlugin[Any]] | None = None) -> Settings:
+    """Return the numbers that the engine obeys. `found` are the plugins of its policies."""
     interval = config.tick_interval_seconds
     groups = compile_groups(config.workloads)
     rules = Rules(
         include=compile_rules(config.select.include, "select.include"),
         exclude=compile_rules(config.select.exclude, "select.exclude"),
     )
+    asking = Rules(include=compile_rules(stack.rules_of(config, found or {}), "policies"))
     yield_to = frozenset(map(Manager, config.yield_to))
     return Settings(
         criteria=Criteria(
@@ -91,9 +93,10 @@ def build_settings(config: Config) -> Settings:
             min_age_seconds=config.select.min_age_seconds,
             own_pid=os.getpid(),
             rules=rules,
-            read_exe=ask_for("exe", rules, groups),
-            read_cmdline=ask_for("cmdline", rules, groups),
+            read_exe=ask_for("exe", rules, groups) or ask_for("exe", asking),
+            read_cmdline=ask_for("cmdline", rules, groups) or ask_for("cmdline", asking),
             yield_to=yield_to,
+            placing=bool(stack.placing_plugins(config, found or {})),
         ),
         scan_budget_ratio=config.select.scan_budget_ratio,
         limits=PlanLimits(
@@ -103,6 +106,7 @@ def build_settings(config: Config) -> Settings:
             max_cpu_pressure_ratio=config.migrate.max_cpu_pressure_ratio,
             move_all=config.migrate.move_all,
             yield_to=yield_to,
+            places=stack.places(config),
         ),
         rates=Rates(
             machine_bytes_per_second=config.migrate.rate_limit_bytes_per_second,
@@ -166,7 +170,7 @@ class Application:
         )
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
-        self._memory: EngineMemory = _new_memory(build_settings(self._config))
+        self._memory: EngineMemory = _new_memory(self._settings(self._config))
         self._jobs = Jobs(
             self._means(self._config),
             own_pid=os.getpid(),
@@ -205,16 +209,20 @@ class Application:
 
     def _load(self) -> loader.Loaded:
         try:
-            return loader.load(self._path, overrides=self._overrides, plugins=options_by_kind(self._plugins))
-        except ConfigError as error:
-            raise StartError("\n".join(map(str, error.findings))) from error
+            loaded = loader.load(self._path, overrides=self._overrides, plugins=options_by_kind(self._plugins))
+        except ConfigError as reason:
+            raise StartError("\n".join(map(str, reason.findings))) from reason
+        missing = stack.find_missing_nodes(loaded, self._plugins)
+        if missing:
+            raise StartError("\n".join(map(str, missing)))
+        return loaded
 
     def _assemble(self, config: Config) -> Running:
         engine = Engine(
             kernel=self._kernel(config),
             clock=self._clock,
             policies=build_policies(config, self._plugins, kernel_version()),
-            settings=build_settings(config),
+            settings=self._settings(config),
             should_stop=self._flags.should_stop,
             memory=self._memory,
             claimed=self._jobs.claimed,
@@ -241,8 +249,11 @@ class Application:
             machine=self._live,
             clock=self._clock,
             memory=self._memory,
-            limits=build_settings(config).limits,
+            limits=self._settings(config).limits,
         )
+
+    def _settings(self, config: Config) -> Settings:
+        return build_settings(config, self._plugins)
 
     def _reload(self) -> Running:
         try:
@@ -310,7 +321,7 @@ class Application:
         process = self._live.look(pid)
         if process is None:
             return None
-        skip = reason_to_skip(process, build_settings(self._config).criteria)
+        skip = reason_to_skip(process, self._settings(self._config).criteria)
         return report(process, None, () if skip is None else (skip,), (), self._live.topology())
 
     def _on_reloaded(self, error: str | None) -> None:
@@ -361,10 +372,7 @@ def _new_memory(settings: Settings) -> EngineMemory:
 
 
 def _build_policy(policy: PolicyConfig, plugin: PolicyPlugin[Any], context: PolicyContext) -> Policy:
-    model = plugin.options
-    given = dict(policy.options)
-    options = model.from_text(given) if issubclass(model, Section) else model.model_validate(given)
-    return plugin.build(policy.name, options, context)
+    return plugin.build(policy.name, stack.options_of(policy, plugin), context)
 
 
 def _or_start_error(discover: Callable[[], dict[str, PolicyPlugin[Any]]]) -> dict[str, PolicyPlugin[Any]]:

@@ -10,12 +10,12 @@ from typing import Any
 import click
 import yaml
 
-from balancerd import plugins
+from balancerd import plugins, stack
 from balancerd.cli.exits import CommandError, ExitCode
 from balancerd.cli.options import json_option
 from balancerd.cli.screen import escape, write, write_json
 from balancerd.config import json_schema, loader
-from balancerd.config.findings import ConfigError, Finding
+from balancerd.config.findings import ConfigError, Finding, in_reading_order
 
 _set_option = click.option(
     "--set",
@@ -51,6 +51,9 @@ def check(ctx: click.Context, file: Path | None, overrides: tuple[str, ...], *, 
     an error keeps the daemon from using the file, a warning does not.
     """
     found = loader.check(file, overrides=overrides, plugins=_options_by_kind())
+    if all(each.severity == "warning" for each in found):
+        loaded = loader.load(file, overrides=overrides, plugins=_options_by_kind())
+        found = list(in_reading_order((*found, *stack.find_missing_nodes(loaded, plugins.discover()))))
     shown = str(file or loader.DEFAULT_PATH)
     if as_json:
         write_json({"schema": 1, "path": shown, "findings": [_as_json(each) for each in found]})

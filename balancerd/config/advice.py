@@ -38,6 +38,8 @@ def advise(config: Config) -> Iterator[tuple[Path, str]]:
     yield from _advise_on_rules(("select", "exclude"), config.select.exclude)
     for index, workload in enumerate(config.workloads):
         yield from _advise_on_rules(("workloads", index, "match"), workload.match)
+    for index, policy in enumerate(config.policies):
+        yield from _advise_on_rules(("policies", index, "match"), policy.match)
     if not config.policies:
         yield ("policies",), "no policy is at work, so nothing will ever move: remove this key to get the default"
 

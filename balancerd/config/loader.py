@@ -69,7 +69,8 @@ def check(path: Path | None = None, *, overrides: Sequence[str] = (), plugins: P
 
 def validate_policies(loaded: Loaded, plugins: Plugins) -> list[Finding]:
     """What is wrong with kinds and options of the policies, given each kind's options model."""
-    return list(in_reading_order(_check_policies(_with_policies(loaded.root), plugins)))
+    root = resolve_users(loaded.root, _find_uid)
+    return list(in_reading_order(_check_policies(_with_policies(root), plugins)))
 
 
 def _read(path: Path | None) -> yaml_source.Document:
@@ -103,14 +104,15 @@ def _assemble(
         findings += [found] if found is not None else []
     refused = {finding.place for finding in findings}
     config: Config | None = None
+    resolved = resolve_users(root, _find_uid)
     try:
-        config = Config.from_text(to_plain(resolve_users(root, _find_uid)))
+        config = Config.from_text(to_plain(resolved))
     except ValidationError as reason:
         findings += [each for each in explain(reason, root, Config) if each.place not in refused]
     else:
         findings += [warning(find_place(root, path), message) for path, message in advise(config)]
     if plugins is not None:
-        findings += [each for each in _check_policies(_with_policies(root), plugins) if each.place not in refused]
+        findings += [each for each in _check_policies(_with_policies(resolved), plugins) if each.place not in refused]
     return config, root, in_reading_order(findings)
 
 

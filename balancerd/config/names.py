@@ -1,9 +1,10 @@
 """Texts that name something: a policy, a group, a socket, a directory. Pure; whether it exists is seen later."""
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol, TypeVar
 
 from pydantic import AfterValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from balancerd.config.units import shorten
 
@@ -42,3 +43,26 @@ Name = Annotated[str, AfterValidator(_check_name), WithJsonSchema({"type": "stri
 Group = Annotated[str, AfterValidator(_check_group), WithJsonSchema({"type": "string", "pattern": _GROUP_PATTERN})]
 SocketPath = Annotated[str, AfterValidator(_check_socket), WithJsonSchema({"type": "string", "pattern": "^/"})]
 Directory = Annotated[str, AfterValidator(_check_directory), WithJsonSchema({"type": "string", "pattern": "^/"})]
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+NamedT = TypeVar("NamedT", bound=_Named)
+
+
+def names_differ(what: str) -> AfterValidator:
+    """Refuse a second item of the same name; the context tells where, for an error at that very key."""
+
+    def check(named: tuple[NamedT, ...]) -> tuple[NamedT, ...]:
+        seen: set[str] = set()
+        for index, each in enumerate(named):
+            if each.name in seen:
+                message = f"there is already a {what} named {shorten(each.name)}: give this one another name"
+                raise PydanticCustomError("name_taken", "{message}", {"message": message, "at": (index, "name")})
+            seen.add(each.name)
+        return named
+
+    return AfterValidator(check)

@@ -7,7 +7,7 @@ not know files, positions, or what the options of a policy are (the policy's plu
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Final, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -24,7 +24,7 @@ from balancerd.config.fields import (
     describe,
     or_null,
 )
-from balancerd.config.names import Directory, Group, Name, SocketPath
+from balancerd.config.names import Directory, Group, Name, SocketPath, names_differ
 from balancerd.config.patterns import LONGEST_PATTERN, check_pattern
 from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten, spell_bytes
 
@@ -298,7 +298,11 @@ class LogConfig(Section):
     )
 
 
-def _check_some(rules: tuple[RuleConfig, ...]) -> tuple[RuleConfig, ...]:
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def at_least_one(rules: tuple[SectionT, ...]) -> tuple[SectionT, ...]:
+    """Refuse an empty list of rules."""
     if not rules:
         raise ValueError("without a rule no process belongs to it: write at least one")
     return rules
@@ -308,14 +312,14 @@ class WorkloadConfig(Section):
     """A group of processes with a name of its own."""
 
     name: Name = Field(description="What metrics, commands and rules call it; unique among the workloads.")
-    match: Annotated[tuple[RuleConfig, ...], AfterValidator(_check_some)] = Field(
+    match: Annotated[tuple[RuleConfig, ...], AfterValidator(at_least_one)] = Field(
         description="Its processes: those that at least one rule of this list matches.",
         json_schema_extra={"minItems": 1},
     )
 
 
 class PolicyConfig(Section):
-    """One policy at work. Every key beside name, kind and mode is an option of its kind."""
+    """One policy at work. Every key beside name, kind, mode and match is an option of its kind."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -325,34 +329,16 @@ class PolicyConfig(Section):
         default=None,
         description="observe: this policy decides and explains but never acts; null follows the daemon's mode.",
     )
+    match: tuple[RuleConfig, ...] = Field(
+        default=(),
+        description="It judges processes that a rule of this list matches; an empty list takes all. Of several "
+        "policies of one kind the first that takes a process judges it, and the others leave it alone.",
+    )
 
     @property
     def options(self) -> Mapping[str, object]:
         """The options as plain data, keys as written; `loader.validate_policies` checks them for the plugin."""
         return MappingProxyType(self.model_extra or {})
-
-
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-NamedT = TypeVar("NamedT", bound=_Named)
-
-
-def _names_differ(what: str) -> AfterValidator:
-    """Refuse a second item of the same name; the context tells where, for an error at that very key."""
-
-    def check(named: tuple[NamedT, ...]) -> tuple[NamedT, ...]:
-        seen: set[str] = set()
-        for index, each in enumerate(named):
-            if each.name in seen:
-                message = f"there is already a {what} named {shorten(each.name)}: give this one another name"
-                raise PydanticCustomError("name_taken", "{message}", {"message": message, "at": (index, "name")})
-            seen.add(each.name)
-        return named
-
-    return AfterValidator(check)
 
 
 class Config(Section):
@@ -384,12 +370,13 @@ class Config(Section):
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="The Prometheus endpoint.")
     control: ControlConfig = Field(default=ControlConfig(), description="The socket that balancerctl talks to.")
     log: LogConfig = Field(default=LogConfig(), description="What is logged, and in which form.")
-    workloads: Annotated[tuple[WorkloadConfig, ...], _names_differ("workload")] = Field(
+    workloads: Annotated[tuple[WorkloadConfig, ...], names_differ("workload")] = Field(
         default=(),
         description="Groups of processes with names of their own; the first that matches a process names it, "
         "whatever its cgroup is called.",
     )
-    policies: Annotated[tuple[PolicyConfig, ...], _names_differ("policy")] = Field(
+    policies: Annotated[tuple[PolicyConfig, ...], names_differ("policy")] = Field(
         default=(PolicyConfig(name="home", kind="follow-cpu"),),
-        description="The policies at work, most important first.",
+        description="The policies at work, most important first; those of kind rule and cpuset-follow are before all "
+        "others wherever they stand. When two want to move a process, the first has it.",
     )

@@ -14,6 +14,8 @@ _PLACES: Final[Sequence[Sequence[str]]] = (
     ("select", "include", _EACH, "uid"),
     ("select", "exclude", _EACH, "uid"),
     ("workloads", _EACH, "match", _EACH, "uid"),
+    ("policies", _EACH, "match", _EACH, "uid"),
+    ("policies", _EACH, "rules", _EACH, "match", _EACH, "uid"),
 )
 
 

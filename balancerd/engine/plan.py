@@ -3,36 +3,33 @@
 Whatever is turned down stays in the plan with its reason. The plan only reads the ledger and the budgets.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from balancerd.engine import quarantine, ranges
 from balancerd.engine.budgets import Budgets, NodePair
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.quarantine import Span
+from balancerd.engine.room import SMALLEST_STEP_BYTES, room_bytes
 from balancerd.model.decision import Decision, Eviction, Reason, Skip
 from balancerd.model.extent import Extent, do_meet
-from balancerd.model.ids import ProcessId, format_id_list
+from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.manager import MACHINE_WIDE, Manager, ManagerFinding
 from balancerd.model.migration import EvictionStep, MigrationPlan, MigrationStep, Range
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, Pressure, Snapshot
-from balancerd.model.topology import NodeMemory
 
 BY = "plan"
 
 MEMPOLICY_FRESH_SECONDS = 60.0
 """How long a reading of numa_maps is trusted; reading it costs time in proportion to the RSS."""
 
-SMALLEST_STEP_BYTES = 2 << 20
-"""Not worth starting for less: one call of 512 base pages, or one THP."""
-
-RESERVE_BYTES = 1 << 30
-"""Memory kept available on the target beside its high watermark, on a node large enough for it."""
-
-RESERVE_RATIO = 0.1
-"""On a small node the reserve is this share of it."""
+ONLY_WAITS = frozenset(
+    {Reason.MIGRATION_BUDGET, Reason.PROCESS_BUDGET, Reason.NODE_PAIR_BUDGET, Reason.MEMPOLICY_UNREAD}
+)
+"""A decision that is turned down for one of these keeps its process: it is carried out before long. One that cannot be
+carried out, as when the target is full, lets the policy of the next place have its turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +37,9 @@ class PlanLimits:
     """What one tick may do beside its budgets. `watermark_ratio` is the share of the target to leave available.
 
     Above a pressure ratio (PSI, some avg10) nothing moves; None never waits. `move_all` moves shared pages, too.
-    While a machine-wide manager of `yield_to` is at work nothing moves at all.
+    While a machine-wide manager of `yield_to` is at work nothing moves at all. `places` are the policies' by name: a
+    lower one comes first, and those without one come last. To policies below place 0 a node that is being emptied is
+    open like any other.
     """
 
     budget_seconds: float
@@ -49,6 +48,11 @@ class PlanLimits:
     max_cpu_pressure_ratio: float | None = None
     move_all: bool = False
     yield_to: frozenset[Manager] = frozenset()
+    places: Mapping[str, int] = field(default_factory=dict)
+
+    def place(self, policy: str) -> int:
+        """Return the place of a policy."""
+        return self.places.get(policy, len(self.places))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,24 +72,32 @@ def make_plan(
     limits: PlanLimits,
     *,
     claimed: AbstractSet[ProcessId] = frozenset(),
+    kept: Iterable[Skip] = (),
+    closed: Mapping[NodeId, str] | None = None,
     may_read: bool = True,
 ) -> Planned:
-    """Arbitrate: unfinished passes first, then by gain for cost, then evictions. Each becomes a step or a skip.
+    """Arbitrate by the places of policies, then unfinished passes first, then by gain for cost; evictions come last.
 
-    `claimed` are processes whose memory someone else is moving. With `may_read` a process whose mempolicies are not
-    known is set aside its share of the budgets, for they are read and the plan is made again.
+    Each becomes a step or a skip. `claimed` are processes whose memory someone else is moving, `kept` are skips that
+    hold their process, and `closed` are nodes that are being emptied, with the policy that does. With `may_read` a
+    process whose mempolicies are not known is set aside its share of the budgets, for they are read and the plan is
+    made again.
     """
     arbiter = _Arbiter(snapshot, ledger, budgets, limits)
     arbiter.claimed = dict.fromkeys(claimed, "by a command")
+    arbiter.closed = {} if closed is None else closed
     arbiter.may_read = may_read
+    arbiter.keep(kept)
     asked = tuple(wanted)
     moving = ledger.moving()
     decisions = [d for d in asked if isinstance(d, Decision)]
-    for decision in sorted(decisions, key=lambda d: (d.process not in moving, -_merit(d), d.process)):
+    for decision in sorted(
+        decisions, key=lambda d: (limits.place(d.policy), d.process not in moving, -_merit(d), d.process)
+    ):
         arbiter.judge(decision)
-    for eviction in asked:
-        if isinstance(eviction, Eviction):
-            arbiter.judge_eviction(eviction)
+    evictions = [e for e in asked if isinstance(e, Eviction)]
+    for eviction in sorted(evictions, key=lambda e: limits.place(e.policy)):
+        arbiter.judge_eviction(eviction)
     return Planned(
         plan=MigrationPlan(
             steps=tuple(arbiter.steps), rejected=tuple(arbiter.rejected), evictions=tuple(arbiter.evictions)
@@ -102,11 +114,14 @@ class _Arbiter:
         self._snapshot, self._ledger, self._limits = snapshot, ledger, limits
         self._now = snapshot.taken_at
         self._processes = {process.id: process for process in snapshot.survey.processes}
-        self._room = {memory.node: room_bytes(memory, limits) for memory in snapshot.survey.memory.values()}
+        self._room = {m.node: room_bytes(m, limits.watermark_ratio) for m in snapshot.survey.memory.values()}
         self._draft = budgets.draft(self._now)
         self._evict_bytes = budgets.allowed_eviction_bytes(self._now)
         self._other_manager = explain_other_manager(snapshot.survey.managers, limits)
         self.claimed: dict[ProcessId, str] = {}
+        self.closed: Mapping[NodeId, str] = {}
+        self._kept: dict[ProcessId, Skip] = {}
+        self._wanted: dict[ProcessId, str] = {}
         self._parts: dict[ProcessId, list[Decision]] = {}
         self.may_read = True
         self.steps: list[MigrationStep] = []
@@ -115,8 +130,20 @@ class _Arbiter:
         self.read: set[ProcessId] = set()
         self.turn_down: list[Skip] = []
 
+    def keep(self, skips: Iterable[Skip]) -> None:
+        """Let nobody of a later place have these processes; of several skips the first place's counts."""
+        for skip in sorted(skips, key=lambda skip: self._limits.place(skip.by)):
+            self._kept.setdefault(skip.process, skip)
+
     def judge(self, decision: Decision) -> None:
         """Make it a step or a skip, and take from room and budgets what the step is expected to need."""
+        n_rejected = len(self.rejected)
+        self._judge(decision)
+        only_waits = any(skip.reason in ONLY_WAITS for skip in self.rejected[n_rejected:])
+        if decision.holds or only_waits:
+            self._wanted.setdefault(decision.process, decision.policy)
+
+    def _judge(self, decision: Decision) -> None:
         skip = self._standing_objection(decision) or self._objection_to_target(decision)
         if skip is not None:
             self.rejected.append(skip)
@@ -142,7 +169,7 @@ class _Arbiter:
         else:
             self.steps.append(self._step(decision, found, budget_bytes))
         self.claimed[decision.process] = f"by policy {decision.policy}"
-        if decision.extents is not None:
+        if decision.extents is not None and not decision.is_pass:
             self._parts.setdefault(decision.process, []).append(decision)
         taken = min(budget_bytes, decision.misplaced_bytes)
         self._draft.promise(decision.process, pairs, taken)
@@ -179,6 +206,13 @@ class _Arbiter:
     def _standing_objection(self, wanted: Decision | Eviction) -> Skip | None:
         if wanted.process in self.claimed and not self._is_further_part(wanted):
             return _no(wanted, Reason.CLAIMED, self.claimed[wanted.process])
+        first = self._wanted.get(wanted.process, wanted.policy)
+        if first != wanted.policy:
+            return _no(wanted, Reason.CLAIMED, f"by policy {first}, which wants to move it")
+        kept = self._kept.get(wanted.process)
+        if kept is not None and self._limits.place(kept.by) < self._limits.place(wanted.policy):
+            told = f": {kept.detail}" if kept.detail else ""
+            return _no(wanted, Reason.CLAIMED, f"by policy {kept.by}, {kept.reason.value}{told}")
         if self._other_manager is not None:
             return _no(wanted, Reason.OTHER_MANAGER, self._other_manager)
         pressure = explain_pressure(
@@ -201,6 +235,9 @@ class _Arbiter:
 
     def _objection_to_target(self, decision: Decision) -> Skip | None:
         target, allowed = decision.target, self._processes[decision.process].mems_allowed
+        closed_by = self.closed.get(target)
+        if closed_by is not None and self._limits.place(decision.policy) >= 0:
+            return _no(decision, Reason.NODE_CLOSED, f"node {target}, by policy {closed_by}")
         if allowed is None:
             return _no(decision, Reason.OUTSIDE_CPUSET, "its Mems_allowed could not be read")
         if target not in allowed:
@@ -224,8 +261,8 @@ class _Arbiter:
         if decision.extents is not None:
             wanted = (Range(start=e.start, end=e.end, page_bytes=PAGE_BYTES) for e in decision.extents)
             return not quarantine.cut(wanted, held)
-        found = ranges.candidates(self._snapshot.placements[decision.process], decision.target)
-        return bool(found) and not ranges.outside_quarantine(found, decision.target, held)
+        found = ranges.candidates(self._snapshot.placements[decision.process], decision.target, decision.sources)
+        return bool(found) and not ranges.outside_quarantine(found, decision.target, held, decision.sources)
 
     def _are_mempolicies_fresh(self, placement: PlacementSample) -> bool:
         read_at = placement.mempolicies_at
@@ -235,14 +272,14 @@ class _Arbiter:
         """Return where to move from. A process whose mempolicies forbid it all is to be left alone for a while."""
         if decision.extents is not None:
             return self._ranges_of_part(decision, decision.extents, placement)
-        found = ranges.candidates(placement, decision.target)
+        found = ranges.candidates(placement, decision.target, decision.sources)
         free = ranges.without_mempolicy(found)
         if not ranges.to_ranges(free, ()):
             skip = _no(decision, Reason.MEMPOLICY, ranges.explain_mempolicies(found))
             self.turn_down.append(skip)
             return skip
         held = self._held(decision)
-        left = ranges.to_ranges(ranges.outside_quarantine(free, decision.target, held), held)
+        left = ranges.to_ranges(ranges.outside_quarantine(free, decision.target, held, decision.sources), held)
         return left or _no(decision, Reason.QUARANTINE, quarantine.explain(held, self._now))
 
     def _ranges_of_part(
@@ -271,15 +308,9 @@ class _Arbiter:
             reason=decision.reason,
             move_all=self._limits.move_all,
             move_id=self._ledger.move_id(process, target),
-            is_part=decision.extents is not None,
+            is_part=decision.extents is not None and not decision.is_pass,
+            target_of=_target_of(decision),
         )
-
-
-def room_bytes(memory: NodeMemory, limits: PlanLimits) -> int:
-    """Return how much may be moved to a node: what is available beyond its watermark and the reserve."""
-    reserve = min(RESERVE_BYTES, int(RESERVE_RATIO * memory.total_bytes))
-    kept = memory.high_watermark_bytes + max(int(limits.watermark_ratio * memory.total_bytes), reserve)
-    return max(0, memory.available_bytes - kept)
 
 
 def explain_pressure(pressure: Pressure, limits: PlanLimits, *, memory_only: bool = False) -> str | None:
@@ -307,7 +338,15 @@ def explain_other_manager(managers: Iterable[ManagerFinding], limits: PlanLimits
 def _wanted_pairs(decision: Decision, placement: PlacementSample) -> dict[NodePair, int]:
     """Return the misplaced bytes by pair of nodes, as far as the decision or the sample tells."""
     held = movable_bytes_by_node(placement) if decision.source_bytes is None else decision.source_bytes
-    return {(source, decision.target): size for source, size in held.items() if source != decision.target}
+    sources = held.keys() if decision.sources is None else decision.sources
+    return {(s, decision.target): size for s, size in held.items() if s != decision.target and s in sources}
+
+
+def _target_of(decision: Decision) -> Mapping[NodeId, NodeId] | None:
+    """Return where pages of each node go, when not all go to the target; those on it count as there."""
+    if decision.sources is None:
+        return None
+    return dict.fromkeys((decision.target, *sorted(decision.sources)), decision.target)
 
 
 def _merit(decision: Decision) -> float:

@@ -1,6 +1,7 @@
 """Which parts of a process a step may be about: movable, off the target, without a mempolicy, not in quarantine."""
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from balancerd.engine.movable import movable
 from balancerd.engine.quarantine import Span, cut
@@ -14,12 +15,15 @@ NEGLIGIBLE_RATIO = 0.02
 """What a sample shows beside a mapping's pages in quarantine, below this size and this share of it, is its error."""
 
 
-def candidates(placement: PlacementSample, target: NodeId) -> tuple[VmaPlacement, ...]:
+def candidates(
+    placement: PlacementSample, target: NodeId, sources: AbstractSet[NodeId] | None = None
+) -> tuple[VmaPlacement, ...]:
     """Return the mappings, ascending, that may hold pages to move: sampled off the target, or too small to be sampled.
 
-    Left out are those that are not movable at all. Mempolicies are not asked for.
+    With `sources` only pages on these are to move. Left out are mappings that are not movable at all. Mempolicies are
+    not asked for.
     """
-    placed = (p for p in movable(placement) if _is_candidate(p, target))
+    placed = (p for p in movable(placement) if _is_candidate(p, target, sources))
     return tuple(sorted(placed, key=lambda p: p.vma.start))
 
 
@@ -37,10 +41,13 @@ def within(ranges: Iterable[Range], extents: Sequence[Extent]) -> tuple[Range, .
 
 
 def outside_quarantine(
-    placed: Iterable[VmaPlacement], target: NodeId, held: tuple[Span, ...]
+    placed: Iterable[VmaPlacement],
+    target: NodeId,
+    held: tuple[Span, ...],
+    sources: AbstractSet[NodeId] | None = None,
 ) -> tuple[VmaPlacement, ...]:
-    """Return the mappings that hold more off the target than what is stuck there already."""
-    return tuple(p for p in placed if not _is_all_held(p, target, held))
+    """Return the mappings that hold more off the target, or on `sources`, than what is stuck there already."""
+    return tuple(p for p in placed if not _is_all_held(p, target, held, sources))
 
 
 def without_mempolicy(placed: Iterable[VmaPlacement]) -> tuple[VmaPlacement, ...]:
@@ -76,8 +83,12 @@ def explain_mempolicies(placed: Iterable[VmaPlacement]) -> str:
     return ", ".join(modes) or "no mapping that may be moved holds any of it"
 
 
-def _is_candidate(placed: VmaPlacement, target: NodeId) -> bool:
-    if any(pages > 0 for node, pages in placed.pages_by_node.items() if node != target):
+def _is_away(node: NodeId, target: NodeId, sources: AbstractSet[NodeId] | None) -> bool:
+    return node != target and (sources is None or node in sources)
+
+
+def _is_candidate(placed: VmaPlacement, target: NodeId, sources: AbstractSet[NodeId] | None) -> bool:
+    if any(pages > 0 for node, pages in placed.pages_by_node.items() if _is_away(node, target, sources)):
         return True
     return _is_unsampled(placed) and placed.vma.kind is not VmaKind.FILE
 
@@ -86,14 +97,18 @@ def _is_unsampled(placed: VmaPlacement) -> bool:
     return not placed.absent_pages and not any(placed.pages_by_node.values())
 
 
-def _is_all_held(placed: VmaPlacement, target: NodeId, held: tuple[Span, ...]) -> bool:
+def _is_all_held(
+    placed: VmaPlacement, target: NodeId, held: tuple[Span, ...], sources: AbstractSet[NodeId] | None
+) -> bool:
     vma = placed.vma
     inside = [span for span in held if span.start < vma.end and vma.start < span.end]
     if not inside:
         return False
     if _is_unsampled(placed):
         return not cut((Range(start=vma.start, end=vma.end, page_bytes=PAGE_BYTES),), tuple(inside))
-    off_bytes = PAGE_BYTES * sum(pages for node, pages in placed.pages_by_node.items() if node != target)
+    off_bytes = PAGE_BYTES * sum(
+        pages for node, pages in placed.pages_by_node.items() if _is_away(node, target, sources)
+    )
     size_bytes = PAGE_BYTES * sum(placed.pages_by_node.values())
     left_bytes = off_bytes - sum(span.stuck_bytes for span in inside)
     return left_bytes <= max(NEGLIGIBLE_BYTES, NEGLIGIBLE_RATIO * size_bytes)

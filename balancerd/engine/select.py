@@ -22,7 +22,8 @@ TYPICAL_SAMPLE_SECONDS = 0.0015
 class Criteria:
     """The `select` section of the configuration. `own_pid` is never selected, nor whom one of `yield_to` has placed.
 
-    `read_exe` and `read_cmdline` tell that some rule needs them of the processes.
+    `read_exe` and `read_cmdline` tell that some rule needs them of the processes. With `placing` some policy says where
+    memory belongs whoever uses it: then idle processes are looked at, too, and nobody is only tested.
     """
 
     min_rss_bytes: int
@@ -33,6 +34,7 @@ class Criteria:
     rules: Rules = field(default_factory=Rules)
     read_exe: bool = False
     read_cmdline: bool = False
+    placing: bool = False
 
     @property
     def scope(self) -> SurveyScope:
@@ -42,6 +44,7 @@ class Criteria:
             min_cpu_cores=self.min_cpu_cores,
             read_exe=self.read_exe,
             read_cmdline=self.read_cmdline,
+            read_idle=self.placing,
         )
 
 
@@ -49,17 +52,19 @@ class Criteria:
 class Selection:
     """Who is eligible, whom to sample now, and everyone else with the reason.
 
-    `seen` holds the circumstances under which the requested ones are looked at.
+    `seen` holds the circumstances under which the requested ones are looked at. `idle` are processes that only their
+    CPU use speaks against, when the criteria ask for them; they have their skip, too.
     """
 
     eligible: tuple[ProcessSample, ...]
     requests: tuple[SampleRequest, ...]
     skips: tuple[Skip, ...]
+    idle: tuple[ProcessSample, ...] = ()
     seen: Mapping[ProcessId, Circumstances] = field(default_factory=dict)
 
 
-def reason_to_skip(process: ProcessSample, criteria: Criteria) -> Skip | None:
-    """Return why a process is none of our business, or None when it is."""
+def reason_to_skip(process: ProcessSample, criteria: Criteria, *, also_idle: bool = False) -> Skip | None:
+    """Return why a process is none of our business, or None when it is; with `also_idle`, whatever CPU it uses."""
     reason, detail = None, ""
     if process.kernel_thread:
         reason = Reason.KERNEL_THREAD
@@ -73,7 +78,7 @@ def reason_to_skip(process: ProcessSample, criteria: Criteria) -> Skip | None:
         reason, detail = Reason.BELOW_MIN_AGE, f"{process.age_seconds:.0f} of {criteria.min_age_seconds:.0f} s"
     elif process.cpu_cores is None:
         reason = Reason.FIRST_SIGHT
-    elif process.cpu_cores < criteria.min_cpu_cores:
+    elif process.cpu_cores < criteria.min_cpu_cores and not also_idle:
         reason, detail = Reason.BELOW_MIN_CPU, f"{process.cpu_cores:.3f} of {criteria.min_cpu_cores:.3f} cores"
     elif process.manager is not None and process.manager in criteria.yield_to:
         reason, detail = Reason.MANAGED, f"{process.manager.value}: {process.manager_detail}"
@@ -92,7 +97,8 @@ class Objections:
 
     def __init__(self, criteria: Criteria) -> None:
         self._criteria = criteria
-        self._known: dict[ProcessId, tuple[ProcessSample, Skip | None]] = {}
+        self._known: dict[ProcessId, tuple[ProcessSample, Skip | None, bool]] = {}
+        self.precise = criteria.placing
 
     def to(self, process: ProcessSample) -> Skip | None:
         """Return the reason to leave the process alone, or None."""
@@ -100,8 +106,18 @@ class Objections:
         if known is not None and known[0] is process:
             return known[1]
         skip = reason_to_skip(process, self._criteria)
-        self._known[process.id] = (process, skip)
+        is_idle = (
+            self._criteria.placing
+            and skip is not None
+            and skip.reason is Reason.BELOW_MIN_CPU
+            and reason_to_skip(process, self._criteria, also_idle=True) is None
+        )
+        self._known[process.id] = (process, skip, is_idle)
         return skip
+
+    def is_idle(self, process: ProcessSample) -> bool:
+        """Return whether a process, of which it was asked, is only too idle, and idle ones are wanted."""
+        return self._known[process.id][2]
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
         """Drop what is known of processes that are gone."""
@@ -122,9 +138,11 @@ def select(
 
     `known` holds the newest placement of each process; `wanted` those whose placement must be fresh and precise;
     `looks` says when another look at the others is due; `budget_seconds` bounds the predicted cost,
-    but one process is always looked at. Whoever is not wanted is only tested first, if it has a home.
+    but one process is always looked at. Whoever is not wanted is only tested first, if it has a home. Idle ones come
+    after the others, if they are asked for.
     """
     eligible: list[ProcessSample] = []
+    idle: list[ProcessSample] = []
     skips: list[Skip] = []
     for process in survey.processes:
         skip = objections.to(process)
@@ -132,6 +150,9 @@ def select(
             eligible.append(process)
         else:
             skips.append(skip)
+            if objections.is_idle(process):
+                idle.append(process)
+    idle_ids = {process.id for process in idle}
 
     def last_seen(process: ProcessSample) -> float:
         placement = known.get(process.id)
@@ -140,17 +161,19 @@ def select(
     requests: list[SampleRequest] = []
     seen: dict[ProcessId, Circumstances] = {}
     spent = 0.0
-    for process in sorted(eligible, key=lambda p: (p.id not in wanted, last_seen(p), p.id)):
+    for process in sorted((*eligible, *idle), key=lambda p: (p.id not in wanted, p.id in idle_ids, last_seen(p), p.id)):
         placement, now_is = known.get(process.id), circumstances(process, survey)
         if placement is not None and process.id not in wanted and not looks.is_due(process.id, now_is, survey.taken_at):
             continue
         cost = TYPICAL_SAMPLE_SECONDS if placement is None else placement.seconds
         if requests and spent + cost > budget_seconds:
-            if placement is None:
+            if placement is None and process.id not in idle_ids:
                 skips.append(Skip(by=BY, process=process.id, reason=Reason.SCAN_BUDGET))
             continue
         spent += cost
         seen[process.id] = now_is
-        home = None if process.id in wanted else now_is.home
+        home = None if objections.precise or process.id in wanted else now_is.home
         requests.append(SampleRequest(process=process.id, rss_bytes=process.rss_bytes, home=home))
-    return Selection(eligible=tuple(eligible), requests=tuple(requests), skips=tuple(skips), seen=seen)
+    return Selection(
+        eligible=tuple(eligible), requests=tuple(requests), skips=tuple(skips), idle=tuple(idle), seen=seen
+    )

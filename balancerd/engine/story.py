@@ -9,7 +9,9 @@ from balancerd.model.report import ProcessReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
 from balancerd.model.topology import Topology
 
-NOT_ITS_BUSINESS = frozenset({Reason.ONE_HOME, Reason.SEVERAL_HOMES})
+NOT_ITS_BUSINESS = frozenset(
+    {Reason.ONE_HOME, Reason.SEVERAL_HOMES, Reason.NOT_MATCHED, Reason.INSIDE_CPUSET, Reason.DRAINED}
+)
 """Why a policy leaves a process to another one; if that one says more, its reason counts."""
 
 
@@ -110,8 +112,18 @@ def _final(
         return eviction.stopped_by or eviction.step.reason, _tell_eviction(eviction)
     decided = [v for v in verdicts if not isinstance(v, Skip)]
     rejected = [v for v in verdicts if isinstance(v, Skip) and v.by in {"plan", "tick"}]
+    held = [v for v in verdicts if isinstance(v, Skip) and v.holds]
     judged = [v for v in verdicts if v.reason not in NOT_ITS_BUSINESS]
-    for last in (*reversed(rejected), *reversed(decided), *reversed(judged), *reversed(verdicts)):
+    claims = [v for v in rejected if v.reason is Reason.CLAIMED]
+    rejected = [v for v in rejected if v.reason is not Reason.CLAIMED]
+    for last in (
+        *reversed(rejected),
+        *held[:1],
+        *reversed(claims),
+        *reversed(decided),
+        *reversed(judged),
+        *reversed(verdicts),
+    ):
         return last.reason, last.detail
     return Reason.NOT_SAMPLED, REASON_TEXT[Reason.NOT_SAMPLED]
 

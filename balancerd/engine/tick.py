@@ -12,11 +12,11 @@ from balancerd.engine.select import Criteria, Objections, select
 from balancerd.engine.story import Storyteller
 from balancerd.engine.together import Work, carry_out
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip, Verdict
-from balancerd.model.ids import ProcessId
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
-from balancerd.ports import AccessPolicy, AccessWatch, Clock, HeatWatch, Kernel, Policy
+from balancerd.ports import AccessPolicy, AccessWatch, Clock, ClosingPolicy, HeatWatch, Kernel, Policy
 
 MOVING_RATIO = 4.0
 """Moving may take so many times as long as looking has in the same tick, whatever the interval of ticks: else, where
@@ -131,7 +131,13 @@ class Engine:
             self._looks.note(placement, selection.seen[placement.process])
         for skip in sampling.missed:
             self._looks.note_miss(skip.process, survey.taken_at)
-        snapshot = Snapshot(taken_at=survey.taken_at, survey=survey, placements=known, eligible=selection.eligible)
+        snapshot = Snapshot(
+            taken_at=survey.taken_at,
+            survey=survey,
+            placements=known,
+            eligible=selection.eligible,
+            idle=selection.idle,
+        )
         watch.lap("sample")
 
         snapshot, watch_errors = self._read_accesses(snapshot)
@@ -154,7 +160,8 @@ class Engine:
             if v.policy in settings.observing
         )
         able, blocked = self._part([v for v in wanted if v.policy not in settings.observing])
-        snapshot, planned = self._plan(snapshot, able)
+        kept = tuple(v for v in verdicts if isinstance(v, Skip) and v.holds and v.by not in settings.observing)
+        snapshot, planned = self._plan(snapshot, able, kept)
         self._take_note(wanted, planned.turn_down, survey.taken_at)
         watch.lap("plan")
 
@@ -196,7 +203,9 @@ class Engine:
             workloads=self._memory.workloads.tell(
                 snapshot, wanted=wanted, rejected=plan.rejected, outcomes=outcomes, evictions=evictions
             ),
-            next_looks={p.id: at for p in selection.eligible if (at := self._looks.due_at(p.id)) is not None},
+            next_looks={
+                p.id: at for p in (*selection.eligible, *selection.idle) if (at := self._looks.due_at(p.id)) is not None
+            },
             yield_to=settings.limits.yield_to,
         )
 
@@ -233,16 +242,39 @@ class Engine:
                 able.append(verdict)
         return able, tuple(blocked)
 
-    def _plan(self, snapshot: Snapshot, wanted: Sequence[Decision | Eviction]) -> tuple[Snapshot, Planned]:
+    def _plan(
+        self, snapshot: Snapshot, wanted: Sequence[Decision | Eviction], kept: tuple[Skip, ...]
+    ) -> tuple[Snapshot, Planned]:
         """Plan; what is to move needs its mempolicies, which are dear: read them, and plan again."""
-        memory, limits, claimed = self._memory, self._settings.limits, self._claimed()
-        planned = make_plan(snapshot, wanted, memory.ledger, memory.budgets, limits, claimed=claimed)
+        memory, limits, claimed, closed = self._memory, self._settings.limits, self._claimed(), self._closed_nodes()
+
+        def plan(snapshot: Snapshot, *, may_read: bool) -> Planned:
+            return make_plan(
+                snapshot,
+                wanted,
+                memory.ledger,
+                memory.budgets,
+                limits,
+                claimed=claimed,
+                kept=kept,
+                closed=closed,
+                may_read=may_read,
+            )
+
+        planned = plan(snapshot, may_read=True)
         if planned.read_mempolicies:
             snapshot = self._read_mempolicies(snapshot, planned.read_mempolicies)
-            planned = make_plan(
-                snapshot, wanted, memory.ledger, memory.budgets, limits, claimed=claimed, may_read=False
-            )
+            planned = plan(snapshot, may_read=False)
         return snapshot, planned
+
+    def _closed_nodes(self) -> dict[NodeId, str]:
+        """Return the nodes that policies empty, unless they only observe, and by whose name."""
+        return {
+            node: policy.name
+            for policy in self._policies
+            if policy.name not in self._settings.observing and isinstance(policy, ClosingPolicy)
+            for node in policy.closed_nodes
+        }
 
     def _take_note(self, wanted: Iterable[Decision | Eviction], turn_down: Iterable[Skip], now: float) -> None:
         """End the passes that nobody wants any more, and hold back whom asking again would not change."""
@@ -278,7 +310,7 @@ class Engine:
         sampling = self._kernel.sample(
             tuple(
                 SampleRequest(process=process.id, rss_bytes=process.rss_bytes, read_mempolicies=True)
-                for process in snapshot.eligible
+                for process in (*snapshot.eligible, *snapshot.idle)
                 if process.id in processes
             )
         )

@@ -1,7 +1,7 @@
 """The work that gives memory back to swap or its files, in slices paced by evict.rate_limit."""
 
-from balancerd.engine.plan import SMALLEST_STEP_BYTES
 from balancerd.engine.ranges import evictable_ranges
+from balancerd.engine.room import SMALLEST_STEP_BYTES
 from balancerd.jobs.ending import DONE, Ending, Pause, cancelled, failed
 from balancerd.jobs.means import REFILL_SECONDS
 from balancerd.jobs.moving import POLICY, SHORTEST_SLICE_SECONDS, Work, examine

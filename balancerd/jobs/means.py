@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from balancerd.engine.memory import EngineMemory
-from balancerd.engine.plan import SMALLEST_STEP_BYTES, PlanLimits, room_bytes
+from balancerd.engine.plan import PlanLimits
+from balancerd.engine.room import SMALLEST_STEP_BYTES, room_bytes
 from balancerd.jobs.ending import Ending, failed
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
@@ -80,7 +81,7 @@ def allowance(means: Means, process: ProcessId, pairs: Mapping[NodeId, NodeId]) 
 def room_by_node(means: Means, nodes: Iterable[NodeId]) -> dict[NodeId, int]:
     """Return how many bytes may still go to each of `nodes`; 0 for one whose memory is not known."""
     memory = means.machine.memory()
-    return {node: room_bytes(memory[node], means.limits) if node in memory else 0 for node in nodes}
+    return {node: room_bytes(memory[node], means.limits.watermark_ratio) if node in memory else 0 for node in nodes}
 
 
 def outside_cpuset(process: ProcessSample, targets: Iterable[NodeId]) -> Ending | None:

@@ -303,7 +303,7 @@ class LiveKernel:
         return read_memory(self._sysfs, topology.node_ids, self._machine.high_watermarks(topology))
 
     def _annotate(self, process: ProcessSample, is_busy: bool) -> ProcessSample:
-        """Add what others know of a surveyed process. Only of busy ones it is asked who placed them or opted out."""
+        """Add what others know of a surveyed process. Who placed it or opted out is asked only if it may be moved."""
         return self._annotate_whole(process) if is_busy else self._workloads.annotate(process)
 
     def _annotate_whole(self, process: ProcessSample) -> ProcessSample:

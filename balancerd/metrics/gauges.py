@@ -18,17 +18,20 @@ MODES = ("enforce", "observe")
 STATES: Mapping[Reason, str] = {
     Reason.KERNEL_THREAD: "kernel-thread",
     **dict.fromkeys((Reason.SELF, Reason.BELOW_MIN_AGE, Reason.BELOW_MIN_CPU, Reason.FIRST_SIGHT), "unselected"),
+    Reason.NEVER: "excluded",
     **dict.fromkeys((Reason.EXCLUDED, Reason.NOT_INCLUDED, Reason.OPTED_OUT, Reason.MANAGED), "excluded"),
     Reason.BELOW_MIN_RSS: "small",
     **dict.fromkeys((Reason.SCAN_BUDGET, Reason.NOT_SAMPLED), "unsampled"),
     **dict.fromkeys(
         (Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE, Reason.NOTHING_PRESENT, Reason.BLOCKED), "unreadable"
     ),
-    **dict.fromkeys((Reason.WELL_PLACED, Reason.BALANCED), "well-placed"),
+    **dict.fromkeys(
+        (Reason.WELL_PLACED, Reason.BALANCED, Reason.AS_RULED, Reason.INSIDE_CPUSET, Reason.DRAINED), "well-placed"
+    ),
     **dict.fromkeys(
         (
             *(Reason.NO_HOME, Reason.ONE_HOME, Reason.SEVERAL_HOMES, Reason.HOME_WITHOUT_MEMORY),
-            *(Reason.HOME_TOO_YOUNG, Reason.SHARED_ACCESS, Reason.NOT_SHARED),
+            *(Reason.HOME_TOO_YOUNG, Reason.SHARED_ACCESS, Reason.NOT_SHARED, Reason.NOT_MATCHED),
         ),
         "no-home",
     ),
@@ -39,6 +42,7 @@ STATES: Mapping[Reason, str] = {
         (
             *(Reason.COOLDOWN, Reason.QUARANTINE, Reason.PING_PONG, Reason.STALLED, Reason.OUTSIDE_CPUSET),
             *(Reason.MEMPOLICY, Reason.MEMPOLICY_UNREAD, Reason.TARGET_FULL, Reason.MIGRATION_BUDGET),
+            *(Reason.NODE_MISSING, Reason.NODE_CLOSED),
             *(Reason.PROCESS_BUDGET, Reason.NODE_PAIR_BUDGET, Reason.PRESSURE, Reason.CLAIMED, Reason.CHANGED),
             *(Reason.NO_SWAP, Reason.OBSERVE_MODE, Reason.EXITED, Reason.STOPPING, Reason.NO_MEMORY),
             Reason.CALL_FAILED,

@@ -60,6 +60,12 @@ class Reason(enum.StrEnum):
     NOT_SHARED = "not-shared"
     BALANCED = "balanced"
     GAIN_BELOW_COST = "gain-below-cost"
+    NOT_MATCHED = "not-matched"
+    NEVER = "never"
+    AS_RULED = "as-ruled"
+    INSIDE_CPUSET = "inside-cpuset"
+    DRAINED = "drained"
+    NODE_MISSING = "node-missing"
     # plan
     COOLDOWN = "cooldown"
     QUARANTINE = "quarantine"
@@ -69,6 +75,7 @@ class Reason(enum.StrEnum):
     MEMPOLICY = "mempolicy"
     MEMPOLICY_UNREAD = "mempolicy-unread"
     TARGET_FULL = "target-full"
+    NODE_CLOSED = "node-closed"
     MIGRATION_BUDGET = "migration-budget"
     PROCESS_BUDGET = "process-budget"
     NODE_PAIR_BUDGET = "node-pair-budget"
@@ -135,6 +142,12 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.NOT_SHARED: "too little of its memory is shared by threads on several nodes",
     Reason.BALANCED: "the nodes share evenly in serving the memory that its threads share",
     Reason.GAIN_BELOW_COST: "the move would cost more than it can win back",
+    Reason.NOT_MATCHED: "this policy is not for it: none of its rules matches it",
+    Reason.NEVER: "a rule of the configuration says that it is never moved",
+    Reason.AS_RULED: "its memory is where a rule of the configuration wants it",
+    Reason.INSIDE_CPUSET: "its memory lies where its cpuset and its affinity want it",
+    Reason.DRAINED: "none of its memory is left on the nodes that are being emptied",
+    Reason.NODE_MISSING: "the node where its memory belongs is offline, or has no memory",
     Reason.COOLDOWN: "it was moved a moment ago",
     Reason.QUARANTINE: "the pages left over could not be moved last time",
     Reason.PING_PONG: "memory moved before has come back from where it was moved",
@@ -143,6 +156,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.MEMPOLICY: "its memory has an explicit mempolicy, which is respected",
     Reason.MEMPOLICY_UNREAD: "its mempolicies could not be read, and without them nothing is moved",
     Reason.TARGET_FULL: "the target node has too little free memory",
+    Reason.NODE_CLOSED: "the target node is being emptied",
     Reason.MIGRATION_BUDGET: "this tick's migration budget was used up before its turn",
     Reason.PROCESS_BUDGET: "it has used up what migrate.process_rate_limit lets move for now",
     Reason.NODE_PAIR_BUDGET: "these two nodes have used up what migrate.node_pair_rate_limit lets move for now",
@@ -168,7 +182,11 @@ class Decision:
 
     With `extents` (ascending, apart) it is about these parts of the address space and no others, and one policy may
     want several parts of a process on several nodes; `source_bytes` then tells what would move by the node that holds
-    it. None means all of its memory, wherever that lies.
+    it. None means all of its memory, wherever that lies. With `is_pass` the extents are the same in each tick, and the
+    move goes on where it stopped, as that of a whole process does; it has one target at a time.
+
+    With `sources` pages on these nodes move, those on others stay. A decision that `holds` keeps its process from every
+    policy of a later place, even when it is turned down.
     """
 
     policy: str
@@ -181,16 +199,23 @@ class Decision:
     detail: str = ""
     extents: tuple[Extent, ...] | None = None
     source_bytes: Mapping[NodeId, int] | None = None
+    sources: frozenset[NodeId] | None = None
+    is_pass: bool = False
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skip:
-    """Nothing is done with `process`, for `reason`; `by` names the policy or the stage that says so."""
+    """Nothing is done with `process`, for `reason`; `by` names the policy or the stage that says so.
+
+    A skip of a policy that `holds` keeps the process from every policy of a later place.
+    """
 
     by: str
     process: ProcessId
     reason: Reason
     detail: str = ""
+    holds: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

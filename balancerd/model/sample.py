@@ -248,6 +248,9 @@ class Snapshot:
     placements: Mapping[ProcessId, PlacementSample]
     eligible: tuple[ProcessSample, ...]
     """The surveyed processes that selection let through: policies judge these and no others."""
+    idle: tuple[ProcessSample, ...] = ()
+    """Those that it would let through if they used more CPU, known while a policy is at work that says where memory
+    belongs whoever uses it (ports.PlacingPlugin): such policies judge these, too, others must not."""
     accesses: Mapping[ProcessId, AccessWindow] = field(default_factory=dict)
     unwatched: Mapping[ProcessId, Skip] = field(default_factory=dict)
     heats: Heats = field(default_factory=Heats)

@@ -279,7 +279,8 @@ class FakeKernel:
     """Processes in memory: their pages go where migrate() says, `stuck_mib` of each stay. Decisions only.
 
     All memory of a process is one mapping from VMA_START on; what moves, moves in ascending order, and what is stuck is
-    its end. `returned_ratio` of the pages asked for by verify() are found elsewhere, `absent_ratio` are gone.
+    its end; of a step over parts of it, what is on the target lies in these parts. `returned_ratio` of the pages asked
+    for by verify() are found elsewhere, `absent_ratio` are gone.
     """
 
     mode = "enforce"
@@ -353,13 +354,15 @@ class FakeKernel:
         assert not should_stop()
         self.steps.append(step)
         held = self.mib[step.process]
-        away = sum(mib for node, mib in held.items() if node != step.target)
+        goes = [node for node in held if node != step.target and (step.target_of is None or node in step.target_of)]
+        span = sum(part.end - part.start for part in step.ranges) / MIB  # what is on the target lies in there
+        away = min(sum(held[node] for node in goes), max(0.0, span - held.get(step.target, 0.0)))
         stuck = min(away, self.stuck_mib.get(step.process, 0.0))
         moved = min(away - stuck, min(step.budget_bytes, self.migrate_bytes_per_step) / MIB)
         start = max(step.resume_at, VMA_START)
         moved_runs: list[MovedRun] = []
         left, at = moved, start
-        for node in [n for n in held if n != step.target]:
+        for node in goes:
             part = min(left, held[node])
             held[node] -= part
             left -= part

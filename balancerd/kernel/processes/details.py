@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 _STATUS_SECONDS = 10.0
 """What status tells is set by people and changes rarely; the kernel checks a cpuset again at every move."""
+IDLE_STATUS_SECONDS = 30.0
+"""Of one that does nothing, where a policy places its memory by what status tells: some 25 us each time."""
 _CGROUP_SECONDS = 30.0
 """Processes change their cgroup rarely."""
 _IDLE_CGROUP_SECONDS = 300.0
@@ -94,10 +96,19 @@ class DetailReader:
             self._read_cmdline(process, now) if scope.read_cmdline else None,
         )
 
-    def read_cgroup(self, pid: int, comm: str, now: float) -> Details:
-        """Return the cgroup of a process that does nothing, and nothing else."""
+    def read_idle(self, process: ProcessId, comm: str, scope: SurveyScope, now: float) -> Details:
+        """Return the cgroup of a process that does nothing, and the rest only when the scope asks for it."""
+        pid = process.pid
         self._note_name(pid, comm)
-        return Details(cgroup=self._cgroup.get(pid, now, _IDLE_CGROUP_SECONDS))
+        cgroup = self._cgroup.get(pid, now, _IDLE_CGROUP_SECONDS)
+        if not scope.read_idle:
+            return Details(cgroup=cgroup)
+        return _details(
+            self._status.get(pid, now, IDLE_STATUS_SECONDS),
+            cgroup,
+            self._exe.get(pid, now) if scope.read_exe else None,
+            self._read_cmdline(process, now) if scope.read_cmdline else None,
+        )
 
     def read_anew(self, pid: int) -> Details:
         """Read status and cgroup now, and remember nothing."""

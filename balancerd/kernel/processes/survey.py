@@ -7,6 +7,8 @@ which pages lie where.
 
 import os
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 from balancerd.kernel.processes.descriptors import keepable_descriptors
@@ -21,6 +23,9 @@ from balancerd.native import ProcessSeats
 from balancerd.native.records import ProcessRow, ProcessSurvey, SurveyRules
 from balancerd.ports import Clock, SurveyScope
 
+_REFRESH_SECONDS = 5.0
+"""So often it is seen whose cpuset is due to be read again, of processes that do nothing: 1 us each."""
+
 
 class SurveyCore(ThreadCore, Protocol):
     """The native functions that a survey needs; balancerd.native.surveying has them."""
@@ -33,7 +38,7 @@ class SurveyCore(ThreadCore, Protocol):
 
 
 Annotate: TypeAlias = Callable[[ProcessSample, bool], ProcessSample]
-"""Adds to a large process what others know of it; the second argument tells whether it is busy."""
+"""Adds to a large process what others know of it; the second argument tells whether it is busy, or looked at anyway."""
 
 
 class Surveyor:
@@ -69,6 +74,7 @@ class Surveyor:
         self._known: dict[int, ProcessSample] = {}
         self._processes: tuple[ProcessSample, ...] = ()
         self._taken_at: float | None = None
+        self._refreshed_at: float | None = None
 
     def close(self) -> None:
         """Close the descriptors that are kept; nothing is remembered any more."""
@@ -115,12 +121,17 @@ class Surveyor:
             self._details.forget(pid)
         for row in found.rows:
             if not row.is_loud:
-                quiet = self._process(row, boot_ticks, self._details.read_cgroup(row.pid, row.comm, now))
-                self._known[row.pid] = quiet if self._annotate is None else self._annotate(quiet, False)
+                quiet = self._process(
+                    row,
+                    boot_ticks,
+                    self._details.read_idle(ProcessId(row.pid, row.start_ticks), row.comm, scope, now),
+                )
+                self._known[row.pid] = quiet if self._annotate is None else self._annotate(quiet, scope.read_idle)
         most_threads = self._turns.most_threads(interval, scope.scan_budget_ratio)
         loud = [row for row in found.rows if row.is_loud]
         gone = self._take_loud(loud, scope, topology, now, boot_ticks, most_threads=most_threads)
-        if found.rows or found.dropped:
+        changed = scope.read_idle and self._refresh_idle({row.pid for row in found.rows}, scope, now)
+        if found.rows or found.dropped or changed:
             self._processes = tuple(self._known.values())
         return Survey(
             taken_at=now,
@@ -158,6 +169,22 @@ class Surveyor:
             cpus_allowed=details.cpus_allowed,
             mems_allowed=details.mems_allowed,
         )
+
+    def _refresh_idle(self, just_read: AbstractSet[int], scope: SurveyScope, now: float) -> bool:
+        """Read cpuset and affinity of the others anew when it is time: idle ones are told only when they change."""
+        if self._refreshed_at is not None and now - self._refreshed_at < _REFRESH_SECONDS:
+            return False
+        self._refreshed_at, changed = now, {}
+        for pid, process in self._known.items():
+            if pid in just_read:
+                continue
+            details = self._details.read_idle(process.id, process.comm, scope, now)
+            cpus, mems = details.cpus_allowed, details.mems_allowed
+            if mems is not None and (cpus, mems) != (process.cpus_allowed, process.mems_allowed):
+                told = replace(process, uid=details.uid, cpus_allowed=cpus, mems_allowed=mems)
+                changed[pid] = told if self._annotate is None else self._annotate(told, True)
+        self._known |= changed
+        return bool(changed)
 
     def _take_loud(
         self,

@@ -120,6 +120,7 @@ def test_policies_list_names_kinds_and_what_they_do(run: Run) -> None:
         "access": "balancerd.policies.access",
         "follow-cpu": "balancerd.policies.follow_cpu",
         "interleave": "balancerd.policies.interleave",
+        "rule": "balancerd.policies.rule",
     }
     assert {kind: module for kind, module, *_ in map(str.split, rows)} == modules
     told = json.loads(run("policies", "list", "--json").stdout)["policies"]

@@ -55,6 +55,22 @@ def test_rules_come_after_the_thresholds_and_tell_which_one_decided() -> None:
     assert idle.reason == Reason.BELOW_MIN_CPU
 
 
+@pytest.mark.parametrize("changes", [{"opt_out": "x"}, {"age_seconds": 1.0}, {"comm": "bad"}, {"cpu_cores": None}])
+def test_idle_processes_are_told_and_looked_at_only_where_a_policy_places_them(changes: dict[str, Any]) -> None:
+    rules = Rules(exclude=compile_rules([RuleConfig(comm="bad")], "select.exclude"))
+    survey = make_survey(
+        make_process(1), make_process(2, cpu_cores=0.0), make_process(3, **{"cpu_cores": 0.0, **changes})
+    )
+    for placing in (False, True):
+        objections = Objections(replace(CRITERIA, rules=rules, placing=placing))
+        found = select(survey, objections, known={}, wanted=frozenset(), looks=Looks(), budget_seconds=1.0)
+        assert [p.id.pid for p in found.eligible] == [1]
+        assert [p.id.pid for p in found.idle] == [2] * placing
+        assert [r.process.pid for r in found.requests] == ([1, 2] if placing else [1])
+        assert [r.home for r in found.requests][:1] == ([None] if placing else [N0]), "nobody is only tested"
+        assert {skip.process.pid for skip in found.skips} == {2, 3}
+
+
 @pytest.mark.parametrize("asked", [{}, {"read_exe": True}, {"read_cmdline": True}])
 def test_the_survey_reads_what_the_criteria_need(asked: dict[str, Any]) -> None:
     scope = replace(CRITERIA, **asked).scope

@@ -133,7 +133,7 @@ def test_a_full_target_is_left_out_the_others_get_theirs_and_the_job_says_so() -
 def test_a_slice_takes_no_more_than_there_is_room() -> None:
     world = World()
     world.kernel.page_seconds = 0.0
-    kept = int(0.1 * 8 * GIB) + 16 * MIB  # the reserve and the high watermark, see plan.room_bytes
+    kept = int(0.1 * 8 * GIB) + 16 * MIB  # the reserve and the high watermark, see engine.room
     world.free_bytes = {1: kept + 3 * MIB}
     world.add(100, *[0] * 2000)
     world.jobs.submit(a_move({N1}))

@@ -173,6 +173,26 @@ def test_of_an_idle_process_only_the_cgroup_is_told(machine: Machine) -> None:
     assert (process.run_seconds, process.uid, process.cgroup, process.mems_allowed) == (None, None, "/a.slice", None)
 
 
+def test_of_an_idle_process_cpuset_and_affinity_are_told_on_request_and_anew_within_half_a_minute(
+    machine: Machine,
+) -> None:
+    scope = replace(SCOPE, read_idle=True, read_exe=True)
+    machine.write(7, run={7: 0})
+    machine.survey(scope)
+    seen = []
+    for second in range(60):
+        machine.clock.time += 1
+        if second == 2:
+            (machine.root / "7/status").write_text(STATUS.replace("list:\t1", "list:\t2"))
+        process = only(machine.survey(scope))
+        assert (process.uid, process.opt_out) == (8, "asked")
+        assert process.cpus_allowed == frozenset({CpuId(0), CpuId(1)})
+        seen.append(process.mems_allowed)
+    at = seen.index(frozenset({NodeId(2)}))
+    assert seen == [frozenset({NodeId(1)})] * at + [frozenset({NodeId(2)})] * (60 - at)
+    assert at <= 36
+
+
 def test_a_thread_counts_what_it_ran_since_the_survey_before_and_a_new_one_counts_whole(machine: Machine) -> None:
     surveys = []
     for at, run in ((0, {7: 0}), (2, {7: 200}), (4, {7: 390, 8: 30})):

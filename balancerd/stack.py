@@ -1,0 +1,91 @@
+"""The policies of a configuration as a stack: their options, who comes first, whether the nodes they name are there.
+
+It must not know any kind of policy but by name, nor what the daemon does with them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from balancerd.config.fields import Section
+from balancerd.config.findings import Finding, error
+from balancerd.config.loader import Loaded
+from balancerd.config.nodes import find_place
+from balancerd.config.schema import Config, PolicyConfig, RuleConfig
+from balancerd.kernel.errors import ParseError
+from balancerd.kernel.machine.topology import read_topology
+from balancerd.model.ids import format_id_list
+from balancerd.model.topology import Topology
+from balancerd.ports import PlacingPlugin, PolicyPlugin
+
+Plugins = Mapping[str, PolicyPlugin[Any]]
+
+FIRST_KINDS = ("rule", "cpuset-follow")
+"""Kinds of policy that come before all others, in this order, wherever they stand in the configuration."""
+
+
+def options_of(policy: PolicyConfig, plugin: PolicyPlugin[Any]) -> BaseModel:
+    """Return the options of a policy, which are known to be valid."""
+    model = plugin.options
+    given = dict(policy.options)
+    return model.from_text(given) if issubclass(model, Section) else model.model_validate(given)
+
+
+def places(config: Config) -> dict[str, int]:
+    """Return who comes first when two policies want to move one process: rules, then cpuset-follow, then as written."""
+    return {
+        policy.name: FIRST_KINDS.index(policy.kind) - len(FIRST_KINDS) if policy.kind in FIRST_KINDS else place
+        for place, policy in enumerate(config.policies)
+    }
+
+
+def placing_plugins(config: Config, found: Plugins) -> list[tuple[int, BaseModel, PlacingPlugin[Any]]]:
+    """Return each policy that says where memory belongs: its number, its options and its plugin."""
+    return [
+        (index, options_of(policy, plugin), plugin)
+        for index, policy in enumerate(config.policies)
+        if (plugin := found.get(policy.kind)) is not None and isinstance(plugin, PlacingPlugin)
+    ]
+
+
+def rules_of(config: Config, found: Plugins) -> Iterator[RuleConfig]:
+    """Yield every rule that a policy matches processes by."""
+    for policy in config.policies:
+        yield from policy.match
+    for _, options, plugin in placing_plugins(config, found):
+        yield from plugin.rules(options)
+
+
+def machine_topology() -> Topology | None:
+    """Read this machine's nodes; None where the kernel does not tell."""
+    try:
+        return read_topology(Path("/sys"))
+    except (OSError, ParseError):
+        return None
+
+
+def find_missing_nodes(
+    loaded: Loaded, found: Plugins, read: Callable[[], Topology | None] = machine_topology
+) -> list[Finding]:
+    """Return an error for each node that a policy names and that is not online or has no memory.
+
+    The nodes are read only when a policy names any, and nothing is said when they cannot be.
+    """
+    named = [
+        (find_place(loaded.root, ("policies", index, *path)), node)
+        for index, options, plugin in placing_plugins(loaded.config, found)
+        for path, node in plugin.nodes(options)
+    ]
+    topology = read() if named else None
+    if topology is None:
+        return []
+    have = f"write one of those that have memory, {format_id_list(topology.memory_nodes)}"
+    return [
+        error(place, f"node {node} of this machine has no memory: {have}")
+        if node in topology.node_ids
+        else error(place, f"there is no node {node} on this machine, or it is offline: {have}")
+        for place, node in named
+        if node not in topology.memory_nodes
+    ]
