@@ -106,17 +106,18 @@ class Ledger:
         """Leave a process alone for a while because asking again soon would give the same answer."""
         self._holds.strike(process, reason, detail, now, self._cooldown_seconds)
 
-    def record(self, outcome: MigrationOutcome, now: float) -> None:
-        """Take note of what one step did."""
+    def record(self, outcome: MigrationOutcome, now: float) -> tuple[int, ...]:
+        """Take note of what one step did; returns the moves that it puts an end to: those to other nodes."""
         process, stopped_by = outcome.step.process, outcome.stopped_by
         if stopped_by is Reason.OBSERVE_MODE:
-            return
+            return ()
         after = self._pass_after(outcome)
+        others = [each for target, each in self._passes.get(process, {}).items() if target != after.target]
         if not outcome.step.is_part:
             self._passes.pop(process, None)
         if stopped_by is Reason.EXITED:
             self._passes.pop(process, None)
-            return
+            return tuple(each.move_id for each in others)
         self._quarantine.note_failed(process, outcome.failed_runs, now)
         got_on = stopped_by is Reason.CHANGED and outcome.submitted_pages > 0
         if stopped_by is not None and stopped_by not in _INTERRUPTED and not got_on:
@@ -128,6 +129,8 @@ class Ledger:
             self._passes[process] = {after.target: after}
         else:
             self._finish(process, after, now)
+        kept = self._passes.get(process, {}).values()
+        return tuple(each.move_id for each in others if each not in kept)
 
     def record_eviction(self, outcome: EvictionOutcome, now: float) -> None:
         """Take note of what one step of eviction did."""

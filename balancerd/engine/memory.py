@@ -33,7 +33,8 @@ class EngineMemory:
 
     def record(self, outcome: MigrationOutcome, now: float) -> None:
         """Take note of one step of a policy's move."""
-        self.ledger.record(outcome, now)
+        for move_id in self.ledger.record(outcome, now):
+            self.moves.end(move_id, now)
         self.budgets.spend(outcome, now)
         self.moves.record(outcome.step.move_id, outcome, now)
         self.returns.note(outcome, now)

@@ -29,6 +29,10 @@ class Room:
     def __init__(self, survey: Survey, watermark_ratio: float) -> None:
         self._left = {memory.node: room_bytes(memory, watermark_ratio) for memory in survey.memory.values()}
 
+    def left(self, node: NodeId) -> int:
+        """Return how many bytes still fit on a node."""
+        return self._left.get(node, 0)
+
     def take(self, nodes: Iterable[NodeId], wanted_bytes: int) -> NodeId | None:
         """Return the first of `nodes` that has room for a step of a move of so many bytes, and take it; or None."""
         smallest = min(wanted_bytes, SMALLEST_STEP_BYTES)

@@ -17,11 +17,14 @@ from balancerd.config.units import format_duration, format_ratio
 from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, gain_cores, is_worth, remoteness
 from balancerd.engine.homes import HomeRule, Residence
 from balancerd.engine.movable import movable_bytes_by_node
+from balancerd.engine.overflow import find_refuge
 from balancerd.engine.receding import Receding
+from balancerd.engine.room import Room
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.manager import Manager
 from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample, ProcessSample, Snapshot, Window
+from balancerd.model.topology import Topology
 from balancerd.ports import PolicyContext
 
 NEGLIGIBLE_RATIO = 0.01
@@ -87,6 +90,7 @@ class FollowCpu:
             window_seconds=options.run_time_window_seconds,
         )
         self._bytes_per_second = context.migration_bytes_per_second
+        self._watermark_ratio = context.watermark_ratio
         self._memories: dict[ProcessId, _Memory] = {}
 
     @property
@@ -103,7 +107,8 @@ class FollowCpu:
         for process in now.survey.processes:
             if process.run_seconds is not None:
                 self._observe(process, process.run_seconds, now, nodes)
-        return tuple(self._judge(process, now) for process in now.eligible)
+        room = Room(now.survey, self._watermark_ratio)
+        return tuple(self._judge(process, now, room) for process in now.eligible)
 
     def _observe(
         self, process: ProcessSample, run_seconds: Mapping[NodeId, float], now: Snapshot, nodes: frozenset[NodeId]
@@ -115,7 +120,7 @@ class FollowCpu:
         if residence.home != home:
             memory.lost_seconds = 0.0
 
-    def _judge(self, process: ProcessSample, now: Snapshot) -> Verdict:
+    def _judge(self, process: ProcessSample, now: Snapshot, room: Room) -> Verdict:
         topology = now.survey.topology
         residence = self._memory_of(process).residence
         placement = now.placements.get(process.id)
@@ -128,10 +133,10 @@ class FollowCpu:
             return self._skip(process, Reason.HOME_WITHOUT_MEMORY, f"node {home}")
         if placement is None:
             return self._skip(process, Reason.NOT_SAMPLED)
-        return self._judge_placement(process, placement, home, now)
+        return self._judge_placement(process, placement, home, now, room)
 
     def _judge_placement(
-        self, process: ProcessSample, placement: PlacementSample, home: NodeId, now: Snapshot
+        self, process: ProcessSample, placement: PlacementSample, home: NodeId, now: Snapshot, room: Room
     ) -> Verdict:
         topology = now.survey.topology
         memory = self._memory_of(process)
@@ -151,12 +156,17 @@ class FollowCpu:
             return self._skip(process, Reason.WELL_PLACED, f"{1 - away / total:.1%} on node {home}")
 
         run = residence.shares
-        before = remoteness(run, {n: b / total for n, b in held.items() if n in topology.node_ids}, topology)
-        gain = gain_cores(residence.cores, before, remoteness(run, {home: 1.0}, topology))
-        cost = cost_seconds(away, self._bytes_per_second)
+        refuge = find_refuge(home, held, room, topology, process.mems_allowed)
+        target, moved = (home, _elsewhere(held, home)) if refuge is None else (refuge.node, refuge.farther_bytes)
+        wanted = {node: size for node, size in held.items() if node not in moved}
+        wanted[target] = wanted.get(target, 0) + sum(moved.values())
+        gain = gain_cores(residence.cores, _remoteness(run, held, topology), _remoteness(run, wanted, topology))
+        cost = cost_seconds(sum(moved.values()), self._bytes_per_second)
         if residence.seen_at == now.taken_at:
             memory.lost_seconds += gain * residence.new_seconds
         told = f"{away >> 20} MiB away from node {home}, gain {gain:.3f} cores, cost {cost:.2f} s"
+        if refuge is not None:
+            told = f"{told}; node {home} is full, and {sum(moved.values()) >> 20} MiB go to node {target}"
 
         if gain <= 0:
             return self._skip(process, Reason.GAIN_BELOW_COST, told)
@@ -176,15 +186,18 @@ class FollowCpu:
         gone = memory.receding.bytes_gone(home)
         if gone:
             return self._skip(process, Reason.COMING_HOME, f"{told}, {gone >> 20} MiB less than a few seconds ago")
-        memory.away_when_decided = away
+        memory.away_when_decided = away if refuge is None else None
+        room.take((target,), sum(moved.values()))
         return Decision(
             policy=self._name,
             process=process.id,
-            target=home,
-            misplaced_bytes=max(away, PAGE_BYTES),
+            target=target,
+            misplaced_bytes=max(sum(moved.values()), PAGE_BYTES),
             gain_cores=gain,
             cost_seconds=cost,
             detail=told,
+            source_bytes=moved,
+            sources=None if refuge is None else frozenset(moved),
         )
 
     def _memory_of(self, process: ProcessSample) -> _Memory:
@@ -218,6 +231,15 @@ def _cores_by_node(
     if cores is None:
         cores = total / interval_seconds if interval_seconds > 0.0 else 0.0
     return {node: cores * seconds / total for node, seconds in run_seconds.items()}
+
+
+def _elsewhere(held_bytes: Mapping[NodeId, int], home: NodeId) -> dict[NodeId, int]:
+    return {node: size for node, size in held_bytes.items() if node != home and size}
+
+
+def _remoteness(run: Mapping[NodeId, float], held_bytes: Mapping[NodeId, int], topology: Topology) -> float:
+    total = sum(held_bytes.values())
+    return remoteness(run, {n: b / total for n, b in held_bytes.items() if n in topology.node_ids}, topology)
 
 
 def _kernel_balances(now: Snapshot) -> bool:

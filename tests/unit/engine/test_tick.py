@@ -149,6 +149,24 @@ def test_where_looking_is_slow_moving_gets_four_times_as_long(looking: float, mo
     assert [step.budget_seconds for step in run.kernel.steps] == [pytest.approx(moving)]
 
 
+def test_what_the_home_cannot_take_goes_to_its_neighbour_and_comes_home_when_there_is_room() -> None:
+    run = Run(cooldown=10.0)
+    run.kernel.add(make_process(), {2: 256})
+    run.kernel.migrate_bytes_per_step = 60 * MIB
+    reserve_bytes = 8 * GIB // 10 + 16 * MIB  # a tenth of the node, and its watermark
+
+    def live(ticks: int, room_mib: int) -> dict[int, int]:
+        for _ in range(ticks):
+            room = room_mib - run.kernel.mib[PID].get(N0, 0.0)
+            run.kernel.free_bytes = {0: reserve_bytes + round(room * MIB)}
+            run.ticks(1)
+        return {int(node): round(mib) for node, mib in run.kernel.mib[PID].items() if mib}
+
+    assert live(40, room_mib=100) == {0: 100, 1: 156}
+    assert live(20, room_mib=300) == {0: 256}
+    assert all(move.ended_at is not None for move in run.memory.moves.recent())
+
+
 def test_a_move_is_finished_though_the_rest_alone_would_not_be_worth_one() -> None:
     run = misplaced()
     run.kernel.migrate_bytes_per_step = 254 * MIB

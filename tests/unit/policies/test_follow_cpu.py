@@ -12,7 +12,7 @@ from balancerd.model.manager import Manager, ManagerFinding
 from balancerd.model.sample import PlacementMethod, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import PolicyContext
-from tests.unit.fakes import GIB, RING, make_placement, make_process, make_snapshot, make_survey, make_topology
+from tests.unit.fakes import GIB, MIB, RING, make_placement, make_process, make_snapshot, make_survey, make_topology
 
 TICK = 2.0
 
@@ -219,6 +219,46 @@ def test_what_stops_to_come_home_is_moved_after_ten_seconds() -> None:
 
 def test_what_this_policy_moves_itself_does_not_count() -> None:
     assert coming_home(900, 900, 700, 500, 300, 100)[1:] == ["misplaced"] * 5
+
+
+def crowd(held_mib: dict[int, float], free_mib: dict[int, float], *, n: int = 1) -> tuple[Verdict, ...]:
+    """Processes that all want to node 0, after a stay that has paid for any move."""
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=16 * GIB))
+    verdicts: tuple[Verdict, ...] = ()
+    free = {node: round(free_mib.get(node, 8192) * MIB) for node in range(4)}
+    for tick in range(1, 5):
+        processes = [make_process(pid, run={0: TICK}) for pid in range(100, 100 + n)]
+        survey = make_survey(*processes, at=tick * TICK, interval=TICK, topology=make_topology(RING), free_bytes=free)
+        placed = [make_placement(held_mib, pid=process.id.pid) for process in processes]
+        verdicts = tuple(policy.decide(Window(now=make_snapshot(survey, *placed), before=None)))
+    return verdicts
+
+
+def test_what_a_full_home_cannot_take_goes_to_the_closest_node_that_can() -> None:
+    (verdict,) = crowd({0: 100, 2: 300, 3: 200}, {0: 0})
+    assert isinstance(verdict, Decision)
+    assert (verdict.target, verdict.misplaced_bytes) == (1, 500 * MIB)
+    assert verdict.sources == {2, 3}
+    assert verdict.source_bytes == {2: 300 * MIB, 3: 200 * MIB}
+    assert verdict.gain_cores == pytest.approx(0.12 * ((300 * 1.1 + 200 * 2.1) - 500 * 0.2) / 600)
+    assert verdict.detail.endswith("node 0 is full, and 500 MiB go to node 1")
+
+
+def test_what_is_on_the_closest_node_waits_there_for_room_at_home() -> None:
+    (verdict,) = crowd({0: 100, 1: 500}, {0: 0})
+    assert isinstance(verdict, Decision)
+    assert (verdict.target, verdict.sources) == (0, None)  # the plan says that the target is full
+
+
+def test_of_two_processes_the_second_finds_the_home_full() -> None:
+    first, second = crowd({2: 500}, {0: 2500}, n=2)
+    assert isinstance(first, Decision)
+    assert isinstance(second, Decision)
+    assert (first.target, second.target) == (0, 0)
+    first, second = crowd({2: 500}, {0: 1350}, n=2)
+    assert isinstance(first, Decision)
+    assert isinstance(second, Decision)
+    assert (first.target, second.target) == (0, 1)
 
 
 def test_a_home_without_memory_is_no_target() -> None:
