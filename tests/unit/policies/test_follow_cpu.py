@@ -12,7 +12,18 @@ from balancerd.model.manager import Manager, ManagerFinding
 from balancerd.model.sample import PlacementMethod, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import PolicyContext
-from tests.unit.fakes import GIB, MIB, RING, make_placement, make_process, make_snapshot, make_survey, make_topology
+from tests.unit.fakes import (
+    GIB,
+    MIB,
+    N2,
+    N3,
+    RING,
+    make_placement,
+    make_process,
+    make_snapshot,
+    make_survey,
+    make_topology,
+)
 
 TICK = 2.0
 
@@ -238,7 +249,7 @@ def test_what_a_full_home_cannot_take_goes_to_the_closest_node_that_can() -> Non
     (verdict,) = crowd({0: 100, 2: 300, 3: 200}, {0: 0})
     assert isinstance(verdict, Decision)
     assert (verdict.target, verdict.misplaced_bytes) == (1, 500 * MIB)
-    assert verdict.sources == {2, 3}
+    assert verdict.sources == frozenset({N2, N3})
     assert verdict.source_bytes == {2: 300 * MIB, 3: 200 * MIB}
     assert verdict.gain_cores == pytest.approx(0.12 * ((300 * 1.1 + 200 * 2.1) - 500 * 0.2) / 600)
     assert verdict.detail.endswith("node 0 is full, and 500 MiB go to node 1")
