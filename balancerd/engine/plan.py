@@ -78,10 +78,10 @@ def make_plan(
 ) -> Planned:
     """Arbitrate by the places of policies, then unfinished passes first, then by gain for cost; evictions come last.
 
-    Each becomes a step or a skip. `claimed` are processes whose memory someone else is moving, `kept` are skips that
-    hold their process, and `closed` are nodes that are being emptied, with the policy that does. With `may_read` a
-    process whose mempolicies are not known is set aside its share of the budgets, for they are read and the plan is
-    made again.
+    Each becomes a step or a skip; of equals the one that was told first comes first. `claimed` are processes whose
+    memory someone else is moving, `kept` are skips that hold their process, and `closed` are nodes that are being
+    emptied, with the policy that does. With `may_read` a process whose mempolicies are not known is set aside its share
+    of the budgets, for they are read and the plan is made again.
     """
     arbiter = _Arbiter(snapshot, ledger, budgets, limits)
     arbiter.claimed = dict.fromkeys(claimed, "by a command")
@@ -91,9 +91,7 @@ def make_plan(
     asked = tuple(wanted)
     moving = ledger.moving()
     decisions = [d for d in asked if isinstance(d, Decision)]
-    for decision in sorted(
-        decisions, key=lambda d: (limits.place(d.policy), d.process not in moving, -_merit(d), d.process)
-    ):
+    for decision in sorted(decisions, key=lambda d: (limits.place(d.policy), d.process not in moving, -_merit(d))):
         arbiter.judge(decision)
     evictions = [e for e in asked if isinstance(e, Eviction)]
     for eviction in sorted(evictions, key=lambda e: limits.place(e.policy)):
@@ -276,7 +274,8 @@ class _Arbiter:
         free = ranges.without_mempolicy(found)
         if not ranges.to_ranges(free, ()):
             skip = _no(decision, Reason.MEMPOLICY, ranges.explain_mempolicies(found))
-            self.turn_down.append(skip)
+            if decision.sources is None:  # of some nodes' pages they say nothing of the rest of the process
+                self.turn_down.append(skip)
             return skip
         held = self._held(decision)
         left = ranges.to_ranges(ranges.outside_quarantine(free, decision.target, held, decision.sources), held)

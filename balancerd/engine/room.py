@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import Survey
-from balancerd.model.topology import NodeMemory
+from balancerd.model.topology import NodeMemory, Topology
 
 SMALLEST_STEP_BYTES = 2 << 20
 """Not worth starting for less: one call of 512 base pages, or one THP."""
@@ -21,6 +21,13 @@ def room_bytes(memory: NodeMemory, watermark_ratio: float) -> int:
     reserve = min(RESERVE_BYTES, int(RESERVE_RATIO * memory.total_bytes))
     kept = memory.high_watermark_bytes + max(int(watermark_ratio * memory.total_bytes), reserve)
     return max(0, memory.available_bytes - kept)
+
+
+def nearest(source: NodeId, nodes: Iterable[NodeId], topology: Topology) -> tuple[NodeId, ...]:
+    """Return nodes with the nearest to `source` first; those without CPUs, whose memory is slower, come last."""
+    without = {node.id for node in topology.nodes if not node.cpus}
+    known = source in topology.node_ids
+    return tuple(sorted(nodes, key=lambda n: (n in without, topology.distance(source, n) if known else 0, n)))
 
 
 class Room:

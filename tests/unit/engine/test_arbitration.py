@@ -13,6 +13,7 @@ from balancerd.model.decision import Decision, Eviction, Reason, Skip
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import FailedRun, PageStatus
+from balancerd.model.sample import Mempolicy
 from tests.unit.fakes import (
     MIB,
     N0,
@@ -177,3 +178,13 @@ def test_a_pass_over_parts_goes_on_where_it_stopped() -> None:
     (step,) = plan([want("fixed", target=1, extents=parts, is_pass=True)], ledger=ledger).plan.steps
     assert (step.is_part, step.resume_at) == (False, VMA_START + 8 * MIB)
     assert [(each.start, each.end) for each in step.ranges] == [tuple(part) for part in parts]
+
+
+def test_mempolicies_of_what_is_on_the_sources_do_not_hold_the_whole_process() -> None:
+    bound = make_placement({0: 100, 2: 156}, mempolicy=Mempolicy(mode="bind", nodes=frozenset({N2})))
+    for sources, n_held in ((frozenset({N2}), 0), (None, 1)):
+        snapshot = make_snapshot(make_survey(make_process()), bound)
+        decision = want("empty", target=1, sources=sources)
+        planned = make_plan(snapshot, [decision], Ledger(60.0), Budgets(make_rates()), LIMITS)
+        assert rejected(planned) == [(Reason.MEMPOLICY, "bind:2")]
+        assert len(planned.turn_down) == n_held
