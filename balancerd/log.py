@@ -110,7 +110,7 @@ def _in_one_word(value: object) -> str:
 
 
 class TickLog:
-    """The sink that writes one line a tick, event "tick", at level info; at warning when a policy failed.
+    """The sink that writes one line a tick, event "tick", at level info; at warning when a policy was disabled.
 
     Detail (each decision, each change of a process's reason, each migration) is at level debug.
     """

@@ -14,6 +14,8 @@ from balancerd.config.findings import Finding, error
 from balancerd.config.loader import Loaded
 from balancerd.config.nodes import find_place
 from balancerd.config.schema import Config, PolicyConfig, RuleConfig
+from balancerd.engine.matching import Matches
+from balancerd.engine.rules import compile_rules
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.machine.topology import read_topology
 from balancerd.model.ids import format_id_list
@@ -39,6 +41,14 @@ def places(config: Config) -> dict[str, int]:
         policy.name: FIRST_KINDS.index(policy.kind) - len(FIRST_KINDS) if policy.kind in FIRST_KINDS else place
         for place, policy in enumerate(config.policies)
     }
+
+
+def matches(config: Config) -> Matches:
+    """Return which policy is for whom."""
+    return Matches(
+        rules={p.name: compile_rules(p.match, f"policies.{p.name}.match") for p in config.policies if p.match},
+        kinds={policy.name: policy.kind for policy in config.policies},
+    )
 
 
 def placing_plugins(config: Config, found: Plugins) -> list[tuple[int, BaseModel, PlacingPlugin[Any]]]:

@@ -21,6 +21,7 @@ from balancerd.control.server import ControlServer, MetricsServer, ServerError, 
 from balancerd.control.state import ControlState
 from balancerd.daemon import Daemon, Flags, ReloadError, Running
 from balancerd.engine.budgets import Rates
+from balancerd.engine.deciding import LONGEST_SECONDS
 from balancerd.engine.gate import copy_bytes_per_second
 from balancerd.engine.memory import EngineMemory, new_memory
 from balancerd.engine.plan import PlanLimits
@@ -44,6 +45,7 @@ from balancerd.model.access import AccessMethod
 from balancerd.model.heat import HeatMethod
 from balancerd.model.manager import Manager
 from balancerd.model.report import ProcessReport
+from balancerd.overrun import Overrun
 from balancerd.ports import Kernel, Policy, PolicyContext, PolicyPlugin
 from balancerd.systemd import Notifier, watchdog_interval
 
@@ -117,6 +119,7 @@ def build_settings(config: Config, found: Mapping[str, PolicyPlugin[Any]] | None
         ),
         cooldown_seconds=config.migrate.cooldown_seconds,
         observing=frozenset(policy.name for policy in config.policies if policy.mode == "observe"),
+        matches=stack.matches(config),
     )
 
 
@@ -170,6 +173,7 @@ class Application:
         )
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
+        self._overrun = Overrun(LONGEST_SECONDS, self._on_policy_hangs)
         self._memory: EngineMemory = _new_memory(self._settings(self._config))
         self._jobs = Jobs(
             self._means(self._config),
@@ -228,6 +232,7 @@ class Application:
             claimed=self._jobs.claimed,
             access_watch=self._live.access_watch,
             heat_watch=self._live.heat,
+            on_policy=self._overrun,
         )
         names = ", ".join(policy.name for policy in config.policies) or "no policy"
         summary = f"{config.mode}: {names}, every {format_duration(config.tick_interval_seconds)}"
@@ -336,6 +341,9 @@ class Application:
     def _on_tick_failed(self, error: str) -> None:
         self._metrics.tick_failed("tick", error)
         self._state.tick_failed()
+
+    def _on_policy_hangs(self, name: str, seconds: float) -> None:
+        self._running.log.warning("policy hangs", policy=name, seconds=seconds)
 
     def _on_job_ended(self, job: Job) -> None:
         self._running.log.info(

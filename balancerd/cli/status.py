@@ -78,8 +78,9 @@ def _show_daemon(document: Document) -> None:
     write(f"configuration: {escape(config['path'] or 'built-in defaults')}")
     if config["last_reload"] is not None and not config["last_reload"]["succeeded"]:
         write(f"{paint('reload failed', 'red')}, the old one is in effect: {escape(config['last_reload']['error'])}")
-    for policy, error in document["policy_errors"].items():
-        write(f"{paint('policy failed', 'red')}: {escape(policy)}: {escape(error)}")
+    for policy, failure in document["disabled_policies"].items():
+        told = f"{escape(policy)}: {escape(failure['cause'])}, {escape(failure['detail'])}"
+        write(f"{paint('policy disabled', 'red')} until the next reload: {told}")
 
 
 def _show_nodes(document: Document) -> None:

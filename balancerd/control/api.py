@@ -17,6 +17,7 @@ GET /v1/status
                 own), fix, unreadable (what could not be read, or null)}]
     totals      {ticks, failed_ticks, moved_bytes, submitted_pages, pages: {status: n}}
     policy_errors  {policy: text} of the last tick
+    disabled_policies  {policy: {cause ("raised", "slow", "nonsense"), detail}}: asked no more until a reload
     config      {path (null: built-in defaults), last_reload: null or {succeeded, at_unix_seconds, error}}
 
 GET /v1/nodes
@@ -137,6 +138,9 @@ def status(view: View, *, version: str, pid: int, now: float) -> Json:
             "pages": dict(view.totals.pages),
         },
         "policy_errors": {} if report is None else dict(report.policy_errors),
+        "disabled_policies": {}
+        if report is None
+        else {name: {"cause": f.cause.value, "detail": f.detail} for name, f in report.disabled_policies.items()},
         "config": {
             "path": view.config_path,
             "last_reload": None

@@ -1,22 +1,24 @@
 """One tick: survey, select, sample, verify, decide, plan, migrate, report. The world is reached through ports only."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from balancerd.engine.budgets import Rates
+from balancerd.engine.deciding import Deciding
 from balancerd.engine.looks import Looks
+from balancerd.engine.matching import Matches, Matching
 from balancerd.engine.memory import EngineMemory
 from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.engine.select import Criteria, Objections, select
 from balancerd.engine.story import Storyteller
 from balancerd.engine.together import Work, carry_out
-from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip, Verdict
-from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.decision import Decision, Eviction, Reason, Skip, Verdict
+from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample, SampleRequest, Snapshot, Window
-from balancerd.ports import AccessPolicy, AccessWatch, Clock, ClosingPolicy, HeatWatch, Kernel, Policy
+from balancerd.ports import AccessWatch, Clock, HeatWatch, Kernel, Policy
 
 MOVING_RATIO = 4.0
 """Moving may take so many times as long as looking has in the same tick, whatever the interval of ticks: else, where
@@ -37,6 +39,7 @@ class Settings:
     cooldown_seconds: float
     observing: frozenset[str] = frozenset()
     """Names of the policies whose decisions are told but never acted on."""
+    matches: Matches = field(default_factory=Matches)
 
 
 class Engine:
@@ -44,7 +47,7 @@ class Engine:
 
     `memory` outlives it; its own are the last snapshot, and who could not be read, and why. `claimed` tells whose
     memory someone else is moving at the moment; without an `access_watch` policies learn of no accesses, without a
-    `heat_watch` of no heat.
+    `heat_watch` of no heat. `on_policy` is told which policy is being asked, and None when it has answered.
     """
 
     def __init__(
@@ -59,10 +62,10 @@ class Engine:
         claimed: Callable[[], frozenset[ProcessId]] = frozenset,
         access_watch: AccessWatch | None = None,
         heat_watch: HeatWatch | None = None,
+        on_policy: Callable[[str | None], None] = lambda _name: None,
     ) -> None:
         self._kernel = kernel
         self._clock = clock
-        self._policies = tuple(policies)
         self._settings = settings
         self._should_stop = should_stop
         self._claimed = claimed
@@ -80,6 +83,8 @@ class Engine:
         self._missed: dict[ProcessId, Skip] = {}
         self._looks = Looks()
         self._objections = Objections(settings.criteria)
+        self._matching = Matching([policy.name for policy in policies], settings.matches, settings.observing)
+        self._deciding = Deciding(policies, self._matching, clock, on_policy)
         self._storyteller = Storyteller()
         self._moved: frozenset[ProcessId] = frozenset()
         self._number = 0
@@ -96,8 +101,8 @@ class Engine:
     def tick(self) -> TickReport:
         """Run one tick and return what it saw, decided and did.
 
-        An exception of a policy is kept in the report and the tick goes on without that policy;
-        an exception of the kernel's ports ends the tick and is the caller's.
+        What a policy did that it may not is kept in the report, and the engine goes on without that policy; an
+        exception of the kernel's ports ends the tick and is the caller's.
         """
         watch = _Watch(self._clock)
         settings = self._settings
@@ -112,6 +117,7 @@ class Engine:
         self._memory.forget_all_but(alive, survey.taken_at)
         self._looks.forget_all_but(alive)
         self._objections.forget_all_but(alive)
+        self._matching.forget_all_but(alive)
         watch.lap("survey")
 
         selection = select(
@@ -140,17 +146,16 @@ class Engine:
         )
         watch.lap("sample")
 
-        snapshot, watch_errors = self._read_accesses(snapshot)
+        snapshot = self._read_accesses(snapshot)
         watch.lap("accesses")
 
         spent_seconds = sum(placement.seconds for placement in sampling.placements)
         returns = self._look_at_returns(scan.left_seconds - spent_seconds)
         watch.lap("verify")
 
-        verdicts, policy_errors = self._decide(Window(now=snapshot, before=self._before))
+        verdicts = self._deciding.decide(Window(now=snapshot, before=self._before))
         unknown = {skip.process for skip in (*selection.skips, *self._missed.values())}
         verdicts = tuple(v for v in verdicts if not (_is_not_sampled(v) and v.process in unknown))
-        policy_errors = {**watch_errors, **policy_errors}
         watch.lap("decide")
 
         wanted = [v for v in verdicts if not isinstance(v, Skip) and v.process in known]
@@ -195,7 +200,8 @@ class Engine:
             returns=returns,
             processes=self._storyteller.tell(snapshot, everything, outcomes, evictions),
             phase_seconds=watch.laps,
-            policy_errors=policy_errors,
+            policy_errors=self._deciding.take_errors(),
+            disabled_policies=self._deciding.disabled,
             accesses=tuple(snapshot.accesses.values()),
             heats=snapshot.heats,
             scan_cpu_seconds=scan.take_used(),
@@ -209,16 +215,9 @@ class Engine:
             yield_to=settings.limits.yield_to,
         )
 
-    def _read_accesses(self, snapshot: Snapshot) -> tuple[Snapshot, Mapping[str, str]]:
+    def _read_accesses(self, snapshot: Snapshot) -> Snapshot:
         """Watch whom policies want watched. What that costs has a bound of its own, beside that of observing."""
-        asked: dict[ProcessId, None] = {}
-        errors: dict[str, str] = {}
-        for policy in self._policies if self._access_watch is not None else ():
-            if isinstance(policy, AccessPolicy):
-                try:
-                    asked |= dict.fromkeys(policy.watch(snapshot))
-                except Exception as error:  # noqa: BLE001 - as in _decide
-                    errors[policy.name] = f"{type(error).__name__}: {error}"
+        asked = {} if self._access_watch is None else self._deciding.watch(snapshot)
         cpu_before = self._clock.cpu_seconds()
         if self._heat_watch is not None:
             heats = self._heat_watch.read(tuple(asked), _busiest(snapshot))
@@ -228,7 +227,7 @@ class Engine:
             found = self._access_watch.read(tuple(asked))
             snapshot = replace(snapshot, accesses=found.windows, unwatched=found.missed)
         self._memory.scan.exclude(self._clock.cpu_seconds() - cpu_before)
-        return snapshot, errors
+        return snapshot
 
     def _part(self, wanted: Iterable[Decision | Eviction]) -> tuple[list[Decision | Eviction], tuple[Skip, ...]]:
         """Part what can be done from what must wait: moving would wait for the lock that looking met, without bound."""
@@ -246,7 +245,12 @@ class Engine:
         self, snapshot: Snapshot, wanted: Sequence[Decision | Eviction], kept: tuple[Skip, ...]
     ) -> tuple[Snapshot, Planned]:
         """Plan; what is to move needs its mempolicies, which are dear: read them, and plan again."""
-        memory, limits, claimed, closed = self._memory, self._settings.limits, self._claimed(), self._closed_nodes()
+        memory, limits, claimed, closed = (
+            self._memory,
+            self._settings.limits,
+            self._claimed(),
+            self._deciding.closed_nodes(self._settings.observing),
+        )
 
         def plan(snapshot: Snapshot, *, may_read: bool) -> Planned:
             return make_plan(
@@ -266,15 +270,6 @@ class Engine:
             snapshot = self._read_mempolicies(snapshot, planned.read_mempolicies)
             planned = plan(snapshot, may_read=False)
         return snapshot, planned
-
-    def _closed_nodes(self) -> dict[NodeId, str]:
-        """Return the nodes that policies empty, unless they only observe, and by whose name."""
-        return {
-            node: policy.name
-            for policy in self._policies
-            if policy.name not in self._settings.observing and isinstance(policy, ClosingPolicy)
-            for node in policy.closed_nodes
-        }
 
     def _take_note(self, wanted: Iterable[Decision | Eviction], turn_down: Iterable[Skip], now: float) -> None:
         """End the passes that nobody wants any more, and hold back whom asking again would not change."""
@@ -325,16 +320,6 @@ class Engine:
             self._missed.pop(placement.process, None)
         self._missed |= {skip.process: skip for skip in missed}
         self._missed = {process: skip for process, skip in self._missed.items() if process in alive}
-
-    def _decide(self, window: Window) -> tuple[tuple[Verdict, ...], Mapping[str, str]]:
-        verdicts: list[Verdict] = []
-        errors: dict[str, str] = {}
-        for policy in self._policies:
-            try:
-                verdicts += tuple(_checked(policy.decide(window)))
-            except Exception as error:  # noqa: BLE001 - a policy may come from anyone; the tick goes on without it
-                errors[policy.name] = f"{type(error).__name__}: {error}"
-        return tuple(verdicts), errors
 
     def _migrate(self, plan: MigrationPlan, end: float) -> tuple[tuple[MigrationOutcome, ...], tuple[Skip, ...]]:
         outcomes: list[MigrationOutcome] = []
@@ -394,14 +379,6 @@ class _Watch:
         now = self._clock.now()
         self.laps[phase] = now - self._last
         self._last = now
-
-
-def _checked(verdicts: Iterable[Verdict]) -> Iterable[Verdict]:
-    """Yield the verdicts of a policy; raise ValueError when it wants to move memory for no reason that there is."""
-    for verdict in verdicts:
-        if not isinstance(verdict, Skip) and verdict.reason not in MIGRATION_REASONS:
-            raise ValueError(f"{verdict.reason.value} is no reason to move memory")
-        yield verdict
 
 
 def _busiest(snapshot: Snapshot) -> Iterator[ProcessId]:

@@ -67,6 +67,12 @@ def of_report(report: TickReport, policies: Iterable[str]) -> list[Metric]:
             "policy",
         ),
         gauge(
+            "policy_disabled",
+            "1 for a policy that is asked no more until the configuration is loaded again, by why.",
+            {(name, failure.cause.value): 1.0 for name, failure in report.disabled_policies.items()},
+            *("policy", "cause"),
+        ),
+        gauge(
             "pressure_ratio",
             "Share of the last ten seconds in which some task waited (PSI, some avg10).",
             {(name,): ratio for name, ratio in _pressure(report).items() if ratio is not None},

@@ -1,5 +1,6 @@
 """One tick as told to every sink: metrics, the log line, the control socket."""
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -89,6 +90,22 @@ class WorkloadReport:
         return {node: cores / total for node, cores in self.cores_by_node.items()} if total > 0 else None
 
 
+class Failure(enum.StrEnum):
+    """Why a policy is asked no more: the metric label."""
+
+    RAISED = "raised"
+    SLOW = "slow"
+    NONSENSE = "nonsense"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFailure:
+    """What a policy did that it may not; `detail` is for people."""
+
+    cause: Failure
+    detail: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TickReport:
     """Everything one tick saw, decided and did. `phase_seconds` is wall time by phase of the tick.
@@ -110,6 +127,9 @@ class TickReport:
     processes: tuple[ProcessReport, ...]
     phase_seconds: Mapping[str, float]
     policy_errors: Mapping[str, str]
+    """What has disabled policies in this tick, by name."""
+    disabled_policies: Mapping[str, PolicyFailure] = field(default_factory=dict)
+    """Every policy that is asked no more until the configuration is loaded again."""
     workloads: tuple[WorkloadReport, ...] = ()
     """Each with at least one surveyed process, and with a name of its own."""
     next_looks: Mapping[ProcessId, float] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from balancerd.model.migration import (
     Range,
     RunsNow,
 )
-from balancerd.model.report import ProcessReport, TickReport, WorkloadReport
+from balancerd.model.report import PolicyFailure, ProcessReport, TickReport, WorkloadReport
 from balancerd.model.sample import (
     PAGE_BYTES,
     Mempolicy,
@@ -271,6 +271,7 @@ def a_report(
     rejected: Sequence[Skip] = (),
     steps: Sequence[MigrationStep] | None = None,
     policy_errors: Mapping[str, str] | None = None,
+    disabled: Mapping[str, PolicyFailure] | None = None,
     topology: Topology | None = None,
     taken_at: float = 100.0,
     phase_seconds: Mapping[str, float] | None = None,
@@ -312,6 +313,7 @@ def a_report(
         processes=tuple(processes),
         phase_seconds={"survey": 0.004, "sample": 0.002, "migrate": 0.006} if phase_seconds is None else phase_seconds,
         policy_errors={} if policy_errors is None else policy_errors,
+        disabled_policies={} if disabled is None else disabled,
         workloads=tuple(workloads),
     )
 

@@ -13,6 +13,7 @@ from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.manager import Manager, ManagerFinding
 from balancerd.model.migration import NEVER_SUBMITTED, PageStatus, RunsNow
+from balancerd.model.report import Failure, PolicyFailure
 from balancerd.model.sample import Pressure
 from tests.unit.fakes import make_access_window, make_verified
 from tests.unit.reports import (
@@ -55,7 +56,8 @@ def full_metrics() -> Metrics:
     metrics.emit(a_report(number=2, processes=(seen,), rejected=(skip, busy), pressure=pressed))
     last = replace(a_moving_report(3), survey=replace(a_report().survey, pressure=pressed))
     named = (a_workload_report("web.service"),)
-    metrics.emit(replace(last, workloads=named, scan_cpu_seconds=0.5, scan_budget_ratio=0.25))
+    slow = {"mine": PolicyFailure(cause=Failure.SLOW, detail="it took 7 s")}
+    metrics.emit(replace(last, workloads=named, scan_cpu_seconds=0.5, scan_budget_ratio=0.25, disabled_policies=slow))
     metrics.tick_failed("survey", "OSError")
     metrics.control_request("GET", 200)
     metrics.reload(succeeded=True, at=900_000.0)
@@ -184,8 +186,10 @@ def test_a_miss_that_the_engine_repeats_is_counted_once_until_it_happens_again(r
 def test_failed_and_degraded_ticks_are_told_apart() -> None:
     metrics = new_metrics()
     metrics.tick_failed("migrate", "OSError")
-    metrics.emit(a_report(policy_errors={"mine": "ValueError: 17 is not a node"}))
+    failure = PolicyFailure(cause=Failure.NONSENSE, detail="node 17, which is not online")
+    metrics.emit(a_report(policy_errors={"mine": "node 17, which is not online"}, disabled={"mine": failure}))
     samples = scrape(metrics)
+    assert samples['balancerd_policy_disabled{cause="nonsense",policy="mine"}'] == 1
     assert samples['balancerd_ticks_total{outcome="failure"}'] == 1
     assert samples['balancerd_ticks_total{outcome="degraded"}'] == 1
     assert samples['balancerd_ticks_total{outcome="success"}'] == 0
@@ -252,7 +256,7 @@ def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     samples = text.decode()
     for family in families:
         assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
-    assert len(families) == 44
+    assert len(families) == 45
 
 
 def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:

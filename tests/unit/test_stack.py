@@ -107,3 +107,11 @@ def test_a_rule_of_a_policy_with_three_wildcards_is_advised_against() -> None:
         RuleConfig(comm="a")
         == loader.load_text("policies: [{name: a, kind: x, match: [{comm: a}]}]").config.policies[0].match[0]
     )
+
+
+def test_the_match_of_a_policy_reaches_the_engine() -> None:
+    text = "policies: [{name: a, kind: follow-cpu, match: [{comm: x}]}, {name: b, kind: follow-cpu}]"
+    matches = build_settings(loader.load_text(text).config, FOUND).matches
+    assert matches.kinds == {"a": "follow-cpu", "b": "follow-cpu"}
+    assert [str(rule) for rule in matches.rules["a"]] == ["policies.a.match[0]: comm 'x'"]
+    assert set(matches.rules) == {"a"}

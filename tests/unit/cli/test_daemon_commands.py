@@ -10,6 +10,7 @@ from balancerd.cli import words
 from balancerd.cli.ps import SORT_KEYS
 from balancerd.model.decision import Reason
 from balancerd.model.migration import PageStatus
+from balancerd.model.report import Failure, PolicyFailure
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED, a_crowd, answers, before_the_first_tick
 from tests.unit.reports import a_report
@@ -121,11 +122,12 @@ def test_before_the_first_tick_nothing_is_claimed(serve: Serve, run: Run) -> Non
     assert run("ps", socket=socket).stdout == "PID  COMMAND  RSS  RUNS ON  LOCAL  STATE  REASON\n"
 
 
-def test_status_tells_of_failing_policies_and_refused_reloads(serve: Serve, run: Run) -> None:
-    told = answers(a_report(policy_errors={"home": "ValueError: \x1b[2J"}))
+def test_status_tells_of_disabled_policies_and_refused_reloads(serve: Serve, run: Run) -> None:
+    failure = PolicyFailure(cause=Failure.RAISED, detail="ValueError: \x1b[2J")
+    told = answers(a_report(disabled={"home": failure}))
     told["/v1/status"][1]["config"]["last_reload"] = {"succeeded": False, "at_unix_seconds": 1.0, "error": "x:1:1\nbad"}
     lines = run("status", socket=serve(told)).stdout.splitlines()
-    assert r"policy failed: home: ValueError: \x1b[2J" in lines
+    assert r"policy disabled until the next reload: home: raised, ValueError: \x1b[2J" in lines
     assert r"reload failed, the old one is in effect: x:1:1\nbad" in lines
 
 

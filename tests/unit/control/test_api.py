@@ -39,6 +39,7 @@ def test_status_before_the_first_tick_knows_what_it_does_not_know() -> None:
         "managers": None,
         "totals": {"ticks": 0, "failed_ticks": 0, "moved_bytes": 0, "submitted_pages": 0, "pages": {}},
         "policy_errors": {},
+        "disabled_policies": {},
         "config": {"path": None, "last_reload": None},
     }
 
