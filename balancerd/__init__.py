@@ -11,10 +11,11 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
    others this makes the Snapshot. Where a policy judges by accesses, `AccessWatch.read()` adds which threads touch
    which memory, of the few processes that it wants watched, and a `HeatWatch` how much it is used.
 4. `Kernel.verify()` asks where pages moved earlier are now; what has come back is left alone for a while.
-5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction or a Skip for every eligible process.
-6. `engine.plan` arbitrates: other managers, pressure, holds, cpusets, quarantine, watermarks, budgets, mempolicies.
-   What it turns down it keeps, with the reason. Mempolicies cost time in proportion to memory, so they are read only
-   now, by `Kernel.sample()` again, for those that would move; then the plan is made anew.
+5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction or a Skip for every eligible process. A policy
+   that fails at it is asked no more (`engine.deciding`).
+6. `engine.plan` arbitrates: places of policies, other managers, pressure, holds, cpusets, quarantine, watermarks,
+   budgets, mempolicies. What it turns down it keeps, with the reason. Mempolicies cost time in proportion to memory, so
+   they are read only now, by `Kernel.sample()` again, for those that would move; then the plan is made anew.
 7. `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. A process
    rests from calls as much as they hold it up; meanwhile `engine.together` gives the next one its turn.
 8. The TickReport goes to every Sink: metrics, one log line, the control socket.
@@ -25,8 +26,8 @@ the same budgets; what they did is in the next report.
 Only the calls of Clock and Kernel touch the world; the rest is pure. The rooms, top may import lower, never
 sideways (checked by `lint-imports`, the contract is in pyproject.toml):
 
-    cli > wiring > daemon | control
-        > kernel | metrics | log | systemd | plugins | policies | jobs
+    cli > wiring > stack > daemon | control
+        > kernel | metrics | log | systemd | plugins | policies | jobs | overrun
         > engine > ports > config > model | native
 """
 

@@ -159,9 +159,10 @@ def _verdict(verdict: Document) -> str:
         why += f" ({escape(verdict['detail'])})"
     if verdict["action"] != "migrate":
         return f"leave it alone: {why}"
+    gain = f", wins {verdict['gain_cores']:.3f} cores" if verdict["gain_cores"] else ", whatever it wins"
     return (
         f"move {words.size(verdict['misplaced_bytes'])} to node {verdict['target']}: {why}; "
-        f"costs {verdict['cost_seconds']:.2f} s of CPU time, wins {verdict['gain_cores']:.3f} cores"
+        f"costs {verdict['cost_seconds']:.2f} s of CPU time{gain}"
     )
 
 

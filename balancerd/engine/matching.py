@@ -2,14 +2,14 @@
 
 A policy with a match judges whom it matches, and of several of one kind the first has them: those of a later place
 leave them alone. A policy that only observes takes nobody away from another, and nobody takes any from it. Verdicts are
-worked out once for each sample of a process.
+worked out anew only when a process is another to a rule.
 """
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from balancerd.engine.rules import Rule
+from balancerd.engine.rules import Rule, do_rules_see_the_same
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import ProcessSample, Snapshot
@@ -57,7 +57,7 @@ class Matching:
     def _objections(self, process: ProcessSample) -> Mapping[str, Skip]:
         """Return the skip of each policy that is not to judge a process."""
         known = self._known.get(process.id)
-        if known is not None and known[0] is process:
+        if known is not None and (known[0] is process or do_rules_see_the_same(known[0], process)):
             return known[1]
         skips: dict[str, Skip] = {}
         taken: dict[str | None, str] = {}
@@ -71,7 +71,5 @@ class Matching:
                 skips[name] = Skip(by=name, process=process.id, reason=Reason.NOT_MATCHED, detail=told)
             elif rules and kind is not None and not is_observing:
                 taken[kind] = name
-        if known is not None and known[1] == skips:  # the very same objects, so that reports need not be told anew
-            skips = dict(known[1])
         self._known[process.id] = (process, skips)
         return skips

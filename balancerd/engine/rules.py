@@ -113,6 +113,18 @@ def ask_for(key: str, rules: Rules, groups: Sequence[Group] = ()) -> bool:
     return any(rule.asks_for(key) for rule in everywhere)
 
 
+def do_rules_see_the_same(a: ProcessSample, b: ProcessSample) -> bool:
+    """Whether all that rules ask of a process is the same in two samples of it: no rule need be tried again."""
+    return (
+        a.comm == b.comm
+        and a.uid == b.uid
+        and a.cgroup == b.cgroup
+        and a.exe == b.exe
+        and a.cmdline == b.cmdline
+        and a.workload == b.workload
+    )
+
+
 def _compile(config: RuleConfig, where: str) -> Rule:
     written = {key: getattr(config, key) for key in _TEXTS}
     patterns = {key: re.compile(text, re.DOTALL) for key, text in written.items() if text is not None}

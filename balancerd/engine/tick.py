@@ -153,7 +153,10 @@ class Engine:
         returns = self._look_at_returns(scan.left_seconds - spent_seconds)
         watch.lap("verify")
 
-        verdicts = self._deciding.decide(Window(now=snapshot, before=self._before))
+        verdicts = tuple(
+            replace(v, holds=False) if isinstance(v, Skip) and v.holds and v.by in settings.observing else v
+            for v in self._deciding.decide(Window(now=snapshot, before=self._before))
+        )
         unknown = {skip.process for skip in (*selection.skips, *self._missed.values())}
         verdicts = tuple(v for v in verdicts if not (_is_not_sampled(v) and v.process in unknown))
         watch.lap("decide")
@@ -165,7 +168,7 @@ class Engine:
             if v.policy in settings.observing
         )
         able, blocked = self._part([v for v in wanted if v.policy not in settings.observing])
-        kept = tuple(v for v in verdicts if isinstance(v, Skip) and v.holds and v.by not in settings.observing)
+        kept = tuple(v for v in verdicts if isinstance(v, Skip) and v.holds)
         snapshot, planned = self._plan(snapshot, able, kept)
         self._take_note(wanted, planned.turn_down, survey.taken_at)
         watch.lap("plan")

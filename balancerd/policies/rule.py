@@ -17,7 +17,7 @@ from balancerd.engine.blocks import extents_of_node, shortfalls, uneven
 from balancerd.engine.gate import cost_seconds
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.room import Room
-from balancerd.engine.rules import Rule, compile_rules
+from balancerd.engine.rules import Rule, compile_rules, do_rules_see_the_same
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
@@ -212,15 +212,15 @@ class RulePolicy:
         )
 
     def _memory_of(self, process: ProcessSample) -> _Memory:
-        """Return what is remembered; a process that was not told anew is matched by the rule that matched it before."""
+        """Return what is remembered; rules are tried again only when the process is another to them."""
         memory = self._memories.get(process.id)
-        if memory is None or memory.process is not process:
+        if memory is None or not do_rules_see_the_same(memory.process, process):
             found = next(((place, rule) for place in self._places if (rule := place.find(process)) is not None), None)
             place, told = (None, "") if found is None else (found[0], str(found[1]))
             if memory is None or memory.place is not place:
                 memory = self._memories[process.id] = _Memory(process, place, told)
-            else:
-                memory.process, memory.rule = process, told
+            memory.rule = told
+        memory.process = process
         return memory
 
     def _hold(self, process: ProcessSample, reason: Reason, detail: str) -> Skip:

@@ -7,7 +7,7 @@ import pytest
 
 from balancerd.config.schema import RuleConfig
 from balancerd.engine.tick import Engine
-from balancerd.model.decision import Reason
+from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import ProcessSample
 from balancerd.policies import follow_cpu, rule
@@ -65,8 +65,9 @@ def test_never_keeps_every_policy_away() -> None:
 
 def test_a_rule_that_only_observes_keeps_nobody_away() -> None:
     run = running(PlaceConfig(match=WORKER, never=True), observing=("fixed",))
-    run.ticks(30)
+    last = run.last(30)
     assert {step.policy for step in run.kernel.steps} == {"home"}
+    assert not any(isinstance(verdict, Skip) and verdict.holds for verdict in last.verdicts)
 
 
 def test_an_idle_process_is_moved_by_a_rule_and_by_nobody_else() -> None:
