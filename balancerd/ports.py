@@ -242,8 +242,8 @@ class PlacingPlugin(Protocol[Options_contra]):
         """Return every node that options name, and the path of the key or item that does; they must have memory."""
         ...
 
-    def rules(self, options: Options_contra) -> Iterable[RuleConfig]:
-        """Return every rule in the options: what they ask for must be read."""
+    def rules(self, options: Options_contra) -> Iterable[tuple[tuple[str | int, ...], RuleConfig]]:
+        """Return every rule in the options, and the path to it: what they ask for must be read."""
         ...
 
 

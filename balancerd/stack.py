@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from balancerd.config.advice import advise_on_rules
 from balancerd.config.fields import Section
-from balancerd.config.findings import Finding, error
+from balancerd.config.findings import Finding, error, warning
 from balancerd.config.loader import Loaded
 from balancerd.config.nodes import find_place
 from balancerd.config.schema import Config, PolicyConfig, RuleConfig
@@ -65,7 +66,17 @@ def rules_of(config: Config, found: Plugins) -> Iterator[RuleConfig]:
     for policy in config.policies:
         yield from policy.match
     for _, options, plugin in placing_plugins(config, found):
-        yield from plugin.rules(options)
+        yield from (rule for _, rule in plugin.rules(options))
+
+
+def advise_on_options(loaded: Loaded, found: Plugins) -> list[Finding]:
+    """Return a warning for each doubtful rule in the options of a policy."""
+    return [
+        warning(find_place(loaded.root, ("policies", index, *path, at[-1])), message)
+        for index, options, plugin in placing_plugins(loaded.config, found)
+        for path, rule in plugin.rules(options)
+        for at, message in advise_on_rules((), (rule,))
+    ]
 
 
 def machine_topology() -> Topology | None:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ class Application:
         missing = stack.find_missing_nodes(loaded, self._plugins)
         if missing:
             raise StartError("\n".join(map(str, missing)))
-        return loaded
+        return replace(loaded, findings=(*loaded.findings, *stack.advise_on_options(loaded, self._plugins)))
 
     def _assemble(self, config: Config) -> Running:
         engine = Engine(

@@ -53,7 +53,9 @@ def check(ctx: click.Context, file: Path | None, overrides: tuple[str, ...], *, 
     found = loader.check(file, overrides=overrides, plugins=_options_by_kind())
     if all(each.severity == "warning" for each in found):
         loaded = loader.load(file, overrides=overrides, plugins=_options_by_kind())
-        found = list(in_reading_order((*found, *stack.find_missing_nodes(loaded, plugins.discover()))))
+        installed = plugins.discover()
+        more = (*stack.find_missing_nodes(loaded, installed), *stack.advise_on_options(loaded, installed))
+        found = list(in_reading_order((*found, *more)))
     shown = str(file or loader.DEFAULT_PATH)
     if as_json:
         write_json({"schema": 1, "path": shown, "findings": [_as_json(each) for each in found]})

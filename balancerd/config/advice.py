@@ -34,17 +34,18 @@ def advise(config: Config) -> Iterator[tuple[Path, str]]:
             ("metrics", "listen"),
             f"{listen} is open to other machines, without a password: write 127.0.0.1:{listen.port} or use a firewall",
         )
-    yield from _advise_on_rules(("select", "include"), config.select.include)
-    yield from _advise_on_rules(("select", "exclude"), config.select.exclude)
+    yield from advise_on_rules(("select", "include"), config.select.include)
+    yield from advise_on_rules(("select", "exclude"), config.select.exclude)
     for index, workload in enumerate(config.workloads):
-        yield from _advise_on_rules(("workloads", index, "match"), workload.match)
+        yield from advise_on_rules(("workloads", index, "match"), workload.match)
     for index, policy in enumerate(config.policies):
-        yield from _advise_on_rules(("policies", index, "match"), policy.match)
+        yield from advise_on_rules(("policies", index, "match"), policy.match)
     if not config.policies:
         yield ("policies",), "no policy is at work, so nothing will ever move: remove this key to get the default"
 
 
-def _advise_on_rules(at: Path, rules: Iterable[RuleConfig]) -> Iterator[tuple[Path, str]]:
+def advise_on_rules(at: Path, rules: Iterable[RuleConfig]) -> Iterator[tuple[Path, str]]:
+    """Pairs of a pattern's path and what is doubtful about it; the list of rules stands at `at`."""
     for index, rule in enumerate(rules):
         for key in ("workload", "cgroup", "exe", "cmdline"):  # a comm is short
             pattern = getattr(rule, key)

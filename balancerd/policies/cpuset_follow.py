@@ -153,7 +153,7 @@ class _Plugin:
         """Return nothing: no option names a node."""
         return ()
 
-    def rules(self, options: CpusetFollowOptions) -> Iterable[RuleConfig]:  # noqa: ARG002 - none
+    def rules(self, options: CpusetFollowOptions) -> Iterable[tuple[tuple[str | int, ...], RuleConfig]]:  # noqa: ARG002 - none
         """Return nothing: no option is a rule."""
         return ()
 

@@ -160,7 +160,7 @@ class _Plugin:
         """Return nothing: a node that is offline is as empty as can be, also when the daemon starts again."""
         return ()
 
-    def rules(self, options: DrainOptions) -> Iterable[RuleConfig]:  # noqa: ARG002 - none
+    def rules(self, options: DrainOptions) -> Iterable[tuple[tuple[str | int, ...], RuleConfig]]:  # noqa: ARG002 - none
         """Return nothing: no option is a rule."""
         return ()
 

@@ -244,9 +244,11 @@ class _Plugin:
                 for at, node in enumerate(nodes or ()):
                     yield ("rules", index, key, at), node
 
-    def rules(self, options: RuleOptions) -> Iterable[RuleConfig]:
-        """Return what processes are matched by."""
-        return (rule for place in options.rules for rule in place.match)
+    def rules(self, options: RuleOptions) -> Iterable[tuple[tuple[str | int, ...], RuleConfig]]:
+        """Return what processes are matched by, and where."""
+        for index, place in enumerate(options.rules):
+            for at, rule in enumerate(place.match):
+                yield ("rules", index, "match", at), rule
 
 
 plugin = _Plugin()

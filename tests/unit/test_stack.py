@@ -115,3 +115,17 @@ def test_the_match_of_a_policy_reaches_the_engine() -> None:
     assert matches.kinds == {"a": "follow-cpu", "b": "follow-cpu"}
     assert [str(rule) for rule in matches.rules["a"]] == ["policies.a.match[0]: comm 'x'"]
     assert set(matches.rules) == {"a"}
+
+
+def test_a_rule_in_the_options_with_three_wildcards_is_advised_against_where_it_stands(tmp_path: Path) -> None:
+    config = tmp_path / "b.yaml"
+    rules = "[{match: [{comm: a}], never: true}, {match: [{comm: b}, {cmdline: '.*a.*b.*c'}], never: true}]"
+    config.write_text(f"policies:\n  - name: a\n    kind: rule\n    rules: {rules}\n")
+    loaded = loader.load(config, plugins=options_by_kind(FOUND))
+    assert loaded.findings == ()
+    (finding,) = stack.advise_on_options(loaded, FOUND)
+    assert (finding.severity, finding.line, finding.column) == ("warning", 4, 78)
+    assert "more than 2 of .*" in finding.message
+    command = [f"{Path(sys.executable).parent}/balancerctl", "config", "check", str(config)]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout) == (5, f"{finding}\n")

@@ -16,7 +16,7 @@ T = TypeVar("T")
 _STATUS_SECONDS = 10.0
 """What status tells is set by people and changes rarely; the kernel checks a cpuset again at every move."""
 IDLE_STATUS_SECONDS = 30.0
-"""Of one that does nothing, where a policy places its memory by what status tells: some 25 us each time."""
+"""Of one that does nothing, where a policy places its memory by what status tells: 35 to 80 us each time."""
 _CGROUP_SECONDS = 30.0
 """Processes change their cgroup rarely."""
 _IDLE_CGROUP_SECONDS = 300.0

@@ -194,7 +194,11 @@ def test_the_plugin_tells_which_nodes_it_names_and_what_its_rules_ask_for() -> N
         (("rules", 0, "nodes", 1), N0),
         (("rules", 1, "interleave", 0), N3),
     ]
-    assert [rule.exe for rule in plugin.rules(options)] == [None, None, "/x"]
+    assert [(path, rule.exe) for path, rule in plugin.rules(options)] == [
+        (("rules", 0, "match", 0), None),
+        (("rules", 1, "match", 0), None),
+        (("rules", 2, "match", 0), "/x"),
+    ]
 
 
 @pytest.mark.parametrize(
