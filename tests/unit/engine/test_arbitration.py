@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from balancerd.engine.budgets import Budgets
 from balancerd.engine.ledger import Ledger
@@ -188,3 +190,45 @@ def test_mempolicies_of_what_is_on_the_sources_do_not_hold_the_whole_process() -
         planned = make_plan(snapshot, [decision], Ledger(60.0), Budgets(make_rates()), LIMITS)
         assert rejected(planned) == [(Reason.MEMPOLICY, "bind:2")]
         assert len(planned.turn_down) == n_held
+
+
+ANY_DECISION = st.builds(
+    lambda policy, pid, target, holds, gain: want(policy, pid, target, holds=holds, gain_cores=gain),
+    st.sampled_from(sorted(PLACES)),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.booleans(),
+    st.floats(0.0, 1.0),
+)
+ANY_SKIP = st.builds(
+    lambda by, pid: Skip(by=by, process=ProcessId(pid, 1), reason=Reason.NEVER, holds=True),
+    st.sampled_from(sorted(PLACES)),
+    st.integers(1, 4),
+)
+
+
+@given(
+    wanted=st.lists(ANY_DECISION, min_size=1, max_size=12, unique_by=lambda d: (d.policy, d.process)),
+    kept=st.lists(ANY_SKIP, max_size=3),
+    closed=st.sets(st.integers(0, 3), max_size=2),
+    full=st.sets(st.integers(0, 3), max_size=2),
+)
+def test_whatever_is_wanted_each_process_has_one_policy_and_nobody_passes_who_holds_it(
+    wanted: list[Decision], kept: list[Skip], closed: set[int], full: set[int]
+) -> None:
+    planned = plan(
+        wanted,
+        kept=tuple(kept),
+        closed={NodeId(n): "empty" for n in closed},
+        free_bytes=dict.fromkeys(full, 0),
+    )
+    by_process: dict[ProcessId, set[str]] = {}
+    for step in planned.plan.steps:
+        by_process.setdefault(step.process, set()).add(step.policy)
+        assert step.target not in closed or PLACES[step.policy] < 0
+        assert step.target not in full
+        holders = [d.policy for d in wanted if d.process == step.process and d.holds]
+        holders += [skip.by for skip in kept if skip.process == step.process]
+        assert all(PLACES[step.policy] <= PLACES[name] for name in holders)
+    assert all(len(policies) == 1 for policies in by_process.values())
+    assert len(planned.plan.steps) + len(planned.plan.rejected) == len(wanted), "each is a step or a skip"
