@@ -23,6 +23,9 @@ from balancerd.ports import AccessPolicy, Clock, ClosingPolicy, Policy
 LONGEST_SECONDS = 5.0
 """A policy may take so long for one answer. Ours take some 10 ms for a thousand processes."""
 
+LATE_ANSWERS = 2
+"""So many in a row disable a policy: one may be the doing of a machine that stood still, as guests do."""
+
 MOST_VERDICTS = 64
 """Of one process, from one policy, on average: interleave has one for each node."""
 
@@ -53,6 +56,7 @@ class Deciding:
         self._on_policy = on_policy
         self._disabled: dict[str, PolicyFailure] = {}
         self._errors: dict[str, str] = {}
+        self._late: dict[tuple[str, str], int] = {}
 
     @property
     def disabled(self) -> Mapping[str, PolicyFailure]:
@@ -60,7 +64,7 @@ class Deciding:
         return dict(self._disabled)
 
     def take_errors(self) -> dict[str, str]:
-        """Return what has disabled policies since it was asked before, by name."""
+        """Return how policies failed since it was asked before, by name."""
         errors, self._errors = self._errors, {}
         return errors
 
@@ -71,7 +75,7 @@ class Deciding:
             if isinstance(policy, AccessPolicy):
                 view, _ = self._matching.part(name, now)
                 able = frozenset(process.id for process in view.eligible)
-                wanted = self._ask(name, partial(_watch, policy, view, able))
+                wanted = self._ask(name, "watch", partial(_watch, policy, view, able))
                 asked |= dict.fromkeys(wanted or ())
         return asked
 
@@ -83,7 +87,7 @@ class Deciding:
             view, skips = self._matching.part(name, window.now)
             asked = frozenset(process.id for process in (*view.eligible, *view.idle))
             its = replace(window, now=view)
-            found = self._ask(name, partial(_decide, policy, its, name, asked, nodes))
+            found = self._ask(name, "decide", partial(_decide, policy, its, name, asked, nodes))
             if found is not None:
                 verdicts += (*skips, *found)
         return tuple(verdicts)
@@ -93,15 +97,15 @@ class Deciding:
         closed: dict[NodeId, str] = {}
         for name, policy in self._able():
             if name not in observing:
-                nodes = self._ask(name, partial(_close, policy))
+                nodes = self._ask(name, "close", partial(_close, policy))
                 closed |= dict.fromkeys(nodes or (), name)
         return closed
 
     def _able(self) -> list[tuple[str, Policy]]:
         return [(name, policy) for name, policy in self._policies if name not in self._disabled]
 
-    def _ask(self, name: str, question: Callable[[], T]) -> T | None:
-        """Return the answer, or None when the policy failed: then it is asked no more."""
+    def _ask(self, name: str, what: str, question: Callable[[], T]) -> T | None:
+        """Return the answer, or None when the policy failed: then it is asked no more, or only once if it was late."""
         begin = self._clock.now()
         self._on_policy(name)
         answer: T | None = None
@@ -119,8 +123,12 @@ class Deciding:
             told = f"it took {took:.1f} s to answer, of {LONGEST_SECONDS:.0f} s allowed"
             failure = PolicyFailure(cause=Failure.SLOW, detail=told)
         if failure is None:
+            self._late.pop((name, what), None)
             return answer
-        self._disabled[name] = failure
+        if failure.cause is Failure.SLOW:
+            self._late[name, what] = self._late.get((name, what), 0) + 1
+        if failure.cause is not Failure.SLOW or self._late[name, what] >= LATE_ANSWERS:
+            self._disabled[name] = failure
         self._errors[name] = failure.detail
         return None
 

@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from balancerd.config.schema import MigrateConfig
+from balancerd.engine.room import room_bytes
+from balancerd.kernel.machine.memory import read_memory
+from balancerd.kernel.machine.zones import read_high_watermarks
+from balancerd.model.ids import NodeId
+from tests.lab.balancing import eager_balancing
 from tests.lab.service import Balancerd
 from tests.lab.workloads import Ended, Hog, mib_by_node, vmstat
 
@@ -101,6 +107,53 @@ def test_pages_shared_with_a_child_stay_and_are_counted_as_such(tmp_path: Path) 
         assert pages["eacces"] >= MIB // 2 * 256
         assert pages["moved"] >= MIB // 2 * 256
         assert share(hog.pid, 0) == pytest.approx(0.5, abs=0.03)
+        assert hog.end() == hog_verified(MIB)
+
+
+def room_mib(node: int) -> float:
+    """What the daemon moves to a node at most, as things are now."""
+    memory = read_memory(Path("/sys"), [NodeId(node)], read_high_watermarks(Path("/proc")))[NodeId(node)]
+    return room_bytes(memory, MigrateConfig().watermark_ratio) / (1 << 20)
+
+
+def test_what_a_full_home_cannot_take_goes_to_its_close_neighbour(tmp_path: Path) -> None:
+    with (
+        Balancerd(tmp_path, overrides=BRISK) as daemon,
+        Hog("base", round(room_mib(0) - 0.6 * MIB), touch_cpu=0, spin_cpu=0, busy_percent=1) as idle,
+        Hog("base", MIB, touch_cpu=2, spin_cpu=0) as hog,
+    ):
+        daemon.wait_for(lambda: share(hog.pid, 2) < 0.02, 90.0, "flight to node 1")
+        held = mib_by_node(hog.pid)
+        assert held[0] > MIB / 8
+        assert held[1] > MIB / 8
+        assert held[0] + held[1] >= 0.98 * MIB
+        assert share(idle.pid, 0) > 0.98
+        daemon.check_accounts()
+        assert hog.end() == hog_verified(MIB)
+
+
+def pages_the_kernel_moved(pid: int) -> int:
+    """What the kernel's balancing moved for a process of one thread, from /proc/PID/sched."""
+    for line in Path(f"/proc/{pid}/sched").read_text(encoding="ascii").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "numa_pages_migrated":
+            return int(value)
+    raise KeyError("numa_pages_migrated")
+
+
+def test_where_the_kernel_balances_too_no_page_moves_twice(tmp_path: Path) -> None:
+    with (
+        eager_balancing(),
+        Balancerd(tmp_path, overrides=BRISK) as daemon,
+        Hog("base", MIB, touch_cpu=2, spin_cpu=0) as hog,
+    ):
+        daemon.wait_for_reason(hog.pid, "well-placed", 90.0)
+        daemon.wait_ticks(3)
+        assert share(hog.pid, 0) >= 0.98
+        by_kernel, by_daemon = pages_the_kernel_moved(hog.pid), daemon.check_accounts()["moved"]
+        print(f"moved by the kernel {by_kernel}, by the daemon {by_daemon} pages")
+        assert by_kernel >= MIB * 256 / 2, "the kernel had its chance"
+        assert by_kernel + by_daemon <= 1.05 * MIB * 256
         assert hog.end() == hog_verified(MIB)
 
 

@@ -123,21 +123,34 @@ def test_a_policy_that_does_what_none_may_is_asked_no_more(
     assert set(policies.disabled) == {"mine"}
 
 
-@pytest.mark.parametrize(("took", "is_disabled"), [(LONGEST_SECONDS, False), (LONGEST_SECONDS + 0.1, True)])
-def test_a_policy_that_takes_too_long_is_asked_no_more_and_its_late_verdicts_are_not_used(
-    took: float, is_disabled: bool
+LATE = LONGEST_SECONDS + 0.1
+
+
+@pytest.mark.parametrize(
+    ("took", "answered"),
+    [
+        ([LONGEST_SECONDS] * 3, [True, True, True]),
+        ([LATE, 0.0, LATE, 0.0], [False, True, False, True]),
+        ([LATE, LATE, 0.0], [False, False, False]),
+    ],
+)
+def test_late_verdicts_are_not_used_and_a_policy_that_is_late_twice_in_a_row_is_asked_no_more(
+    took: list[float], answered: list[bool]
 ) -> None:
-    clock = FakeClock()
+    clock, times = FakeClock(), iter(took)
 
     def slow(_window: Window) -> Iterator[Verdict]:
-        clock.time += took
+        clock.time += next(times)
         yield SKIP
 
     policies = deciding(Mine(slow), clock=clock)
-    assert policies.decide(Window(now=NOW, before=None)) == (() if is_disabled else (SKIP,))
+    for is_answered in answered:
+        assert policies.decide(Window(now=NOW, before=None)) == ((SKIP,) if is_answered else ())
+        assert policies.closed_nodes(frozenset()) == {}  # another question, answered in time
+    is_disabled = answered == [False] * 3
     assert [f.cause for f in policies.disabled.values()] == [Failure.SLOW] * is_disabled
-    if is_disabled:
-        assert policies.disabled["mine"].detail == "it took 5.1 s to answer, of 5 s allowed"
+    if LATE in took:
+        assert policies.take_errors() == {"mine": "it took 5.1 s to answer, of 5 s allowed"}
 
 
 def test_good_verdicts_pass_as_they_are() -> None:
