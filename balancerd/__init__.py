@@ -26,8 +26,8 @@ the same budgets; what they did is in the next report.
 Only the calls of Clock and Kernel touch the world; the rest is pure. The rooms, top may import lower, never
 sideways (checked by `lint-imports`, the contract is in pyproject.toml):
 
-    cli > wiring > stack > daemon | control
-        > kernel | metrics | log | systemd | plugins | policies | jobs | overrun
+    cli > replaying > wiring > stack > daemon | control
+        > kernel | trace | metrics | log | systemd | plugins | policies | jobs | overrun
         > engine > ports > config > model | native
 """
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from balancerd.engine.tick import Engine
 from balancerd.jobs.board import Jobs
 from balancerd.log import Logger
 from balancerd.model.report import TickReport
 from balancerd.ports import Clock, Sink
 from balancerd.systemd import Notifier
+from balancerd.trace.tap import TickEngine
 
 
 class ReloadError(Exception):
@@ -26,7 +26,7 @@ class ReloadError(Exception):
 class Running:
     """What one configuration stands for: replaced whole by a reload, or not at all."""
 
-    engine: Engine
+    engine: TickEngine
     tick_interval_seconds: float
     summary: str
     log: Logger

@@ -49,6 +49,8 @@ from balancerd.model.report import ProcessReport
 from balancerd.overrun import Overrun
 from balancerd.ports import Kernel, Policy, PolicyContext, PolicyPlugin
 from balancerd.systemd import Notifier, watchdog_interval
+from balancerd.trace.recorder import Recorder, Source
+from balancerd.trace.tap import Tap, TapAccessWatch, TapClock, TapEngine, TapHeatWatch, TapKernel
 
 BUSY_RATIO = 0.9
 """Share of a tick interval that its migrations may fill; the rest is for looking. The targets have the duty cycle."""
@@ -183,6 +185,7 @@ class Application:
             should_stop=self._flags.should_stop,
             on_end=self._on_job_ended,
         )
+        self._recorder = Recorder(self._describe, self._clock.now)
         self._running = self._assemble(self._config)
         self._warn(loaded)
 
@@ -223,35 +226,39 @@ class Application:
         return replace(loaded, findings=(*loaded.findings, *stack.advise_on_options(loaded, self._plugins)))
 
     def _assemble(self, config: Config) -> Running:
+        tap = Tap(should_stop=self._flags.should_stop, claimed=self._jobs.claimed)
         engine = Engine(
-            kernel=self._kernel(config),
-            clock=self._clock,
+            kernel=self._kernel(config, TapKernel(self._live, tap)),
+            clock=TapClock(self._clock, tap),
             policies=build_policies(config, self._plugins, kernel_version()),
             settings=self._settings(config),
-            should_stop=self._flags.should_stop,
+            should_stop=tap.should_stop,
             memory=self._memory,
-            claimed=self._jobs.claimed,
-            access_watch=self._live.access_watch,
-            heat_watch=self._live.heat,
+            claimed=tap.claimed,
+            access_watch=TapAccessWatch(self._live.access_watch, tap),
+            heat_watch=TapHeatWatch(self._live.heat, tap),
             on_policy=self._overrun,
         )
         names = ", ".join(policy.name for policy in config.policies) or "no policy"
         summary = f"{config.mode}: {names}, every {format_duration(config.tick_interval_seconds)}"
         log = setup(level=config.log.level, form=config.log.format, stream=sys.stderr)
         return Running(
-            engine=engine,
+            engine=TapEngine(engine, tap, self._recorder),
             tick_interval_seconds=config.tick_interval_seconds,
             summary=summary,
             log=log,
             tick_log=TickLog(log),
         )
 
-    def _kernel(self, config: Config) -> Kernel:
-        return self._live if config.mode == "enforce" else ObserveKernel(self._live)
+    def _kernel(self, config: Config, kernel: Kernel) -> Kernel:
+        return kernel if config.mode == "enforce" else ObserveKernel(kernel)
+
+    def _describe(self) -> Source:
+        return Source(version=__version__, kernel=kernel_version(), config=self._config, own_pid=os.getpid())
 
     def _means(self, config: Config) -> Means:
         return Means(
-            kernel=self._kernel(config),
+            kernel=self._kernel(config, self._live),
             machine=self._live,
             clock=self._clock,
             memory=self._memory,
@@ -277,6 +284,7 @@ class Application:
         ]
         if fixed:
             raise ReloadError(f"{', '.join(fixed)} cannot change while running: restart balancerd for it")
+        self._recorder.end("the configuration was loaded again")
         running = self._assemble(config)
         self._live.set_pace(build_pace(config))
         self._live.set_read_timeout(config.select.read_timeout_seconds)
@@ -305,6 +313,7 @@ class Application:
                 reload=self._flags.request_reload,
                 count=self._metrics.control_request,
                 imports=self._live.logs,
+                recorder=self._recorder,
             ),
             on_error=self._server_error,
         )

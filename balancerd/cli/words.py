@@ -44,6 +44,7 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.DRAIN: "The move goes on at the next tick until the node is empty.",
     Reason.EVICT: "The eviction goes on at the next tick until as much has gone as was asked for.",
     Reason.COMMAND: "The operator's command goes on until it is done: see balancerctl moves.",
+    Reason.NOT_RECORDED: "Nothing: only a replay says so.",
     Reason.KERNEL_THREAD: "Nothing: kernel threads are never moved.",
     Reason.SELF: "Nothing: the daemon never moves itself.",
     Reason.BELOW_MIN_RSS: "Nothing, until it holds as much memory as select.min_rss.",

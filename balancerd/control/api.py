@@ -78,6 +78,9 @@ POST /v1/jobs/ID/cancel     schema, job    (202; root and the daemon's user only
 POST /v1/imports
     a log of accesses: see import_api.py
 
+POST /v1/recordings
+    what ticks are told, for `balancerctl record`: see recording_api.py
+
 GET /v1/moves
     schema, moves: newest first: [{id, pid, start_ticks, policy, reason, reason_text, to ("2-3"), from {node: bytes},
             moved_bytes, undoable_bytes (of which is recorded where they came from), pages {status: n}, going_on,

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from balancerd.control import api, heat_api, import_api, job_api, machine_api, workload_api
+from balancerd.control import api, heat_api, import_api, job_api, machine_api, recording_api, workload_api
 from balancerd.control.access import Access, Peer
 from balancerd.control.import_pieces import MOST_BODY_BYTES as MOST_PIECE_BYTES
 from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, parse_job
@@ -23,6 +23,7 @@ from balancerd.jobs.refusal import Refusal, Refused
 from balancerd.kernel.accesses.log_clock import ClockError
 from balancerd.kernel.accesses.log_store import ImportRefusedError, LogStore
 from balancerd.model.report import ProcessReport
+from balancerd.trace.recorder import Recorder, RecordingRefusedError
 
 PEER_KEY: Final = "balancerd.peer"
 """Where the server leaves the Peer of a request in the WSGI environment; None when the kernel did not tell."""
@@ -38,6 +39,8 @@ _CELLS = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _JOB_PATH = re.compile(r"/v1/jobs/([^/]+)(/cancel)?")
 _JOB_ID = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 _IMPORT_PATH = re.compile(r"/v1/imports(?:/([1-9][0-9]{0,14})/(samples|commit|cancel))?", re.ASCII)
+
+_RECORDING_PATH = re.compile(r"/v1/recordings(?:/([1-9][0-9]{0,14})/(fetch|stop))?", re.ASCII)
 
 _CODE_OF_REFUSAL: Mapping[Refusal, HTTPStatus] = {
     Refusal.INVALID: HTTPStatus.BAD_REQUEST,
@@ -62,9 +65,9 @@ Handler: TypeAlias = Callable[[WSGIEnvironment], Answer]
 class ControlApp:
     """The API of the control socket; api.py documents it.
 
-    `imports` takes perf logs; without it there is no such path. `look(pid)` is asked for a process that the last report
-    does not hold and returns None when there is none such; it runs in an HTTP thread. `reload` has the configuration
-    read again and must return at once. `count(method, code)` is called for each answer.
+    `imports` takes perf logs, `recorder` records; without one there is no such path. `look(pid)` is asked for a process
+    that the last report does not hold and returns None when there is none such; it runs in an HTTP thread. `reload` has
+    the configuration read again and must return at once. `count(method, code)` is called for each answer.
     """
 
     def __init__(
@@ -80,8 +83,10 @@ class ControlApp:
         reload: Callable[[], None],
         count: Callable[[str, int], None],
         imports: LogStore | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._state = state
+        self._recorder = recorder
         self._imports = imports
         self._jobs = jobs
         self._access = access
@@ -112,6 +117,11 @@ class ControlApp:
             if method != "POST":
                 return _not_allowed("POST")
             return self._answer_import(self._imports, import_match[1], import_match[2], peer, environ)
+        recording_match = _RECORDING_PATH.fullmatch(path)
+        if recording_match is not None and self._recorder is not None:
+            if method != "POST":
+                return _not_allowed("POST")
+            return self._answer_recording(self._recorder, recording_match[1], recording_match[2], peer, environ)
         job_match = _JOB_PATH.fullmatch(path)
         if job_match is not None:
             return self._answer_job(method, job_match[1], peer, cancel=job_match[2] is not None)
@@ -211,6 +221,28 @@ class ControlApp:
         except (BadRequest, ClockError) as wrong:
             return _refuse(HTTPStatus.BAD_REQUEST, str(wrong))
         except ImportRefusedError as refused:
+            return _refuse(HTTPStatus.CONFLICT, str(refused))
+
+    def _answer_recording(
+        self, recorder: Recorder, number: str | None, step: str | None, peer: Peer, environ: WSGIEnvironment
+    ) -> Answer:
+        if not self._access.may_change(peer):
+            return _refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may record")
+        try:
+            if number is None:
+                length = str(environ.get("CONTENT_LENGTH") or "0")
+                if not length.isdecimal() or not length.isascii() or int(length) > recording_api.MOST_BODY_BYTES:
+                    too_long = f"what is asked for has at most {recording_api.MOST_BODY_BYTES} bytes"
+                    return _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_long)
+                seconds = recording_api.parse_seconds(environ["wsgi.input"].read(int(length)))
+                return _json(HTTPStatus.ACCEPTED, recording_api.begun(recorder.start(seconds)))
+            if step == "fetch":
+                return Answer(code=HTTPStatus.OK, body=recording_api.fetched(recorder.fetch(int(number))))
+            recorder.stop(int(number))
+            return _json(HTTPStatus.OK, recording_api.stopped())
+        except BadRequest as wrong:
+            return _refuse(HTTPStatus.BAD_REQUEST, str(wrong))
+        except RecordingRefusedError as refused:
             return _refuse(HTTPStatus.CONFLICT, str(refused))
 
     def _answer_job(self, method: str, text: str, peer: Peer, *, cancel: bool) -> Answer:

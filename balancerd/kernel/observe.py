@@ -14,6 +14,7 @@ from balancerd.model.migration import (
     WholeMove,
 )
 from balancerd.model.sample import SampleRequest, Sampling, Survey
+from balancerd.model.untouched import nothing_evicted, nothing_moved, stayed_whole
 from balancerd.ports import Kernel, SurveyScope
 
 
@@ -39,20 +40,7 @@ class ObserveKernel:
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Submit nothing; the outcome says that it is the mode's doing."""
         del should_stop
-        return MigrationOutcome(
-            step=step,
-            looked_pages=0,
-            on_target_pages=0,
-            passed_over={},
-            submitted_pages=0,
-            pages={},
-            moved_from={},
-            call_seconds=(),
-            query_seconds=0.0,
-            batch_pages=0,
-            resume_at=step.resume_at,
-            stopped_by=Reason.OBSERVE_MODE,
-        )
+        return nothing_moved(step, Reason.OBSERVE_MODE)
 
     def begin_migration(
         self, step: MigrationStep, should_stop: Callable[[], bool]
@@ -64,19 +52,7 @@ class ObserveKernel:
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Advise nothing; the outcome says that it is the mode's doing."""
         del should_stop
-        return EvictionOutcome(
-            step=step,
-            looked_pages=0,
-            absent_pages=0,
-            other_pages=0,
-            advised_pages=0,
-            evicted_pages=0,
-            kept_pages=0,
-            call_seconds=(),
-            query_seconds=0.0,
-            resume_at=step.resume_at,
-            stopped_by=Reason.OBSERVE_MODE,
-        )
+        return nothing_evicted(step, Reason.OBSERVE_MODE)
 
     def verify(self, request: VerifyRequest) -> RunsNow | Skip:
         """Ask as the other kernel does: asking moves nothing."""
@@ -84,12 +60,4 @@ class ObserveKernel:
 
     def migrate_whole(self, process: ProcessId, target_of: Mapping[NodeId, NodeId]) -> WholeMove:
         """Move nothing; the outcome says that it is the mode's doing."""
-        return WholeMove(
-            process=process,
-            target_of=target_of,
-            not_moved_pages=None,
-            seconds=0.0,
-            before_bytes={},
-            after_bytes={},
-            stopped_by=Reason.OBSERVE_MODE,
-        )
+        return stayed_whole(process, target_of, Reason.OBSERVE_MODE)

@@ -46,6 +46,7 @@ STATES: Mapping[Reason, str] = {
             *(Reason.PROCESS_BUDGET, Reason.NODE_PAIR_BUDGET, Reason.PRESSURE, Reason.CLAIMED, Reason.CHANGED),
             *(Reason.NO_SWAP, Reason.OBSERVE_MODE, Reason.EXITED, Reason.STOPPING, Reason.NO_MEMORY),
             Reason.CALL_FAILED,
+            Reason.NOT_RECORDED,  # in replay only
             Reason.OTHER_MANAGER,
             Reason.COMING_HOME,
         ),

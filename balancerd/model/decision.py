@@ -90,6 +90,8 @@ class Reason(enum.StrEnum):
     STOPPING = "stopping"
     NO_MEMORY = "no-memory"
     CALL_FAILED = "call-failed"
+    # replay
+    NOT_RECORDED = "not-recorded"
 
 
 MIGRATION_REASONS = (
@@ -170,6 +172,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.STOPPING: "the daemon is stopping",
     Reason.NO_MEMORY: "the target node ran out of memory during the move",
     Reason.CALL_FAILED: "move_pages(2) refused the call",
+    Reason.NOT_RECORDED: "the trace that is replayed does not tell: nobody asked when it was recorded",
 }
 
 

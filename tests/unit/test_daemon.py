@@ -251,7 +251,7 @@ def loop(
     heard = Heard(clock, ticks)
     heard.ready_at = ready_at
     running_now: Any = daemon_module.Running(
-        engine=heard,  # type: ignore[arg-type]  # an engine that only counts
+        engine=heard,
         tick_interval_seconds=10.0,
         summary="",
         log=heard,  # type: ignore[arg-type]  # and says nothing

@@ -15,6 +15,7 @@ from balancerd.control.state import ControlState
 from balancerd.kernel.accesses.log_store import LogStore
 from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport
+from balancerd.trace.recorder import Recorder
 from tests.unit.jobs.machine import World
 
 
@@ -28,6 +29,7 @@ class Room:
     reloads: int = 0
     errors: list[str] = field(default_factory=list)
     imports: LogStore | None = None
+    recorder: Recorder | None = None
 
     def __post_init__(self) -> None:
         self.state = ControlState(lambda: self.now)
@@ -50,6 +52,7 @@ class Room:
             reload=self._reload,
             count=self.metrics.control_request,
             imports=self.imports,
+            recorder=self.recorder,
         )
 
     def server(self, *, group: str | None = None, reader_gid: int | None = None) -> ControlServer:

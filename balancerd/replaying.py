@@ -1,0 +1,38 @@
+"""The object graph of a replay: the daemon's engine and policies under a configuration, over the ports of a trace."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from balancerd.config.schema import Config
+from balancerd.engine.memory import new_memory
+from balancerd.engine.tick import Engine
+from balancerd.kernel.observe import ObserveKernel
+from balancerd.ports import PolicyPlugin
+from balancerd.trace.reader import Header
+from balancerd.trace.replay import Build, ReplayPorts
+from balancerd.wiring import build_policies, build_settings
+
+
+def build_replay(config: Config, found: Mapping[str, PolicyPlugin[Any]]) -> Build:
+    """Return what puts an engine together that replays a trace under a configuration, with fresh policies."""
+
+    def build(header: Header, ports: ReplayPorts) -> Engine:
+        settings = build_settings(config, found)
+        return Engine(
+            kernel=ports.kernel if config.mode == "enforce" else ObserveKernel(ports.kernel),
+            clock=ports.clock,
+            policies=build_policies(config, found, header.kernel),
+            settings=replace(settings, criteria=replace(settings.criteria, own_pid=header.own_pid)),
+            should_stop=ports.should_stop,
+            memory=new_memory(
+                cooldown_seconds=settings.cooldown_seconds,
+                rates=settings.rates,
+                scan_budget_ratio=settings.scan_budget_ratio,
+            ),
+            claimed=ports.claimed,
+            access_watch=ports.access_watch,
+            heat_watch=ports.heat_watch,
+        )
+
+    return build

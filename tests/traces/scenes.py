@@ -1,0 +1,184 @@
+"""What the golden traces tell of: one scene for each policy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from balancerd.config.schema import Config, MigrateConfig, PolicyConfig, RuleConfig, SelectConfig, WorkloadConfig
+from balancerd.model.ids import ProcessId
+from balancerd.model.sample import Mempolicy, Pressure, Survey
+from balancerd.ports import SurveyScope
+from tests.traces.recording import OWN_PID, Recording
+from tests.unit.engine import test_tick_accesses, test_tick_interleave
+from tests.unit.engine.test_tick_accesses import PART_PAGES, HeatAsked, Machine
+from tests.unit.fakes import MIB, FakeAccessWatch, FakeClock, FakeKernel, make_process
+from tests.unit.jobs.machine import Memory, a_vma
+
+SELECT = SelectConfig(
+    min_age_seconds=30.0,
+    scan_budget_ratio=0.01,
+    exclude=(RuleConfig(comm="backup.*"), RuleConfig(uid=(1000,), exe="/usr/bin/firefox")),
+)
+WORKLOADS = (
+    WorkloadConfig(
+        name="shop",
+        match=(RuleConfig(cgroup="/shop/.*"), RuleConfig(cmdline=".* --shop")),
+    ),
+)
+HOME = PolicyConfig(name="home", kind="follow-cpu")
+
+
+class Failing(FakeKernel):
+    """Its survey fails when a test says so; a process that changes nothing is told by the same object."""
+
+    fails = False
+
+    def survey(self, scope: SurveyScope) -> Survey:
+        if self.fails:
+            raise OSError("no /proc today")
+        return super().survey(scope)
+
+
+def follow_cpu(path: Path) -> None:
+    """A crowd: misplaced, at home, wandering, excluded, claimed, bound, stuck, small, one that comes and one that goes.
+
+    One tick fails, in some there is pressure, and the daemon itself is among the processes.
+    """
+    clock = FakeClock()
+    kernel = Failing(clock)
+    config = Config(
+        select=SELECT,
+        workloads=WORKLOADS,
+        policies=(HOME,),
+        migrate=MigrateConfig(process_rate_limit_bytes_per_second=64 * MIB),
+    )
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+
+    def add(pid: int, run: Mapping[int, float], mib: Mapping[int, float], **changes: object) -> ProcessId:
+        process = make_process(pid, run=run, rss_bytes=round(sum(mib.values()) * MIB), **changes)
+        kernel.add(process, mib)
+        return process.id
+
+    add(300, {0: 2.0}, {2: 256}, comm="misplaced")
+    add(310, {1: 2.0}, {1: 512}, comm="at home", cgroup="/shop/front")
+    wanderer = add(200, {0: 2.0}, {0: 384}, comm="wanderer", uid=1000)
+    add(120, {3: 2.0}, {0: 256}, comm="backup-nightly")
+    add(130, {3: 2.0}, {0: 256}, comm="firefox", uid=1000, exe="/usr/bin/firefox")
+    busy = add(400, {2: 2.0}, {0: 128}, comm="claimed", cmdline="server --shop")
+    stuck = add(500, {1: 2.0}, {3: 200}, comm="stuck")
+    add(510, {0: 1.0, 1: 1.0}, {0: 100, 1: 100}, comm="spread")
+    add(OWN_PID, {0: 2.0}, {1: 80}, comm="balancerd")
+    kernel.stuck_mib[stuck] = 190.0
+    kernel.returned_ratio[ProcessId(300, 1)] = 0.02
+
+    def before(tick: int) -> None:
+        recording.claimed = frozenset({busy}) if tick < 8 else frozenset()
+        kernel.pressure = Pressure(cpu_ratio=0.01, memory_ratio=0.2 if 30 <= tick < 34 else 0.0)
+        kernel.fails = tick == 20
+        if tick % 7 == 3:
+            node = tick // 7 % 4
+            kernel.processes[wanderer] = replace(
+                kernel.processes[wanderer], run_seconds=make_process(run={node: 2.0}).run_seconds
+            )
+        if tick == 12:
+            add(90, {3: 2.0}, {1: 300}, comm="late")
+            kernel.mempolicy = Mempolicy(mode="bind")
+        if tick == 25:
+            del kernel.processes[ProcessId(310, 1)]
+
+    recording.start()
+    recording.ticks(60, before)
+    recording.write(path)
+
+
+def access(path: Path) -> None:
+    """A process with a part for each of its threads, all filled by the first; heat tells of one region."""
+    clock = FakeClock()
+    kernel = Machine(clock)
+    owners = [0, 1, 2, 3, 2, 1]
+    first: list[int | None] = [0]
+    pages = first * (len(owners) * PART_PAGES)
+    kernel.memories[test_tick_accesses.PID] = Memory(vmas={a_vma(0, len(pages)): pages})
+    watch = test_tick_accesses.Watch(kernel, owners)
+    config = Config(
+        select=SELECT,
+        policies=(HOME, PolicyConfig(name="parts", kind="access")),
+        migrate=MigrateConfig(process_rate_limit_bytes_per_second=4 * MIB),
+    )
+    recording = Recording(config, kernel, clock, access_watch=watch, heat_watch=HeatAsked())
+
+    def before(tick: int) -> None:
+        if tick == 20:
+            watch.owners[4], watch.owners[5] = 3, 0
+
+    recording.start()
+    recording.ticks(40, before)
+    recording.write(path)
+
+
+def interleave(path: Path) -> None:
+    """A process whose threads share most of its memory, which the first of them filled."""
+    clock = FakeClock()
+    kernel = Machine(clock)
+    regions = test_tick_interleave.SHARED + 4
+    pages = regions * test_tick_interleave.PAGES
+    kernel.memories[test_tick_interleave.PID] = Memory(vmas={a_vma(0, pages): [0] * pages})
+    policies = (
+        HOME,
+        PolicyConfig(name="parts", kind="access"),
+        PolicyConfig.model_validate({"name": "shared", "kind": "interleave", "min_shared": "16MiB"}),
+    )
+    config = Config(
+        select=SELECT, policies=policies, migrate=MigrateConfig(process_rate_limit_bytes_per_second=6 * MIB)
+    )
+    watch = test_tick_interleave.Watch(kernel)
+    recording = Recording(config, kernel, clock, access_watch=watch, heat_watch=HeatAsked())
+    recording.start()
+    recording.ticks(30)
+    recording.write(path)
+
+
+def rule(path: Path) -> None:
+    """Rules before follow-cpu: one gathers an idle process, one holds another where it is, one names full nodes."""
+    clock = FakeClock()
+    kernel = FakeKernel(clock)
+    places = {
+        "name": "places",
+        "kind": "rule",
+        "rules": (
+            {"match": ({"comm": "cache.*"},), "nodes": "1,3"},
+            {"match": ({"uid": 33}, {"cgroup": "/legacy/.*"}), "never": True},
+        ),
+    }
+    config = Config(
+        select=SELECT,
+        policies=(PolicyConfig.model_validate(places), HOME),
+        migrate=MigrateConfig(process_rate_limit_bytes_per_second=64 * MIB),
+    )
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+    for pid, comm, node, changes in (
+        (300, "cache-1", 2, {"cpu_cores": 0.0, "run_seconds": None}),
+        (310, "cache-2", 0, {}),
+        (320, "old", 3, {"cgroup": "/legacy/x"}),
+        (330, "www", 1, {"uid": 33}),
+        (340, "free", 2, {}),
+    ):
+        process = make_process(pid, run={0: 2.0}, comm=comm)
+        kernel.add(replace(process, **changes), {node: 256})
+
+    def before(tick: int) -> None:
+        kernel.free_bytes = {1: 0} if 10 <= tick < 20 else {}
+        if tick == 12:
+            kernel.add(make_process(350, run={2: 2.0}, comm="cache-3"), {2: 128})
+
+    recording.start()
+    recording.ticks(40, before)
+    recording.write(path)
+
+
+SCENES: Mapping[str, Callable[[Path], None]] = {
+    "follow-cpu": follow_cpu,
+    "access": access,
+    "interleave": interleave,
+    "rule": rule,
+}
