@@ -30,8 +30,8 @@ Exit status:
   2  wrong usage
   3  the daemon is not running
   4  permission denied
-  5  findings (config check, doctor)
-  130  interrupted (move, evict, undo: cancelled, and told how far it came)
+  5  findings (config check, doctor, replay)
+  130  interrupted (move, evict, undo: cancelled, and told how far it came; record: ended)
 """
 
 
@@ -48,6 +48,8 @@ Exit status:
         "undo": "balancerd.cli.move:undo",
         "moves": "balancerd.cli.moves:moves",
         "import-log": "balancerd.cli.import_log:import_log",
+        "record": "balancerd.cli.record:record",
+        "replay": "balancerd.cli.replay:replay",
         "doctor": "balancerd.cli.doctor:doctor",
         "config": "balancerd.cli.config:config",
         "policies": "balancerd.cli.policies:policies",

@@ -6,7 +6,6 @@ and its account still told. It must not know what jobs do; `account` words them.
 
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -15,13 +14,11 @@ from typing import Final
 from balancerd.cli import account
 from balancerd.cli.exits import CommandError, ExitCode
 from balancerd.cli.options import Document, Settings, ask
-from balancerd.cli.screen import escape, rewrite, write, write_json
+from balancerd.cli.progress import ProgressLine
+from balancerd.cli.screen import escape, write, write_json
 
 FIRST_POLL_SECONDS: Final = 0.05
 LONGEST_POLL_SECONDS: Final = 0.5
-LINE_SECONDS: Final = 5.0
-"""How often a line of progress is written where standard error is no terminal."""
-
 FINAL: Final = frozenset({"done", "cancelled", "failed"})
 
 
@@ -30,7 +27,7 @@ def run_job(settings: Settings, request: Document, *, wait: bool, as_json: bool)
 
     Raises CommandError and its kinds.
     """
-    with _interrupts() as interrupts:
+    with collect_interrupts() as interrupts:
         document = ask(settings, "/v1/jobs", post=request)
         if not wait:
             _print_handed_in(document, as_json=as_json)
@@ -46,7 +43,7 @@ def run_job(settings: Settings, request: Document, *, wait: bool, as_json: bool)
 
 def _follow(settings: Settings, document: Document, interrupts: list[int], *, quiet: bool) -> Document:
     path = f"/v1/jobs/{document['job']['id']}"
-    progress = _Progress(quiet=quiet)
+    progress = ProgressLine(quiet=quiet)
     cancelled, pause = False, FIRST_POLL_SECONDS
     try:
         while document["job"]["state"] not in FINAL:
@@ -61,7 +58,8 @@ def _follow(settings: Settings, document: Document, interrupts: list[int], *, qu
             time.sleep(pause)
             pause = min(pause * 1.5, LONGEST_POLL_SECONDS)
             document = ask(settings, path)
-            progress.show(document["job"])
+            if document["job"]["state"] not in FINAL and not progress.is_off:
+                progress.show(escape(account.progress(document["job"])))
     except CommandError as error:
         progress.clear()
         raise type(error)(f"{error.message}; so far: {escape(account.progress(document['job']))}") from error
@@ -79,7 +77,7 @@ def _print_handed_in(document: Document, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
+def collect_interrupts() -> Iterator[list[int]]:
     """Collect Ctrl-C in a list instead of having it raise KeyboardInterrupt."""
     seen: list[int] = []
 
@@ -91,36 +89,3 @@ def _interrupts() -> Iterator[list[int]]:
         yield seen
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-class _Progress:
-    """One line that is rewritten on a terminal, a line now and then elsewhere; nothing there when `quiet`."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._quiet = quiet and not self._terminal
-        self._shown = False
-        self._next_at = time.monotonic() + LINE_SECONDS
-
-    def show(self, job: Document) -> None:
-        """Tell how far a job has come."""
-        if job["state"] in FINAL or self._quiet:
-            return
-        line = escape(account.progress(job))
-        if self._terminal:
-            rewrite(line)
-            self._shown = True
-        elif time.monotonic() >= self._next_at:
-            self._next_at = time.monotonic() + LINE_SECONDS
-            write(line, err=True)
-
-    def note(self, text: str) -> None:
-        """Write a line of its own."""
-        self.clear()
-        write(text, err=True)
-
-    def clear(self) -> None:
-        """Take the line of progress away."""
-        if self._shown:
-            rewrite()
-            self._shown = False

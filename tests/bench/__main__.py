@@ -5,6 +5,7 @@ access      counting accesses by page, with a million pages (here)
 survey      a pass over all processes beside psutil and beside a bare C loop over their stat (here, as root)
 coverage    how often the intervals of sampled placements hold the truth, over random placements (simulated)
 dwell       what a process that changes nodes loses under follow-cpu, beside other rules (simulated)
+trace       a tick that is recorded beside one that is not, on 1,000 processes in memory (here)
 observe     a tick of the daemon beside numad's pass, on 1,000 processes with 5,000 threads (in the virtual machine)
 tick        a tick of the daemon beside psutil, pidstat and numastat on as many (here, as root)
 growth      the cost of a tick from 100 to 5,000 processes (likewise)
@@ -42,6 +43,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "survey": ("tests.bench.bench_survey",),
     "coverage": ("tests.bench.bench_coverage",),
     "dwell": ("tests.bench.bench_dwell",),
+    "trace": ("tests.bench.bench_trace",),
     "observe": (
         *LAB_OF_CPU_TIME,
         "tests.bench.bench_tick",

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from balancerd.cli import account, follow
+from balancerd.cli import account
+from balancerd.cli.progress import ProgressLine
 from balancerd.control import job_api
 from balancerd.jobs.record import JobState, MoveRequest
 from balancerd.model.migration import PageStatus
@@ -263,9 +264,9 @@ def test_progress_rewrites_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatc
     world = World()
     world.add(100, *[0] * 1000)
     job = world.jobs.submit(MoveRequest(pid=100, targets=frozenset({N1})))
-    progress = follow._Progress(quiet=False)
+    progress = ProgressLine(quiet=False)
     for _ in range(2):
-        progress.show(job_api.job(world.job(job.id), now=world.clock.now())["job"])
+        progress.show(account.progress(job_api.job(world.job(job.id), now=world.clock.now())["job"]))
         world.step()
     progress.clear()
     assert terminal.getvalue().split("\r\x1b[K") == [
@@ -299,11 +300,11 @@ def test_lines_of_progress_come_now_and_then_where_nobody_watches(
     world = World(free_bytes={2: GIB})
     world.add(100, 0)
     told = job_api.job(world.jobs.submit(MoveRequest(pid=100, targets=frozenset({N1}))), now=0.0)["job"]
-    progress = follow._Progress(quiet=False)
+    progress = ProgressLine(quiet=False)
     for at[0] in (100.1, 104.9, 105.1, 106.0, 110.2):
-        progress.show(told)
+        progress.show(account.progress(told))
     assert capsys.readouterr().err == "job 1 waits for its turn\n" * 2
-    silent = follow._Progress(quiet=True)
+    silent = ProgressLine(quiet=True)
     at[0] = 1000.0
-    silent.show(told)
+    silent.show(account.progress(told))
     assert capsys.readouterr().err == ""
