@@ -20,6 +20,7 @@ Examples:
   balancerctl ps --json | jq '.processes[] | select(.local_ratio < 0.5) | .pid'
   balancerctl move 4242 --from 0-1 --to 2-3
   balancerctl undo 7
+  balancerctl simulate crossed
   balancerctl doctor
   balancerctl config check /etc/balancerd/balancerd.yaml
 
@@ -30,7 +31,7 @@ Exit status:
   2  wrong usage
   3  the daemon is not running
   4  permission denied
-  5  findings (config check, doctor, replay)
+  5  findings (config check, doctor, replay, simulate)
   130  interrupted (move, evict, undo: cancelled, and told how far it came; record: ended)
 """
 
@@ -50,6 +51,7 @@ Exit status:
         "import-log": "balancerd.cli.import_log:import_log",
         "record": "balancerd.cli.record:record",
         "replay": "balancerd.cli.replay:replay",
+        "simulate": "balancerd.cli.simulate:simulate",
         "doctor": "balancerd.cli.doctor:doctor",
         "config": "balancerd.cli.config:config",
         "policies": "balancerd.cli.policies:policies",

@@ -171,7 +171,7 @@ class SimKernel:
                 target = target_of.get(node, node)
                 if target != node:
                     room = self._machine.room_for(target, pages)
-                    moved += self._machine.move_pages(found, part, at, at + pages, target, room).moved_pages
+                    moved += self._machine.move_pages(found, part, range(at, at + pages), target, room).moved_pages
                 at += pages
         seconds = moved * self._page_seconds
         self._clock.work(seconds)
@@ -230,7 +230,7 @@ class SimKernel:
         if part.is_foreign and not step.move_all:
             return _refuse(part, first, min(end, first + most_pages), target, account)
         room = self._machine.room_for(target, most_pages)
-        moved = self._machine.move_pages(process, part, first, end, target, room)
+        moved = self._machine.move_pages(process, part, range(first, end), target, room)
         account.looked += moved.looked_pages
         account.on_target += moved.on_target_pages
         account.count(PageStatus.MOVED, moved.moved_pages)
@@ -246,7 +246,7 @@ class SimKernel:
         if moved.next_page is None:
             return part.start + end * PAGE_BYTES
         if room < most_pages and moved.moved_pages >= room:
-            _run_out(part, moved.next_page, end, target, most_pages - room, account)
+            _run_out(part, range(moved.next_page, end), target, most_pages - room, account)
         return part.start + moved.next_page * PAGE_BYTES
 
     def _work(self, account: _Account) -> float:
@@ -272,13 +272,13 @@ def _refuse(part: Part, first: int, end: int, target: NodeId, account: _Account)
     return stop
 
 
-def _run_out(part: Part, page: int, end: int, target: NodeId, most_pages: int, account: _Account) -> None:
+def _run_out(part: Part, rest: range, target: NodeId, most_pages: int, account: _Account) -> None:
     """End the step: the rest of a call finds no room."""
-    held = part.layout.pages_within(page, min(end, page + BATCH_PAGES))
+    held = part.layout.pages_within(rest.start, min(rest.stop, rest.start + BATCH_PAGES))
     failed = min(most_pages, sum(pages for node, pages in held.items() if node != target))
     account.looked += failed
     account.count(PageStatus.NO_MEMORY, failed)
-    start = part.start + page * PAGE_BYTES
+    start = part.start + rest.start * PAGE_BYTES
     account.failed_runs.append(
         FailedRun(start=start, end=start + failed * PAGE_BYTES, page_bytes=PAGE_BYTES, status=PageStatus.NO_MEMORY)
     )

@@ -32,7 +32,7 @@ from balancerd.simulation.machine import Machine
 from balancerd.simulation.process import Part, SimProcess
 
 SURVEY_SECONDS: Final = 10e-6
-"""CPU time of reading one process of which something is new, with its threads; of the others it costs nearly nothing."""
+"""CPU time of reading one process of which something is new, with its threads; others cost nearly nothing."""
 
 SAMPLES: Final = 2048
 SAMPLE_SECONDS: Final = 0.001

@@ -188,14 +188,14 @@ class Machine:
         self.accounts.thread_moves += 1
         self._rerate(process)
 
-    def move_pages(self, process: SimProcess, part: Part, first: int, end: int, target: NodeId, most: int) -> Moved:
-        """Move pages [first, end) of a part to a node, `most` of them at most, which must have room for as many."""
+    def move_pages(self, process: SimProcess, part: Part, pages: range, target: NodeId, most_pages: int) -> Moved:
+        """Move these pages of a part to a node, `most_pages` of them at most, which must have room for as many."""
         self.settle(process)
-        moved = part.layout.move(first, end, target, most, self.now)
+        moved = part.layout.move(pages.start, pages.stop, target, most_pages, self.now)
         if not moved.moved_pages:
             return moved
-        for _, pages, source in moved.runs:
-            self.nodes[source].used_pages -= pages
+        for _, n_pages, source in moved.runs:
+            self.nodes[source].used_pages -= n_pages
         self.nodes[target].used_pages += moved.moved_pages
         moved_bytes = moved.moved_pages * PAGE_BYTES
         self.accounts.moved_bytes += moved_bytes

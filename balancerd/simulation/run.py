@@ -4,7 +4,7 @@ Owns the loop of ticks in simulated time and the course of a run. It must not kn
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from balancerd.engine.memory import new_memory
 from balancerd.engine.tick import Engine, Settings
@@ -65,12 +65,12 @@ class Run:
     load_ratio: float
     """Cores wanted over cores there are, on average over the moments."""
     ticks: int = 0
-    policy_errors: Mapping[str, str] | None = None
+    policy_errors: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def work_seconds(self) -> float:
-        """CPU time that the same work took: what ran usefully would be the same without any loss."""
-        return self.accounts.run_seconds + self.accounts.lost_seconds
+        """What all threads wanted to run, and on top of it what was lost."""
+        return self.accounts.run_seconds + self.accounts.overload_seconds + self.accounts.lost_seconds
 
     @property
     def moved_bytes_per_hour(self) -> float:
