@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := gcc libc6-dev make python3-dev python3-venv
 NATIVE := $(wildcard balancerd/native/*.c balancerd/native/*.h balancerd/native/backend.py)
-REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt
+REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt deploy/requirements/optimum.txt
 SOURCES := balancerd tests
 
 .PHONY: help run test lint types contracts unit lab-test lab bench bench-locality wheel format requirements apt lab-ready clean

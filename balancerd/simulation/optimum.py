@@ -31,6 +31,8 @@ MOST_CHOICES: Final = 40_000
 
 SOLVE_SECONDS: Final = 20.0
 GAP_RATIO: Final = 1e-4
+GIB: Final = 1 << 30
+GIB_OF_A_PAGE: Final = PAGE_BYTES / GIB
 
 Distribution = tuple[tuple[NodeId, int], ...]
 
@@ -91,9 +93,9 @@ def find_optimum(scenario: Scenario, seed: int) -> Optimum:
         found = known[kinds]
         if isinstance(found, str):
             return Optimum(lost_seconds=None, is_exact=False, why_not=found)
-        total += found[0]
+        total += found[0] / MOMENTS
         is_exact = is_exact and found[1]
-    return Optimum(lost_seconds=total / MOMENTS * scenario.duration_seconds, is_exact=is_exact)
+    return Optimum(lost_seconds=total, is_exact=is_exact)
 
 
 def _kinds(machine: Machine) -> tuple[tuple[_Kind, int], ...]:
@@ -137,7 +139,7 @@ def _sets(kind: _Kind, machine: Machine) -> Iterator[tuple[NodeId, ...]]:
 
 
 def _solve(machine: Machine, kinds: Sequence[tuple[_Kind, int]], seconds: float) -> tuple[float, bool] | str:
-    """Return the cores that the best placement loses, and whether that is exact; or why that is not known."""
+    """Return the CPU seconds that the best placement loses, and whether that is exact; or why it is not known."""
     choices = [_Choice(k, nodes) for k, (kind, _) in enumerate(kinds) for nodes in _sets(kind, machine)]
     if len(choices) * len(machine.nodes) > MOST_CHOICES:
         return f"{len(choices)} choices of nodes are too many to try"
@@ -150,7 +152,10 @@ def _solve(machine: Machine, kinds: Sequence[tuple[_Kind, int]], seconds: float)
 
 
 class _Program:
-    """The program: for each choice how many take it; for each kind and node the bytes there, and those that came."""
+    """The program: for each choice how many take it, and the GiB on each node; for each kind and node those that came.
+
+    It costs CPU seconds over the duration; in pages and cores, numbers would be below the solver's tolerances.
+    """
 
     def __init__(
         self, machine: Machine, kinds: Sequence[tuple[_Kind, int]], choices: Sequence[_Choice], seconds: float
@@ -159,15 +164,15 @@ class _Program:
         self._seconds = seconds
         n_nodes = len(machine.nodes)
         self._n_choices = len(choices)
-        # variables: a count for each choice, then pages by choice and node, arrived pages by kind and node, overload
-        self._pages_at = self._n_choices
-        self._came_at = self._pages_at + self._n_choices * n_nodes
+        # variables: a count for each choice, then what is held by choice and node, what came by kind and node, overload
+        self._held_at = self._n_choices
+        self._came_at = self._held_at + self._n_choices * n_nodes
         self._over_at = self._came_at + len(kinds) * n_nodes
         self._n = self._over_at + n_nodes
         self._rows: list[tuple[dict[int, float], float, float]] = []
 
     def solve(self) -> tuple[float, bool] | str:
-        """Return the least cost in cores, and whether it is proven; or why there is none."""
+        """Return the least cost, and whether it is proven; or why there is none."""
         # Here and not at the top: it is an extra, and takes long to import.
         import numpy as np  # noqa: PLC0415
         from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415
@@ -199,24 +204,25 @@ class _Program:
         return "the memory of all processes does not fit beside the watermarks"
 
     def _variables(self) -> tuple[list[float], list[float], list[int]]:
-        """Return cost in cores, upper bound, and whether it is whole, of each variable."""
+        """Return cost, upper bound, and whether it is whole, of each variable."""
         cost, upper = [0.0] * self._n, [float("inf")] * self._n
         integral = [1] * self._n_choices + [0] * (self._n - self._n_choices)
-        per_page = cost_seconds(PAGE_BYTES, self._machine.section.bandwidth_bytes_per_second) / self._seconds
+        per_gib = cost_seconds(GIB, self._machine.section.bandwidth_bytes_per_second)
         for number, choice in enumerate(self._choices):
             kind, count = self._kinds[choice.kind]
             upper[number] = float(count)
             away = self._extra_from(choice.nodes)
-            lost = kind.cpu_cores * kind.group.threads * STALL_SHARE * kind.group.memory_bound_ratio
-            n_foreign = sum(pages for _, pages in kind.foreign_on)
-            total = kind.shared_pages + kind.private_pages + n_foreign
-            cost[number] = lost * sum(pages * away[node] for node, pages in kind.foreign_on) / max(1, total)
+            cores = kind.cpu_cores * kind.group.threads * STALL_SHARE * kind.group.memory_bound_ratio
+            foreign = sum(pages for _, pages in kind.foreign_on)
+            total = max(1, kind.shared_pages + kind.private_pages + foreign) * GIB_OF_A_PAGE
+            lost = cores * self._seconds / total
+            cost[number] = lost * sum(pages * GIB_OF_A_PAGE * away[node] for node, pages in kind.foreign_on)
             for node in range(len(away)):
-                cost[self._pages(number, node)] = lost * away[node] / max(1, total)
+                cost[self._held(number, node)] = lost * away[node]
         for number in range(len(self._kinds) * len(self._machine.nodes)):
-            cost[self._came_at + number] = per_page
+            cost[self._came_at + number] = per_gib
         for node in range(len(self._machine.nodes)):
-            cost[self._over_at + node] = 1.0
+            cost[self._over_at + node] = self._seconds
         return cost, upper, integral
 
     def _constrain(self) -> None:
@@ -232,12 +238,12 @@ class _Program:
             taken[choice.kind][number] = 1.0
             for used in choice.nodes:
                 cpu[used][number] = kind.cpu_cores * kind.group.threads / len(choice.nodes)
-            whole = {self._pages(number, node): 1.0 for node in range(len(nodes))}
-            self._rows.append(({**whole, number: -float(kind.shared_pages)}, 0.0, 0.0))
-            private = kind.private_pages / len(choice.nodes)
+            whole = {self._held(number, node): 1.0 for node in range(len(nodes))}
+            self._rows.append(({**whole, number: -kind.shared_pages * GIB_OF_A_PAGE}, 0.0, 0.0))
+            private = kind.private_pages * GIB_OF_A_PAGE / len(choice.nodes)
             for node in range(len(nodes)):
-                memory[node][self._pages(number, node)] = 1.0
-                came[choice.kind][node][self._pages(number, node)] = 1.0
+                memory[node][self._held(number, node)] = 1.0
+                came[choice.kind][node][self._held(number, node)] = 1.0
             for used in choice.nodes if private else ():
                 memory[used][number] = private
                 came[choice.kind][used][number] = private
@@ -245,12 +251,13 @@ class _Program:
             self._rows.append((taken[k], float(count), float(count)))
             born = dict(kind.born_on)
             for node in range(len(nodes)):
-                self._rows.append((came[k][node], -infinity, float(count * born.get(NodeId(node), 0))))
+                self._rows.append((came[k][node], -infinity, count * born.get(NodeId(node), 0) * GIB_OF_A_PAGE))
         fixed = self._foreign_pages()
         for node, its in enumerate(nodes):
             self._rows.append((cpu[node], -infinity, float(len(its.cpus))))
             system = int(self._machine.section.used_ratio * its.n_pages)
-            self._rows.append((memory[node], -infinity, float(its.n_pages - its.high_pages - system - fixed[node])))
+            room = its.n_pages - its.high_pages - system - fixed[node]
+            self._rows.append((memory[node], -infinity, room * GIB_OF_A_PAGE))
 
     def _foreign_pages(self) -> Mapping[int, int]:
         found = dict.fromkeys(range(len(self._machine.nodes)), 0)
@@ -264,8 +271,8 @@ class _Program:
         extra = self._machine.extra
         return [sum(extra[i][j] for i in nodes) / len(nodes) for j in range(len(extra))]
 
-    def _pages(self, choice: int, node: int) -> int:
-        return self._pages_at + choice * len(self._machine.nodes) + node
+    def _held(self, choice: int, node: int) -> int:
+        return self._held_at + choice * len(self._machine.nodes) + node
 
     def _came(self, kind: int, node: int) -> int:
         return self._came_at + kind * len(self._machine.nodes) + node

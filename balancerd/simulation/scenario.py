@@ -5,7 +5,7 @@ Owns the shape of the file and its defaults. It must not know files, nor how a m
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from balancerd.config.fields import Bytes, Cores, Duration, Rate, Ratio, Section, between
 from balancerd.config.units import format_bytes, format_duration, format_ratio
@@ -134,6 +134,12 @@ class GroupSection(Section):
         return self
 
 
+def _check_some(groups: tuple[GroupSection, ...]) -> tuple[GroupSection, ...]:
+    if not groups:
+        raise ValueError("without a group there are no processes: write at least one")
+    return groups
+
+
 class Scenario(Section):
     """A machine and its processes, for some time."""
 
@@ -141,7 +147,7 @@ class Scenario(Section):
     duration_seconds: Life = Field(default=3600.0, description="How long it lasts.")
     machine: MachineSection = Field(default=MachineSection(), description="The machine.")
     scheduler: SchedulerSection = Field(default=SchedulerSection(), description="Its scheduler.")
-    groups: Annotated[tuple[GroupSection, ...], Field(min_length=1)] = Field(description="The processes.")
+    groups: Annotated[tuple[GroupSection, ...], AfterValidator(_check_some)] = Field(description="The processes.")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-import numpy as np  # type: ignore[import-not-found]  # only the interpreter that runs this has it
+import numpy as np  # only the interpreter that runs this has it
 
 ROWS, COLUMNS = 128, 1024
 PERIOD, FACTORS = 1021, 7

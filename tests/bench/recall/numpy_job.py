@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 
-import numpy as np  # type: ignore[import-not-found]  # only the interpreter that runs this has it
+import numpy as np  # only the interpreter that runs this has it
 
 ROWS, COLUMNS = 128, 1024
 TABLE_SHARE = 8
