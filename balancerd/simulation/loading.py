@@ -45,6 +45,8 @@ def parse_scenario(data: bytes, path: str) -> Scenario:
     """Return the scenario in the bytes of a file that findings call `path`. Raises ConfigError with all findings."""
     document = yaml_source.read_bytes(data, path)
     findings = list(document.findings)
+    if document.root is None and findings:
+        raise ConfigError(findings)
     root = document.root or Table(place=Place(path=path), entries={})
     try:
         scenario = Scenario.from_text(to_plain(root))

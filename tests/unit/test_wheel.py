@@ -48,7 +48,9 @@ def test_one_wheel_serves_every_python_from_3_11_on(wheel: Path) -> None:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("balancerd/**/*.py")}
-    assert modules <= names
+    scenarios = {str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("balancerd/simulation/scenarios/*.yaml")}
+    assert modules | scenarios <= names
+    assert scenarios
     assert "balancerd/native/_core.abi3.so" in names
     assert "balancerd/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"balancerd"}
