@@ -57,10 +57,7 @@ class SimNode:
 
 @dataclass(slots=True)
 class Accounts:
-    """Sums since the beginning. Seconds are CPU seconds: run, lost to remote memory, to moving, to waiting for a CPU.
-
-    `local_seconds` are those of `run_seconds` whose accesses were local.
-    """
+    """Sums since the beginning. CPU seconds: run, lost to remote memory, to moving, and to waiting for a CPU."""
 
     run_seconds: float = 0.0
     stall_seconds: float = 0.0
@@ -99,7 +96,9 @@ class Machine:
         self.processes: dict[ProcessId, SimProcess] = {}
         self.list: list[SimProcess] = []
         self.accounts = Accounts()
-        self._gone = Accounts()
+        self._rates = [0.0, 0.0, 0.0]
+        """Busy, stalled and locally served cores of all processes together, since `_summed_at`."""
+        self._summed_at = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
@@ -149,9 +148,8 @@ class Machine:
     def remove(self, process: SimProcess) -> None:
         """End a process and take its memory back."""
         self.settle(process)
-        self._gone.run_seconds += process.run_seconds
-        self._gone.stall_seconds += process.stall_seconds
         self._load(process, -1.0)
+        self._take_rates(process, (0.0, 0.0, 0.0))
         for node in process.nodes:
             del self.nodes[node].members[process]
         for part in process.parts:
@@ -212,17 +210,11 @@ class Machine:
             process.run_mark_seconds = process.run_seconds + process.busy_cores * since
         seconds = self.now - process.settled_at
         process.run_seconds += process.busy_cores * seconds
-        process.stall_seconds += process.stall_cores * seconds
         process.settled_at = self.now
 
     def settled(self) -> Accounts:
         """Return the accounts, brought up to the present."""
-        run, stall = self._gone.run_seconds, self._gone.stall_seconds
-        for process in self.list:
-            seconds = self.now - process.settled_at
-            run += process.run_seconds + process.busy_cores * seconds
-            stall += process.stall_seconds + process.stall_cores * seconds
-        self.accounts.run_seconds, self.accounts.stall_seconds = run, stall
+        self._sum_up()
         for node in self.nodes:
             self._settle_node(node)
         self.accounts.overload_seconds = sum(node.overload_seconds for node in self.nodes)
@@ -230,12 +222,8 @@ class Machine:
 
     def local_ratio(self) -> float | None:
         """Return the share of accesses that are local at the moment, None when nobody runs."""
-        busy = local = 0.0
-        for process in self.list:
-            cores, _, near = process.rate(self.scale, self.extra)
-            busy += cores
-            local += near
-        return local / busy if busy > 0 else None
+        busy, _, local = self._rates
+        return min(1.0, local / busy) if busy > LEAST_CHANGE else None
 
     def memory(self) -> dict[NodeId, NodeMemory]:
         """Return the memory of all nodes as /proc and /sys would tell it."""
@@ -300,8 +288,20 @@ class Machine:
         node.settled_at = self.now
 
     def _rerate(self, process: SimProcess) -> None:
-        process.busy_cores, process.stall_cores, _ = process.rate(self.scale, self.extra)
+        self._take_rates(process, process.rate(self.scale, self.extra))
         process.version += 1
+
+    def _take_rates(self, process: SimProcess, rates: tuple[float, float, float]) -> None:
+        """Let a process run, stall and be served locally at other rates from now on."""
+        self._sum_up()
+        before = (process.busy_cores, process.stall_cores, process.local_cores)
+        self._rates = [total + new - old for total, new, old in zip(self._rates, rates, before, strict=True)]
+        process.busy_cores, process.stall_cores, process.local_cores = rates
+
+    def _sum_up(self) -> None:
+        seconds, self._summed_at = self.now - self._summed_at, self.now
+        self.accounts.run_seconds += self._rates[0] * seconds
+        self.accounts.stall_seconds += self._rates[1] * seconds
 
 
 def _topology(section: MachineSection, ids: Sequence[NodeId]) -> Topology:

@@ -53,7 +53,7 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class SimProcess:
-    """A process; `stall_cores` and `busy_cores` hold since `settled_at`, the seconds are up to then."""
+    """A process; its cores hold since `settled_at`, `run_seconds` are up to then."""
 
     id: ProcessId
     group: GroupSection
@@ -65,10 +65,10 @@ class SimProcess:
     settled_at: float = 0.0
     busy_cores: float = 0.0
     stall_cores: float = 0.0
+    local_cores: float = 0.0
     run_seconds: float = 0.0
     run_mark_seconds: float = 0.0
     """What had run when the last survey was made, if it was settled since."""
-    stall_seconds: float = 0.0
     version: int = 0
     """Counts what changes of it: a survey need not tell it anew when nothing does."""
     index: int = 0
