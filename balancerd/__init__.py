@@ -27,7 +27,7 @@ Only the calls of Clock and Kernel touch the world; the rest is pure. The rooms,
 sideways (checked by `lint-imports`, the contract is in pyproject.toml):
 
     cli > replaying > wiring > stack > daemon | control
-        > kernel | trace | metrics | log | systemd | plugins | policies | jobs | overrun
+        > kernel | simulation | trace | metrics | log | systemd | plugins | policies | jobs | overrun
         > engine > ports > config > model | native
 """
 

