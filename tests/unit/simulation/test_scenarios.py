@@ -78,7 +78,7 @@ def test_wanderers_lose_what_the_table_of_dwell_times_says(stay_seconds: float, 
         for run in (run_without(scenario, 1), run_engine(scenario, 1, make_means()))
     )
     alone = lost_by_wandering(stay_seconds, 2, 1.0, seconds=seconds, bytes_per_second=2.0 * GIB)["follow-cpu"]
-    assert nothing == pytest.approx(6.6, rel=0.35)  # half of the time, but for the chance of few stays
+    assert nothing == pytest.approx(6.6, rel=0.5)  # away for half of the time, but for the chance of few stays
     assert engine <= 1.01 * nothing + 0.1
     assert engine <= 1.1 * most
     assert engine == pytest.approx(alone, rel=0.2, abs=0.2)
