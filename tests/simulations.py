@@ -50,6 +50,11 @@ def under(scenario: Scenario, kind: SchedulerKind, seconds: float) -> Scenario:
     )
 
 
+def is_memory_bound(scenario: Scenario) -> bool:
+    """Whether all of its processes lose to remote memory what the gate takes them to lose."""
+    return all(group.memory_bound_ratio == 1.0 for group in scenario.groups)
+
+
 def random_scenario(seed: int) -> Scenario:
     """Ten minutes of a machine of two to eight nodes with one to four groups of processes, none of which wander."""
     chance = Random(seed)  # noqa: S311 the same in every run

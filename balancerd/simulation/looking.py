@@ -139,7 +139,6 @@ class Looker:
             if cores >= scope.min_cpu_cores:
                 run_seconds = self._by_node(process, ran)
         is_loud = run_seconds is not None
-        process.run_mark_seconds = process.run_seconds
         group = process.group
         return ProcessSample(
             id=process.id,
