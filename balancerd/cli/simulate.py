@@ -223,7 +223,8 @@ def _notes(document: Document) -> Iterator[str]:
     yield f"moved: {words.size(engine['moved_bytes'])}, {hourly} an hour{by_hour}"
     yield (
         f"returned to a node that it had left: {words.size(engine['returned_bytes'])}, "
-        f"{words.size(engine['hasty_bytes'])} of it within ten minutes"
+        f"{words.size(engine['hasty_bytes'])} of it within ten minutes, "
+        f"{words.size(engine['oscillated_bytes'])} without a thread having moved in between"
     )
     if engine["refused_births"]:
         yield f"processes for which there was no memory: {engine['refused_births']}"

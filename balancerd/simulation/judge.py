@@ -108,6 +108,7 @@ def _figures(run: Run) -> Mapping[str, Any]:
         "steady_ratio_per_hour": run.steady_ratio_per_hour,
         "returned_bytes": accounts.returned_bytes,
         "hasty_bytes": accounts.hasty_bytes,
+        "oscillated_bytes": accounts.oscillated_bytes,
         "course": [
             {
                 "at_seconds": moment.at_seconds,

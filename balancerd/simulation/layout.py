@@ -29,7 +29,8 @@ class Moved:
     """What one pass over some pages did. `runs` are those that moved: first page, pages, and from where.
 
     Pages that moved to a node that they had left are `returned_pages`, those that had left it a moment ago also
-    `hasty_pages`. `next_page` is where to go on, None when the end was reached.
+    `hasty_pages`, and those that had left it since anything changed that could be a cause, `oscillated_pages`.
+    `next_page` is where to go on, None when the end was reached.
     """
 
     runs: tuple[tuple[int, int, NodeId], ...]
@@ -38,6 +39,7 @@ class Moved:
     moved_pages: int
     returned_pages: int
     hasty_pages: int
+    oscillated_pages: int
     next_page: int | None
 
 
@@ -53,14 +55,19 @@ class Layout:
         for run in self.runs:
             self.pages_on[run.node] = self.pages_on.get(run.node, 0) + run.pages
 
-    def move(self, first: int, end: int, target: NodeId, most_pages: int, now: float) -> Moved:
-        """Move the pages [first, end) that are elsewhere to `target`, `most_pages` of them at most."""
+    def move(
+        self, pages: range, target: NodeId, most_pages: int, now: float, *, calm_since: float = float("inf")
+    ) -> Moved:
+        """Move those of the pages that are elsewhere to `target`, `most_pages` of them at most.
+
+        `calm_since` is when something last changed that is a cause to move them.
+        """
         kept: list[PageRun] = []
         moved: list[tuple[int, int, NodeId]] = []
-        at = looked = on_target = total = returned = hasty = 0
+        at = looked = on_target = total = returned = hasty = oscillated = 0
         next_page: int | None = None
         for run in self.runs:
-            begin, stop = max(at, first), min(at + run.pages, end)
+            begin, stop = max(at, pages.start), min(at + run.pages, pages.stop)
             if begin >= stop or next_page is not None:
                 kept.append(run)
             elif run.node == target:
@@ -68,31 +75,33 @@ class Layout:
                 on_target += stop - begin
                 kept.append(run)
             else:
-                pages = min(stop - begin, most_pages - total)
-                if pages < stop - begin:
-                    next_page = begin + pages
-                looked += pages
+                n_pages = min(stop - begin, most_pages - total)
+                if n_pages < stop - begin:
+                    next_page = begin + n_pages
+                looked += n_pages
                 if begin > at:
                     kept.append(PageRun(begin - at, run.node, run.left))
-                if pages:
-                    moved.append((begin, pages, run.node))
-                    total += pages
-                    since = next((now - left_at for node, left_at in run.left if node == target), None)
-                    returned += pages if since is not None else 0
-                    hasty += pages if since is not None and since <= RETURN_SECONDS else 0
+                if n_pages:
+                    moved.append((begin, n_pages, run.node))
+                    total += n_pages
+                    left_at = next((left_at for node, left_at in run.left if node == target), None)
+                    if left_at is not None:
+                        returned += n_pages
+                        hasty += n_pages if now - left_at <= RETURN_SECONDS else 0
+                        oscillated += n_pages if left_at >= calm_since else 0
                     past = tuple(each for each in run.left if each[0] not in {run.node, target})
-                    kept.append(PageRun(pages, target, (*past, (run.node, now))))
-                if begin + pages < at + run.pages:
-                    kept.append(PageRun(at + run.pages - begin - pages, run.node, run.left))
+                    kept.append(PageRun(n_pages, target, (*past, (run.node, now))))
+                if begin + n_pages < at + run.pages:
+                    kept.append(PageRun(at + run.pages - begin - n_pages, run.node, run.left))
             at += run.pages
         if moved:
             self.runs = _joined(kept)
-            for _, pages, source in moved:
-                self.pages_on[source] -= pages
+            for _, n_pages, source in moved:
+                self.pages_on[source] -= n_pages
                 if not self.pages_on[source]:
                     del self.pages_on[source]
-                self.pages_on[target] = self.pages_on.get(target, 0) + pages
-        return Moved(tuple(moved), looked, on_target, total, returned, hasty, next_page)
+                self.pages_on[target] = self.pages_on.get(target, 0) + n_pages
+        return Moved(tuple(moved), looked, on_target, total, returned, hasty, oscillated, next_page)
 
     def pages_within(self, first: int, end: int) -> dict[NodeId, int]:
         """Return how many of the pages [first, end) lie on each node."""

@@ -67,6 +67,8 @@ class Accounts:
     returned_bytes: int = 0
     hasty_bytes: int = 0
     """Of those returned, what had left a moment ago; see layout."""
+    oscillated_bytes: int = 0
+    """Of those returned, what had left since a thread of its process moved last: nothing was a cause to return."""
     births: int = 0
     refused_births: int = 0
     """Processes for which there was no memory."""
@@ -179,7 +181,7 @@ class Machine:
         members[process] -= 1
         if not members[process]:
             del members[process]
-        thread.node = node
+        thread.node, process.rehomed_at = node, self.now
         there = self.nodes[node].members
         there[process] = there.get(process, 0) + 1
         self._change_load(node, thread.cpu_cores)
@@ -189,7 +191,7 @@ class Machine:
     def move_pages(self, process: SimProcess, part: Part, pages: range, target: NodeId, most_pages: int) -> Moved:
         """Move these pages of a part to a node, `most_pages` of them at most, which must have room for as many."""
         self.settle(process)
-        moved = part.layout.move(pages.start, pages.stop, target, most_pages, self.now)
+        moved = part.layout.move(pages, target, most_pages, self.now, calm_since=process.rehomed_at)
         if not moved.moved_pages:
             return moved
         for _, n_pages, source in moved.runs:
@@ -199,6 +201,7 @@ class Machine:
         self.accounts.moved_bytes += moved_bytes
         self.accounts.returned_bytes += moved.returned_pages * PAGE_BYTES
         self.accounts.hasty_bytes += moved.hasty_pages * PAGE_BYTES
+        self.accounts.oscillated_bytes += moved.oscillated_pages * PAGE_BYTES
         self.accounts.moving_seconds += cost_seconds(moved_bytes, self.section.bandwidth_bytes_per_second)
         self._rerate(process)
         return moved

@@ -71,6 +71,8 @@ class SimProcess:
     """What had run when the last survey was made, if it was settled since."""
     version: int = 0
     """Counts what changes of it: a survey need not tell it anew when nothing does."""
+    rehomed_at: float = float("-inf")
+    """When a thread of it moved last."""
     index: int = 0
     """Its place in the machine's list."""
     is_alive: bool = True

@@ -164,7 +164,7 @@ def tell(name: str, kind: str, found: Judgement) -> dict[str, object]:
         "to_nothing": found.to_nothing_ratio,
         "to_optimum": found.to_optimum_ratio,
         "steady": found.engine.steady_ratio_per_hour,
-        "hasty_bytes": found.engine.accounts.hasty_bytes,
+        "oscillated_bytes": found.engine.accounts.oscillated_bytes,
     }
     beside = UNKNOWN if found.to_optimum_ratio is None else f"{found.to_optimum_ratio:.4f}"
     print(
@@ -206,9 +206,9 @@ def scan(given: argparse.Namespace) -> int:
         ratio = found.to_nothing_ratio or 1.0
         is_bound = is_memory_bound(scenario)
         worst[is_bound] = max(worst[is_bound], ratio)
-        hasty = found.engine.accounts.hasty_bytes
-        if scenario.scheduler.kind != "random" and hasty:
-            missed.append(f"seed {seed}: {hasty} bytes went to and fro")
+        oscillated = found.engine.accounts.oscillated_bytes
+        if oscillated:
+            missed.append(f"seed {seed}: {oscillated} bytes went to and fro")
         if ratio > MOST_RATIO:
             told = "all memory-bound" if is_bound else "not all of it memory-bound"
             missed.append(f"seed {seed}: {ratio:.4f} times nothing, {told}")

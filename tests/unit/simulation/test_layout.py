@@ -31,19 +31,27 @@ def test_pages_move_where_they_should_and_no_others(
     next_page: int | None,
 ) -> None:
     layout = Layout(pieces)
-    moved = layout.move(*move, 0.0)
+    first, end, target, most_pages = move
+    moved = layout.move(range(first, end), target, most_pages, 0.0)
     assert (layout.pages_on, moved.runs, moved.next_page) == (pages_on, runs, next_page)
     assert moved.moved_pages == sum(pages for _, pages, _ in runs)
 
 
 def test_what_returns_to_a_node_that_it_left_is_counted_and_hasty_within_ten_minutes() -> None:
     layout = Layout([(10, A)])
-    assert layout.move(0, 10, B, 99, 0.0).returned_pages == 0
-    back = layout.move(0, 4, A, 99, RETURN_SECONDS)
+    assert layout.move(range(10), B, 99, 0.0).returned_pages == 0
+    back = layout.move(range(4), A, 99, RETURN_SECONDS)
     assert (back.returned_pages, back.hasty_pages) == (4, 4)
-    late = layout.move(4, 10, A, 99, RETURN_SECONDS + 1)
+    late = layout.move(range(4, 10), A, 99, RETURN_SECONDS + 1)
     assert (late.returned_pages, late.hasty_pages) == (6, 0)
-    assert layout.move(0, 10, C, 99, 2000.0).returned_pages == 0
+    assert layout.move(range(10), C, 99, 2000.0).returned_pages == 0
+
+
+@pytest.mark.parametrize(("calm_since", "oscillated"), [(4.0, 10), (5.0, 10), (6.0, 0)])
+def test_what_returns_although_nothing_has_changed_since_it_left_oscillates(calm_since: float, oscillated: int) -> None:
+    layout = Layout([(10, A)])
+    layout.move(range(10), B, 99, 5.0)
+    assert layout.move(range(10), A, 99, 7.0, calm_since=calm_since).oscillated_pages == oscillated
 
 
 @given(
@@ -61,7 +69,7 @@ def test_no_page_is_lost_or_counted_twice(pieces: list[tuple[int, NodeId]], move
             if expected[page] != target and left:
                 expected[page] = NodeId(target)
                 left -= 1
-        layout.move(first, end, NodeId(target), most, float(now))
+        layout.move(range(first, end), NodeId(target), most, float(now))
         assert [run.node for run in layout.runs for _ in range(run.pages)] == expected
         assert layout.pages_on == {node: expected.count(node) for node in set(expected)}
         assert layout.pages_within(0, len(expected)) == layout.pages_on

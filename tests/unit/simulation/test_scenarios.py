@@ -28,6 +28,7 @@ def test_the_work_never_takes_longer_than_under_nobody(name: str, kind: Schedule
     scenario = under(loading.load(name), kind, SECONDS)
     found = judge(scenario, 1, make_means(), with_optimum=False)
     assert found.engine.policy_errors == {}
+    assert found.engine.accounts.oscillated_bytes == 0
     assert found.to_nothing_ratio is not None
     assert found.to_nothing_ratio <= 1.01
 
@@ -106,7 +107,6 @@ def test_no_memory_goes_to_and_fro_and_nothing_takes_longer_in_scenarios_by_chan
     scenario = random_scenario(seed)
     found = judge(scenario, seed, make_means(), with_optimum=False)
     assert found.engine.policy_errors == {}
-    if scenario.scheduler.kind != "random":
-        assert found.engine.accounts.hasty_bytes == 0
+    assert found.engine.accounts.oscillated_bytes == 0
     if found.to_nothing_ratio is not None:
         assert found.to_nothing_ratio <= (1.01 if is_memory_bound(scenario) else 1.02)
