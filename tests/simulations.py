@@ -30,7 +30,7 @@ def make_means(
     config = config or Config()
     found = plugins.discover()
     return Means(
-        settings=wiring.build_settings(config),
+        settings=wiring.build_settings(config, found),
         build_policies=lambda: wiring.build_policies(config, found, BATCHED_SINCE),
         interval_seconds=config.tick_interval_seconds,
         duty_ratio=config.migrate.duty_cycle_ratio,

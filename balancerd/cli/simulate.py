@@ -148,7 +148,7 @@ def _load_config(path: Path | None) -> tuple[Config, Mapping[str, PolicyPlugin[A
 
 def _means(config: Config, found: Mapping[str, PolicyPlugin[Any]], *, exact: bool) -> Means:
     return Means(
-        settings=wiring.build_settings(config),
+        settings=wiring.build_settings(config, found),
         build_policies=lambda: wiring.build_policies(config, found, BATCHED_SINCE),
         interval_seconds=config.tick_interval_seconds,
         duty_ratio=config.migrate.duty_cycle_ratio,
