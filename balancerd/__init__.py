@@ -26,7 +26,7 @@ the same budgets; what they did is in the next report.
 Only the calls of Clock and Kernel touch the world; the rest is pure. The rooms, top may import lower, never
 sideways (checked by `lint-imports`, the contract is in pyproject.toml):
 
-    cli > replaying > wiring > stack > daemon | control
+    cli > replaying > wiring > settings > stack > daemon | control
         > kernel | simulation | trace | metrics | log | systemd | plugins | policies | jobs | overrun
         > engine > ports > config > model | native
 """

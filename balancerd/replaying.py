@@ -9,9 +9,9 @@ from balancerd.engine.memory import new_memory
 from balancerd.engine.tick import Engine
 from balancerd.kernel.observe import ObserveKernel
 from balancerd.ports import PolicyPlugin
+from balancerd.settings import build_policies, build_settings
 from balancerd.trace.reader import Header
 from balancerd.trace.replay import Build, ReplayPorts
-from balancerd.wiring import build_policies, build_settings
 
 
 def build_replay(config: Config, found: Mapping[str, PolicyPlugin[Any]]) -> Build:

@@ -4,59 +4,44 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from balancerd import __version__, plugins, stack
 from balancerd.config import loader
 from balancerd.config.findings import ConfigError
-from balancerd.config.schema import Config, PolicyConfig
+from balancerd.config.schema import Config
 from balancerd.config.units import format_duration
 from balancerd.control.access import Access
 from balancerd.control.app import ControlApp, MetricsApp
 from balancerd.control.server import ControlServer, MetricsServer, ServerError, group_id
 from balancerd.control.state import ControlState
 from balancerd.daemon import Daemon, Flags, ReloadError, Running
-from balancerd.engine.budgets import Rates
 from balancerd.engine.deciding import LONGEST_SECONDS
-from balancerd.engine.gate import copy_bytes_per_second
-from balancerd.engine.memory import EngineMemory, new_memory
-from balancerd.engine.plan import PlanLimits
-from balancerd.engine.rules import Rules, ask_for, compile_groups, compile_rules
-from balancerd.engine.select import Criteria, reason_to_skip
+from balancerd.engine.memory import EngineMemory
+from balancerd.engine.rules import compile_groups
+from balancerd.engine.select import reason_to_skip
 from balancerd.engine.story import report
 from balancerd.engine.tick import Engine, Settings
 from balancerd.jobs.board import Jobs
 from balancerd.jobs.means import Means
 from balancerd.jobs.record import Job
-from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
 from balancerd.kernel.machine.release import kernel_version
-from balancerd.kernel.moving.pacing import Pace
 from balancerd.kernel.observe import ObserveKernel
 from balancerd.kernel.processes.descriptors import raise_descriptor_limit
 from balancerd.log import TickLog, setup
 from balancerd.metrics import Metrics
-from balancerd.model.access import AccessMethod
-from balancerd.model.heat import HeatMethod
-from balancerd.model.manager import Manager
 from balancerd.model.report import ProcessReport
 from balancerd.overrun import Overrun
-from balancerd.ports import Kernel, Policy, PolicyContext, PolicyPlugin
+from balancerd.ports import Kernel, PolicyPlugin
+from balancerd.settings import build_accesses, build_memory, build_pace, build_policies, build_settings, options_by_kind
 from balancerd.systemd import Notifier, watchdog_interval
 from balancerd.trace.recorder import Recorder, Source
 from balancerd.trace.tap import Tap, TapAccessWatch, TapClock, TapEngine, TapHeatWatch, TapKernel
-
-BUSY_RATIO = 0.9
-"""Share of a tick interval that its migrations may fill; the rest is for looking. The targets have the duty cycle."""
-
-FIRST_BATCH_PAGES = 64
-"""Where 512 pages take too long, not even the first call is to be felt; where they do not, growing takes four calls."""
 
 STALLED_INTERVALS = 10
 """/healthz turns bad when no tick has ended for so many intervals, or a minute."""
@@ -64,93 +49,6 @@ STALLED_INTERVALS = 10
 
 class StartError(Exception):
     """The daemon cannot start; the message is for the operator, one finding a line."""
-
-
-def options_by_kind(found: Mapping[str, PolicyPlugin[Any]]) -> dict[str, type[BaseModel]]:
-    """Return the options model of each kind of policy, as the configuration room wants them."""
-    return {kind: plugin.options for kind, plugin in found.items()}
-
-
-def build_policies(
-    config: Config, found: Mapping[str, PolicyPlugin[Any]], version: tuple[int, int]
-) -> tuple[Policy, ...]:
-    """Return fresh policies for that kernel in the order of the configuration, whose options are known to be valid."""
-    context = PolicyContext(
-        migration_bytes_per_second=copy_bytes_per_second(version), watermark_ratio=config.migrate.watermark_ratio
-    )
-    return tuple(_build_policy(policy, plugins.pick(found, policy.kind), context) for policy in config.policies)
-
-
-def build_settings(config: Config, found: Mapping[str, PolicyPlugin[Any]] | None = None) -> Settings:
-    """Return the numbers that the engine obeys. `found` are the plugins of its policies."""
-    interval = config.tick_interval_seconds
-    groups = compile_groups(config.workloads)
-    rules = Rules(
-        include=compile_rules(config.select.include, "select.include"),
-        exclude=compile_rules(config.select.exclude, "select.exclude"),
-    )
-    asking = Rules(include=compile_rules(stack.rules_of(config, found or {}), "policies"))
-    yield_to = frozenset(map(Manager, config.yield_to))
-    return Settings(
-        criteria=Criteria(
-            min_rss_bytes=config.select.min_rss_bytes,
-            min_cpu_cores=config.select.min_cpu_cores,
-            min_age_seconds=config.select.min_age_seconds,
-            own_pid=os.getpid(),
-            rules=rules,
-            read_exe=ask_for("exe", rules, groups) or ask_for("exe", asking),
-            read_cmdline=ask_for("cmdline", rules, groups) or ask_for("cmdline", asking),
-            yield_to=yield_to,
-            placing=bool(stack.placing_plugins(config, found or {})),
-        ),
-        scan_budget_ratio=config.select.scan_budget_ratio,
-        limits=PlanLimits(
-            budget_seconds=BUSY_RATIO * interval,
-            watermark_ratio=config.migrate.watermark_ratio,
-            max_memory_pressure_ratio=config.migrate.max_memory_pressure_ratio,
-            max_cpu_pressure_ratio=config.migrate.max_cpu_pressure_ratio,
-            move_all=config.migrate.move_all,
-            yield_to=yield_to,
-            places=stack.places(config),
-        ),
-        rates=Rates(
-            machine_bytes_per_second=config.migrate.rate_limit_bytes_per_second,
-            process_bytes_per_second=config.migrate.process_rate_limit_bytes_per_second,
-            node_pair_bytes_per_second=config.migrate.node_pair_rate_limit_bytes_per_second,
-            evict_bytes_per_second=config.evict.rate_limit_bytes_per_second,
-            interval_seconds=interval,
-        ),
-        cooldown_seconds=config.migrate.cooldown_seconds,
-        observing=frozenset(policy.name for policy in config.policies if policy.mode == "observe"),
-        matches=stack.matches(config),
-    )
-
-
-def build_pace(config: Config) -> Pace:
-    """Return how gently the kernel's calls go."""
-    migrate = config.migrate
-    return Pace(
-        stall_target_seconds=migrate.stall_target_seconds,
-        stall_limit_seconds=migrate.effective_stall_limit_seconds,
-        duty_ratio=migrate.duty_cycle_ratio,
-        max_memory_pressure_ratio=migrate.max_memory_pressure_ratio,
-        max_cpu_pressure_ratio=migrate.max_cpu_pressure_ratio,
-        max_swap_used_ratio=config.evict.max_swap_used_ratio,
-        first_batch_pages=FIRST_BATCH_PAGES,
-    )
-
-
-def build_accesses(config: Config) -> AccessSettings:
-    """Return how accesses are watched, when a policy asks for it."""
-    accesses = config.accesses
-    return AccessSettings(
-        methods=tuple(map(AccessMethod, accesses.sources)),
-        most_processes=accesses.max_processes,
-        budget_ratio=accesses.budget_ratio,
-        table_bytes=accesses.table_size_bytes,
-        log_directory=accesses.log_directory,
-        heat=None if accesses.heat is None else HeatMethod(accesses.heat),
-    )
 
 
 class Application:
@@ -177,7 +75,7 @@ class Application:
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
         self._overrun = Overrun(LONGEST_SECONDS, self._on_policy_hangs)
-        self._memory: EngineMemory = _new_memory(self._settings(self._config))
+        self._memory: EngineMemory = build_memory(self._settings(self._config))
         self._jobs = Jobs(
             self._means(self._config),
             own_pid=os.getpid(),
@@ -381,16 +279,6 @@ class Application:
     def _warn(self, loaded: loader.Loaded) -> None:
         for finding in loaded.findings:
             self._running.log.warning("configuration", finding=str(finding))
-
-
-def _new_memory(settings: Settings) -> EngineMemory:
-    return new_memory(
-        cooldown_seconds=settings.cooldown_seconds, rates=settings.rates, scan_budget_ratio=settings.scan_budget_ratio
-    )
-
-
-def _build_policy(policy: PolicyConfig, plugin: PolicyPlugin[Any], context: PolicyContext) -> Policy:
-    return plugin.build(policy.name, stack.options_of(policy, plugin), context)
 
 
 def _or_start_error(discover: Callable[[], dict[str, PolicyPlugin[Any]]]) -> dict[str, PolicyPlugin[Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, get_args
 
-from balancerd import plugins, wiring
+from balancerd import plugins, settings
 from balancerd.config.schema import Config
 from balancerd.engine.gate import BATCHED_SINCE
 from balancerd.ports import Kernel
@@ -30,8 +30,8 @@ def make_means(
     config = config or Config()
     found = plugins.discover()
     return Means(
-        settings=wiring.build_settings(config, found),
-        build_policies=lambda: wiring.build_policies(config, found, BATCHED_SINCE),
+        settings=settings.build_settings(config, found),
+        build_policies=lambda: settings.build_policies(config, found, BATCHED_SINCE),
         interval_seconds=config.tick_interval_seconds,
         duty_ratio=config.migrate.duty_cycle_ratio,
         call_seconds=config.migrate.stall_target_seconds,

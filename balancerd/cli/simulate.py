@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from balancerd import plugins, wiring
+from balancerd import plugins, settings
 from balancerd.cli import words
 from balancerd.cli.exits import CommandError, ExitCode
 from balancerd.cli.options import Document, json_option
@@ -140,7 +140,7 @@ def _load_config(path: Path | None) -> tuple[Config, Mapping[str, PolicyPlugin[A
         raise CommandError(escape(str(error))) from error
     if path is None:
         return Config(), found
-    loaded = loader.load(path, plugins=wiring.options_by_kind(found))
+    loaded = loader.load(path, plugins=settings.options_by_kind(found))
     for finding in loaded.findings:
         write(escape(str(finding)), err=True)
     return loaded.config, found
@@ -148,8 +148,8 @@ def _load_config(path: Path | None) -> tuple[Config, Mapping[str, PolicyPlugin[A
 
 def _means(config: Config, found: Mapping[str, PolicyPlugin[Any]], *, exact: bool) -> Means:
     return Means(
-        settings=wiring.build_settings(config, found),
-        build_policies=lambda: wiring.build_policies(config, found, BATCHED_SINCE),
+        settings=settings.build_settings(config, found),
+        build_policies=lambda: settings.build_policies(config, found, BATCHED_SINCE),
         interval_seconds=config.tick_interval_seconds,
         duty_ratio=config.migrate.duty_cycle_ratio,
         call_seconds=config.migrate.stall_target_seconds,

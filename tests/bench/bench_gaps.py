@@ -58,7 +58,7 @@ from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
 from balancerd.native import RangeArray, placement
-from balancerd.wiring import BUSY_RATIO, build_pace
+from balancerd.settings import BUSY_RATIO, build_pace
 from tests.bench.gap_tables import Run, as_json, tell
 from tests.bench.victim import PAGE, Lap, Victim, beat, build, joined
 from tests.bench.watchers import numad

@@ -26,9 +26,9 @@ from balancerd.engine.tick import Engine
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import Survey
 from balancerd.ports import SurveyScope
+from balancerd.settings import build_policies, build_settings
 from balancerd.trace.recorder import Recorder, Source
 from balancerd.trace.tap import Tap, TapClock, TapEngine, TapKernel, TickEngine
-from balancerd.wiring import build_policies, build_settings
 from tests.bench.bench_native import Row, print_table
 from tests.unit.fakes import MIB, FakeClock, FakeKernel, make_process
 

@@ -13,9 +13,9 @@ from balancerd.engine.tick import Engine
 from balancerd.model.ids import ProcessId
 from balancerd.model.report import TickReport
 from balancerd.ports import AccessWatch, HeatWatch, Kernel
+from balancerd.settings import build_policies, build_settings
 from balancerd.trace.recorder import Recorder, Source
 from balancerd.trace.tap import Tap, TapAccessWatch, TapClock, TapEngine, TapHeatWatch, TapKernel
-from balancerd.wiring import build_policies, build_settings
 from tests.unit.fakes import FakeClock
 
 KERNEL_VERSION = (6, 12)

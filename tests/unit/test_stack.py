@@ -9,7 +9,7 @@ import pytest
 from balancerd import plugins, stack
 from balancerd.config import loader
 from balancerd.config.schema import Config, PolicyConfig, RuleConfig
-from balancerd.wiring import build_settings, options_by_kind
+from balancerd.settings import build_settings, options_by_kind
 from tests.unit.fakes import make_topology
 
 FOUND = plugins.discover()

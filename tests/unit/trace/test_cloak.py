@@ -13,10 +13,10 @@ from balancerd.model.access import REGION_BYTES
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import ProcessSample
 from balancerd.model.workload import Workload, WorkloadKind
+from balancerd.settings import build_settings
 from balancerd.trace.cloak import Cloak, near_pattern
 from balancerd.trace.codec import decode, encode
 from balancerd.trace.configuration import cloaked, find_patterns, not_replayed
-from balancerd.wiring import build_settings
 from tests.unit.fakes import N0, N1, N2, N3, make_process
 
 CONFIG = Config(

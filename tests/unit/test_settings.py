@@ -16,7 +16,7 @@ from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.model.decision import Decision, Reason, Verdict
 from balancerd.model.heat import HeatMethod
 from balancerd.model.sample import Window
-from balancerd.wiring import build_accesses, build_policies, build_settings
+from balancerd.settings import build_accesses, build_policies, build_settings
 from tests.unit.fakes import GIB, MIB, make_placement, make_process, make_snapshot, make_survey
 
 
