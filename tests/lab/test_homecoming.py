@@ -12,7 +12,7 @@ from balancerd.kernel.machine.zones import read_high_watermarks
 from balancerd.model.ids import NodeId
 from tests.lab.balancing import eager_balancing
 from tests.lab.service import Balancerd
-from tests.lab.workloads import Ended, Hog, mib_by_node, vmstat
+from tests.lab.workloads import Ended, Hog, mib_by_node, share, vmstat
 
 pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(240)]
 
@@ -24,11 +24,6 @@ MIB = 96
 
 def hog_verified(mib: int) -> Ended:
     return Ended(status=0, told=f"verified {mib * 256} pages")
-
-
-def share(pid: int, node: int) -> float:
-    held = mib_by_node(pid)
-    return held.get(node, 0.0) / sum(held.values())
 
 
 @pytest.fixture
@@ -149,7 +144,8 @@ def test_where_the_kernel_balances_too_no_page_moves_twice(tmp_path: Path) -> No
     ):
         daemon.wait_for_reason(hog.pid, "well-placed", 90.0)
         daemon.wait_ticks(3)
-        assert share(hog.pid, 0) >= 0.98
+        # the last hundredth is nothing to the daemon, but the kernel brings it, too
+        daemon.wait_for(lambda: share(hog.pid, 0) >= 0.98, 60.0, "last page by the kernel")
         by_kernel, by_daemon = pages_the_kernel_moved(hog.pid), daemon.check_accounts().get("moved", 0)
         print(f"moved by the kernel {by_kernel}, by the daemon {by_daemon} pages")
         assert by_kernel >= MIB * 256 / 2, "the kernel had its chance"

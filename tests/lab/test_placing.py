@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.lab.service import Balancerd
-from tests.lab.workloads import Ended, Hog, mib_by_node
+from tests.lab.workloads import Ended, Hog, share
 
 pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(240)]
 
 BRISK = {"select.min_age": "1s", "tick_interval": "1s", "migrate.duty_cycle": "100%"}
 MIB = 96
 VERIFIED = Ended(status=0, told=f"verified {MIB * 256} pages")
-
-
-def share(pid: int, *nodes: int) -> float:
-    held = mib_by_node(pid)
-    return sum(held.get(node, 0.0) for node in nodes) / sum(held.values())
 
 
 @pytest.fixture

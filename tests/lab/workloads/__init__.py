@@ -109,6 +109,12 @@ def mib_by_node(pid: int) -> dict[int, float]:
     return {node: mib for node, mib in zip(nodes, map(float, total.split()[1:]), strict=False) if mib > 0}
 
 
+def share(pid: int, *nodes: int) -> float:
+    """Return the share of a process's memory that some nodes hold."""
+    held = mib_by_node(pid)
+    return sum(held.get(node, 0.0) for node in nodes) / sum(held.values())
+
+
 def vmstat(name: str) -> int:
     """Return one counter of /proc/vmstat."""
     for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
