@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from balancerd.config.schema import Config
-from balancerd.engine.memory import new_memory
 from balancerd.engine.tick import Engine
 from balancerd.kernel.observe import ObserveKernel
 from balancerd.ports import PolicyPlugin
@@ -25,11 +24,7 @@ def build_replay(config: Config, found: Mapping[str, PolicyPlugin[Any]]) -> Buil
             policies=build_policies(config, found, header.kernel),
             settings=replace(settings, criteria=replace(settings.criteria, own_pid=header.own_pid)),
             should_stop=ports.should_stop,
-            memory=new_memory(
-                cooldown_seconds=settings.cooldown_seconds,
-                rates=settings.rates,
-                scan_budget_ratio=settings.scan_budget_ratio,
-            ),
+            memory=settings.new_memory(),
             claimed=ports.claimed,
             access_watch=ports.access_watch,
             heat_watch=ports.heat_watch,

@@ -13,7 +13,6 @@ from balancerd import plugins, stack
 from balancerd.config.schema import Config, PolicyConfig
 from balancerd.engine.budgets import Rates
 from balancerd.engine.gate import copy_bytes_per_second
-from balancerd.engine.memory import EngineMemory, new_memory
 from balancerd.engine.plan import PlanLimits
 from balancerd.engine.rules import Rules, ask_for, compile_groups, compile_rules
 from balancerd.engine.select import Criteria
@@ -116,13 +115,6 @@ def build_accesses(config: Config) -> AccessSettings:
         table_bytes=accesses.table_size_bytes,
         log_directory=accesses.log_directory,
         heat=None if accesses.heat is None else HeatMethod(accesses.heat),
-    )
-
-
-def build_memory(settings: Settings) -> EngineMemory:
-    """Return a memory in which nothing has happened yet."""
-    return new_memory(
-        cooldown_seconds=settings.cooldown_seconds, rates=settings.rates, scan_budget_ratio=settings.scan_budget_ratio
     )
 
 

@@ -38,7 +38,7 @@ from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport
 from balancerd.overrun import Overrun
 from balancerd.ports import Kernel, PolicyPlugin
-from balancerd.settings import build_accesses, build_memory, build_pace, build_policies, build_settings, options_by_kind
+from balancerd.settings import build_accesses, build_pace, build_policies, build_settings, options_by_kind
 from balancerd.systemd import Notifier, watchdog_interval
 from balancerd.trace.recorder import Recorder, Source
 from balancerd.trace.tap import Tap, TapAccessWatch, TapClock, TapEngine, TapHeatWatch, TapKernel
@@ -75,7 +75,7 @@ class Application:
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
         self._overrun = Overrun(LONGEST_SECONDS, self._on_policy_hangs)
-        self._memory: EngineMemory = build_memory(self._settings(self._config))
+        self._memory: EngineMemory = self._settings(self._config).new_memory()
         self._jobs = Jobs(
             self._means(self._config),
             own_pid=os.getpid(),

@@ -1,12 +1,13 @@
 """What tests and benchmarks of the simulator have in common: the default settings, schedulers, random scenarios."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Final, get_args
 
-from balancerd import plugins, settings
+from balancerd import plugins
+from balancerd.cli.simulate import build_means
 from balancerd.config.schema import Config
-from balancerd.engine.gate import BATCHED_SINCE
 from balancerd.ports import Kernel
 from balancerd.simulation.run import Means
 from balancerd.simulation.scenario import (
@@ -27,17 +28,7 @@ def make_means(
     config: Config | None = None, *, exact: bool = False, wrap: Callable[[Kernel], Kernel] = lambda kernel: kernel
 ) -> Means:
     """The engine as the daemon has it, by default with nothing configured."""
-    config = config or Config()
-    found = plugins.discover()
-    return Means(
-        settings=settings.build_settings(config, found),
-        build_policies=lambda: settings.build_policies(config, found, BATCHED_SINCE),
-        interval_seconds=config.tick_interval_seconds,
-        duty_ratio=config.migrate.duty_cycle_ratio,
-        call_seconds=config.migrate.stall_target_seconds,
-        exact=exact,
-        wrap=wrap,
-    )
+    return replace(build_means(config or Config(), plugins.discover(), exact=exact), wrap=wrap)
 
 
 def under(scenario: Scenario, kind: SchedulerKind, seconds: float) -> Scenario:

@@ -99,7 +99,7 @@ def simulate(
         stay = what.scheduler.stay_seconds
         chosen = SchedulerSection(kind=scheduler, stay_seconds=stay, interval_seconds=what.scheduler.interval_seconds)
         what = what.model_copy(update={"scheduler": chosen})
-    means = _means(config, found, exact=exact)
+    means = build_means(config, found, exact=exact)
     for policy in means.build_policies():
         if isinstance(policy, AccessPolicy):
             write(
@@ -146,7 +146,8 @@ def _load_config(path: Path | None) -> tuple[Config, Mapping[str, PolicyPlugin[A
     return loaded.config, found
 
 
-def _means(config: Config, found: Mapping[str, PolicyPlugin[Any]], *, exact: bool) -> Means:
+def build_means(config: Config, found: Mapping[str, PolicyPlugin[Any]], *, exact: bool = False) -> Means:
+    """Return the engine as the daemon has it under a configuration; `exact`: samples of placements do not err."""
     return Means(
         settings=settings.build_settings(config, found),
         build_policies=lambda: settings.build_policies(config, found, BATCHED_SINCE),

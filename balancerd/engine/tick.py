@@ -8,7 +8,7 @@ from balancerd.engine.budgets import Rates
 from balancerd.engine.deciding import Deciding
 from balancerd.engine.looks import Looks
 from balancerd.engine.matching import Matches, Matching
-from balancerd.engine.memory import EngineMemory
+from balancerd.engine.memory import EngineMemory, new_memory
 from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.engine.select import Criteria, Objections, select
 from balancerd.engine.story import Storyteller
@@ -40,6 +40,12 @@ class Settings:
     observing: frozenset[str] = frozenset()
     """Names of the policies whose decisions are told but never acted on."""
     matches: Matches = field(default_factory=Matches)
+
+    def new_memory(self) -> EngineMemory:
+        """Return a memory in which nothing has happened yet."""
+        return new_memory(
+            cooldown_seconds=self.cooldown_seconds, rates=self.rates, scan_budget_ratio=self.scan_budget_ratio
+        )
 
 
 class Engine:

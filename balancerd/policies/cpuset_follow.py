@@ -6,7 +6,7 @@ memory on another may have been meant so. No gate: it is not asked whether the m
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from pydantic import Field
@@ -15,18 +15,13 @@ from balancerd.config.fields import Section
 from balancerd.config.schema import RuleConfig
 from balancerd.engine.gate import cost_seconds
 from balancerd.engine.movable import movable_bytes_by_node
+from balancerd.engine.progress import Progress
 from balancerd.engine.room import Room, nearest
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
 from balancerd.model.topology import Topology
 from balancerd.ports import PolicyContext
-
-NEGLIGIBLE_RATIO = 0.01
-"""Less than this share of its memory outside is not worth a move."""
-
-FINISHED_RATIO = 0.001
-"""A move that is under way, and makes progress, goes on to this share."""
 
 
 class CpusetFollowOptions(Section):
@@ -44,7 +39,7 @@ class _Memory:
 
     nodes: frozenset[NodeId]
     lost: frozenset[NodeId] = frozenset()
-    away_when_decided: int | None = None
+    progress: Progress = field(default_factory=Progress)
 
 
 class CpusetFollow:
@@ -101,9 +96,8 @@ class CpusetFollow:
         held = movable_bytes_by_node(placement)
         away = {node: n_bytes for node, n_bytes in held.items() if node in outside or node in lost}
         n_bytes, total = sum(away.values()), sum(held.values())
-        before, memory.away_when_decided = memory.away_when_decided, None
-        moving = before is not None and n_bytes < before
-        if not n_bytes or n_bytes < (FINISHED_RATIO if moving else NEGLIGIBLE_RATIO) * total:
+        memory.progress.look(n_bytes)
+        if not n_bytes or memory.progress.is_negligible(n_bytes, total):
             return self._skip(process, Reason.INSIDE_CPUSET)
         why = self._explain(process, away, lost)
         largest = max(away, key=lambda node: (away[node], -node))
@@ -111,7 +105,7 @@ class CpusetFollow:
         target = room.take(where, n_bytes)
         if target is None:
             return self._skip(process, Reason.TARGET_FULL, f"{why}; no room on node {format_id_list(where)}")
-        memory.away_when_decided = n_bytes
+        memory.progress.want(n_bytes)
         return Decision(
             policy=self._name,
             process=process.id,

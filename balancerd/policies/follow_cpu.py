@@ -18,6 +18,7 @@ from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, gain_cores, is_
 from balancerd.engine.homes import HomeRule, Residence
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.overflow import find_refuge
+from balancerd.engine.progress import Progress
 from balancerd.engine.receding import Receding
 from balancerd.engine.room import Room
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
@@ -27,14 +28,8 @@ from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample,
 from balancerd.model.topology import Topology
 from balancerd.ports import PolicyContext
 
-NEGLIGIBLE_RATIO = 0.01
-"""Less than this share of its memory elsewhere is noise of the sample, and well placed."""
-
 TESTED_RATIO = 0.95
 """A test that says "well placed" tells at most 5 % from 15 % misplaced; see docs/placement.md."""
-
-FINISHED_RATIO = 0.001
-"""A move that is under way, and makes progress, goes on to this share."""
 
 FEW_STAYS = 2
 """With fewer stays that ended, a short one says nothing yet: wait until the loss equals the cost, or would have if
@@ -74,7 +69,7 @@ class _Memory:
 
     residence: Residence
     lost_seconds: float = 0.0
-    away_when_decided: int | None = None
+    progress: Progress = field(default_factory=Progress)
     receding: Receding = field(default_factory=Receding)
 
 
@@ -146,12 +141,11 @@ class FollowCpu:
         away = total - held.get(home, 0)
         if total == 0:
             return self._skip(process, Reason.NOTHING_PRESENT)
-        before_bytes, memory.away_when_decided = memory.away_when_decided, None
-        moving = before_bytes is not None and away < before_bytes
-        if before_bytes is not None:  # what is away no more may have been moved by this policy
+        memory.progress.look(away)
+        if memory.progress.was_wanted:  # what is away no more may have been moved by this policy
             memory.receding.forget()
         memory.receding.note(placement.taken_at, held)
-        if away < (FINISHED_RATIO if moving else NEGLIGIBLE_RATIO) * total or _is_tested(placement, home):
+        if memory.progress.is_negligible(away, total) or _is_tested(placement, home):
             memory.lost_seconds = 0.0
             return self._skip(process, Reason.WELL_PLACED, f"{1 - away / total:.1%} on node {home}")
 
@@ -172,7 +166,7 @@ class FollowCpu:
             return self._skip(process, Reason.GAIN_BELOW_COST, told)
         if residence.age_seconds < self._options.min_home_age_seconds:
             return self._skip(process, Reason.HOME_TOO_YOUNG, f"node {home} for {residence.age_seconds:.1f} s")
-        if not moving and residence.age_seconds < KERNELS_CHANCE_SECONDS and _kernel_balances(now):
+        if not memory.progress.is_moving and residence.age_seconds < KERNELS_CHANCE_SECONDS and _kernel_balances(now):
             chance = f"of the {KERNELS_CHANCE_SECONDS:.0f} s in which the kernel's balancing comes first"
             return self._skip(process, Reason.HOME_TOO_YOUNG, f"node {home} for {residence.age_seconds:.1f} {chance}")
         if not residence.is_at_home:
@@ -186,7 +180,8 @@ class FollowCpu:
         gone = memory.receding.bytes_gone(home)
         if gone:
             return self._skip(process, Reason.COMING_HOME, f"{told}, {gone >> 20} MiB less than a few seconds ago")
-        memory.away_when_decided = away if refuge is None else None
+        if refuge is None:
+            memory.progress.want(away)
         room.take((target,), sum(moved.values()))
         return Decision(
             policy=self._name,

@@ -5,7 +5,7 @@ it alone. No gate: it is not asked whether the move pays. Budgets, watermarks, c
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -16,6 +16,7 @@ from balancerd.config.schema import RuleConfig, at_least_one
 from balancerd.engine.blocks import extents_of_node, shortfalls, uneven
 from balancerd.engine.gate import cost_seconds
 from balancerd.engine.movable import movable_bytes_by_node
+from balancerd.engine.progress import Progress
 from balancerd.engine.room import Room
 from balancerd.engine.rules import Rule, compile_rules, do_rules_see_the_same
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
@@ -23,12 +24,6 @@ from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot, Window
 from balancerd.ports import PolicyContext
-
-NEGLIGIBLE_RATIO = 0.01
-"""Less than this share of its memory elsewhere is noise of the sample."""
-
-FINISHED_RATIO = 0.001
-"""A move that is under way, and makes progress, goes on to this share."""
 
 
 class PlaceConfig(Section):
@@ -82,7 +77,7 @@ class _Memory:
     process: ProcessSample
     place: _Place | None
     rule: str
-    away_when_decided: int | None = None
+    progress: Progress = field(default_factory=Progress)
     target: NodeId | None = None
 
 
@@ -131,30 +126,29 @@ class RulePolicy:
             return self._hold(process, Reason.OUTSIDE_CPUSET, told)
         if placement is None:
             return self._hold(process, Reason.NOT_SAMPLED, memory.rule)
-        if not any(movable_bytes_by_node(placement).values()):
+        held = movable_bytes_by_node(placement)
+        if not any(held.values()):
             return self._hold(process, Reason.NOTHING_PRESENT, memory.rule)
         if config.nodes is None and len(allowed) > 1:
             return self._spread(memory, placement, allowed, room)
-        return self._gather(memory, placement, allowed, room)
+        return self._gather(memory, held, allowed, room)
 
     def _gather(
-        self, memory: _Memory, placement: PlacementSample, nodes: Iterable[NodeId], room: Room
+        self, memory: _Memory, held: Mapping[NodeId, int], nodes: Iterable[NodeId], room: Room
     ) -> Decision | Skip:
         """Move what lies elsewhere to the first node with room."""
         targets = tuple(nodes)
-        held = movable_bytes_by_node(placement)
         outside = {node: n_bytes for node, n_bytes in held.items() if node not in targets}
         away, total = sum(outside.values()), sum(held.values())
-        before, memory.away_when_decided = memory.away_when_decided, None
-        moving = before is not None and away < before
-        if away < (FINISHED_RATIO if moving else NEGLIGIBLE_RATIO) * total:
+        memory.progress.look(away)
+        if memory.progress.is_negligible(away, total):
             told = f"{memory.rule}: {1 - away / total:.1%} on node {format_id_list(targets)}"
             return self._hold(memory.process, Reason.AS_RULED, told)
         target = room.take(targets, away)
         if target is None:
             told = f"{memory.rule}: no room on node {format_id_list(targets)}"
             return self._hold(memory.process, Reason.TARGET_FULL, told)
-        memory.away_when_decided = away
+        memory.progress.want(away)
         sources = frozenset(outside) if len(targets) > 1 else None
         return self._decision(memory, target, outside, sources=sources)
 

@@ -26,6 +26,7 @@ from balancerd.model.migration import (
     WholeMove,
 )
 from balancerd.model.sample import PAGE_BYTES, SampleRequest, Sampling, Survey
+from balancerd.model.untouched import nothing_evicted, stayed_whole
 from balancerd.ports import SurveyScope
 from balancerd.simulation.clock import SimClock
 from balancerd.simulation.looking import Looker
@@ -136,34 +137,14 @@ class SimKernel:
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Evict nothing: the machine has no swap."""
         del should_stop
-        return EvictionOutcome(
-            step=step,
-            looked_pages=0,
-            absent_pages=0,
-            other_pages=0,
-            advised_pages=0,
-            evicted_pages=0,
-            kept_pages=0,
-            call_seconds=(),
-            query_seconds=0.0,
-            resume_at=step.resume_at,
-            stopped_by=Reason.NO_SWAP,
-        )
+        return nothing_evicted(step, Reason.NO_SWAP)
 
     def migrate_whole(self, process: ProcessId, target_of: Mapping[NodeId, NodeId]) -> WholeMove:
         """Move what lies on some nodes to others, as far as there is room, in one call."""
         self._machine.advance(self._clock.now())
         found = self._machine.processes.get(process)
         if found is None:
-            return WholeMove(
-                process=process,
-                target_of=target_of,
-                not_moved_pages=None,
-                seconds=0.0,
-                before_bytes={},
-                after_bytes={},
-                stopped_by=Reason.EXITED,
-            )
+            return stayed_whole(process, target_of, Reason.EXITED)
         before, moved = found.pages_on(), 0
         for part in found.parts:
             at = 0

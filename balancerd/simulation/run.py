@@ -6,7 +6,6 @@ Owns the loop of ticks in simulated time and the course of a run. It must not kn
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from balancerd.engine.memory import new_memory
 from balancerd.engine.tick import Engine, Settings
 from balancerd.model.ids import NodeId
 from balancerd.model.report import TickReport
@@ -123,11 +122,7 @@ def run_engine(
         policies=means.build_policies(),
         settings=settings,
         should_stop=lambda: False,
-        memory=new_memory(
-            cooldown_seconds=settings.cooldown_seconds,
-            rates=settings.rates,
-            scan_budget_ratio=settings.scan_budget_ratio,
-        ),
+        memory=settings.new_memory(),
     )
     course = _Course(machine, scenario.duration_seconds)
     errors: dict[str, str] = {}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from balancerd import plugins
 from balancerd.config.schema import Config
-from balancerd.engine.memory import new_memory
 from balancerd.engine.tick import Engine
 from balancerd.model.ids import ProcessId
 from balancerd.model.report import TickReport
@@ -51,11 +50,7 @@ class Recording:
             policies=build_policies(config, plugins.discover(), KERNEL_VERSION),
             settings=replace(settings, criteria=replace(settings.criteria, own_pid=OWN_PID)),
             should_stop=tap.should_stop,
-            memory=new_memory(
-                cooldown_seconds=settings.cooldown_seconds,
-                rates=settings.rates,
-                scan_budget_ratio=settings.scan_budget_ratio,
-            ),
+            memory=settings.new_memory(),
             claimed=tap.claimed,
             access_watch=None if access_watch is None else TapAccessWatch(access_watch, tap),
             heat_watch=None if heat_watch is None else TapHeatWatch(heat_watch, tap),
