@@ -2,7 +2,8 @@
 
     select     who deserves a closer look; looks: how soon the next one
     gate       what a move costs and wins: the arithmetic that policies share
-    homes      where a process is at home; receding: does its memory come by itself; room: what a node can take;
+    homes      where a process is at home; receding: does its memory come by itself; progress: is the rest of a move
+               worth going on; room: what a node can take;
                overflow: where that goes which does not fit
     plan       one arbitration of all decisions; movable, ranges: which parts of a process it is about
     tick       the order of things; story: what it meant for each process
