@@ -30,7 +30,7 @@ NODES = tuple(map(NodeId, range(4)))
 CPU = 2
 SEED = 20261121
 FEWEST_STEPS = 12
-PATIENCE_SECONDS = 12.0
+PATIENCE_SECONDS = 60.0  # most have enough after 12; a loaded host is given time
 SYSTEM = Path("/sys/devices/system")
 POOL = SYSTEM / "node/node3/hugepages/hugepages-2048kB/nr_hugepages"
 
@@ -195,7 +195,7 @@ def test_processes_that_exit_in_the_middle(tmp_path: Path) -> None:
 def test_a_target_node_that_is_filled_up(tmp_path: Path) -> None:
     POOL.write_text("600", encoding="ascii")  # as many as there are
     most = int(POOL.read_text(encoding="ascii"))
-    words = str(most), str(most - 40)
+    words = "600", str(most - 12)  # never room for the whole shifter: whatever the kernel finds besides, the pool takes
     try:
         with shifter_that("touch", tmp_path, mib=32) as shifter:
             with Writer(tmp_path, words, [POOL], nap_ms=150) as filler:

@@ -1,6 +1,7 @@
 """What is read of the machine, on kernels that have it; and hotplug under a daemon that ticks on."""
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ DIMM = Path("/sys/bus/acpi/devices/PNP0C80:00")
 BRISK = {"tick_interval": "500ms", "select.min_age": "1s"}
 MIB = 48
 SECONDS = 30.0
+BLOCK_SECONDS = 10
 
 
 def read_machine() -> Machine:
@@ -50,13 +52,16 @@ def memory_blocks(number: int) -> list[Path]:
 
 
 def set_blocks(number: int, state: str) -> int:
-    """Ask every block of a node to be `state`; return how many are. The kernel keeps those that it cannot empty."""
+    """Ask every block of a node to be `state`; return how many are.
+
+    The kernel refuses those that it cannot empty, and tries for minutes on others, until a signal comes.
+    """
     for block in memory_blocks(number):
-        try:
-            if block.read_text().strip() != state:
-                block.write_text(state)
-        except OSError as error:
-            print(f"{block}: {error}")
+        if block.read_text().strip() != state:
+            words = ["timeout", str(BLOCK_SECONDS), "tee", str(block)]
+            asked = subprocess.run(words, input=state, capture_output=True, text=True, check=False)
+            if asked.returncode:
+                print(asked.stderr.strip() or f"{block}: still not {state} after {BLOCK_SECONDS} s")
     return sum(block.read_text().strip() == state for block in memory_blocks(number))
 
 
