@@ -1,4 +1,4 @@
-"""Who touches which memory: one sample, and what all samples of one process tell, counted by region.
+"""Who touches which memory: what all samples of one process tell, counted by region.
 
 Owns the records that access sources fill and policies judge. Nothing here is kept for each page: pages are counted in
 the native core, which hands on runs of pages that one node uses, and regions of 2 MiB with their counts.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from balancerd.model.decision import Skip
 from balancerd.model.extent import Extent
-from balancerd.model.ids import CpuId, NodeId, ProcessId
+from balancerd.model.ids import NodeId, ProcessId
 
 REGION_BYTES = 2 << 20
 """A region is what one transparent huge page may cover."""
@@ -36,24 +36,6 @@ class AccessMethod(enum.StrEnum):
 
     PERF_LOG = "perf-log"
     """Somebody has recorded them with perf, and imported the log. Needs no configuration: it goes before all others."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessSample:
-    """One access as a source tells it: thread `tid` on `cpu`, which is on `node`, used `address` at `taken_at`.
-
-    `weight` is how many accesses it stands for, beside the others of the same source. Sources hand thousands of these
-    a second to the native core, where they are counted; one object for each is for logs that people import.
-    """
-
-    process: ProcessId
-    tid: int
-    cpu: CpuId
-    node: NodeId
-    address: int
-    taken_at: float
-    method: AccessMethod
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
