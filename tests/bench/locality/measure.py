@@ -43,19 +43,21 @@ Marker = Callable[[int], None]
 class Marks:
     """Executes the markers, notes when, and reads at the first and the last what is to be compared.
 
-    What it reads itself is outside of what it marks.
+    What it reads itself is outside of what it marks. `begin` is called right before the first.
     """
 
-    def __init__(self, marker: Marker, daemon: rivals.Daemon | None) -> None:
+    def __init__(self, marker: Marker, daemon: rivals.Daemon | None, begin: Callable[[], object]) -> None:
         self.at: dict[int, float] = {}
         self.vmstat: dict[int, Mapping[str, int]] = {}
         self.cpu_seconds: dict[int, float] = {}
         self._marker = marker
         self._daemon = daemon
+        self._begin = begin
 
     def __call__(self, number: int) -> None:
         if number == BEGIN:
             self._read(number)
+            self._begin()
         self._marker(number)
         self.at[number] = time.monotonic()
         if number == DONE:
@@ -162,10 +164,11 @@ def run(
     }
     try:
         with (
-            rivals.at_work(rival, plan.folder / "rival", house_cpu, balancing=balancing) as daemon,
+            rivals.kernel_balancing(rival, balancing) as begin,
+            rivals.at_work(rival, plan.folder / "rival", house_cpu) as daemon,
             workload.start(plan) as running,
         ):
-            measure(running, Marks(marker, daemon), daemon, result)
+            measure(running, Marks(marker, daemon, begin), daemon, result)
     except Exception as error:  # noqa: BLE001 whatever it was, outside they must read of it
         traceback.print_exc()
         result["error"] = f"{type(error).__name__}: {error}"

@@ -178,12 +178,24 @@ RIVALS: dict[str, Rival] = {
 
 
 @contextmanager
-def at_work(rival: Rival, folder: Path, house_cpu: int, *, balancing: Path = BALANCING) -> Iterator[Daemon | None]:
-    """Let a rival balance; its daemon is ready, if it has one. Afterwards the kernel balances no more."""
+def at_work(rival: Rival, folder: Path, house_cpu: int) -> Iterator[Daemon | None]:
+    """Let a rival's daemon balance, if it has one; it is ready."""
     with ExitStack() as stack:
-        balancing.write_text(str(int(rival.is_kernel_on)), encoding="ascii")
-        stack.callback(balancing.write_text, "0", encoding="ascii")
         yield None if rival.start is None else stack.enter_context(rival.start(folder, house_cpu))
+
+
+@contextmanager
+def kernel_balancing(rival: Rival, balancing: Path = BALANCING) -> Iterator[Callable[[], object]]:
+    """Give what lets the kernel balance when the work begins, if the rival wants that. Afterwards it balances no more.
+
+    Before, while memory is first touched where it will be misplaced, all faults are local: from these the kernel would
+    learn to look rarely, and how much it learns would depend on how long the touching takes beside a daemon.
+    """
+    balancing.write_text("0", encoding="ascii")
+    try:
+        yield partial(balancing.write_text, str(int(rival.is_kernel_on)), encoding="ascii")
+    finally:
+        balancing.write_text("0", encoding="ascii")
 
 
 def _known(move: logs.Move) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Idle:
 
     @contextmanager
     def start(self, plan: Plan) -> Iterator["Idle"]:
-        self._story.append("workload starts")
+        balancing = plan.folder / "numa_balancing"
+        self._story.append(f"workload starts, balancing {balancing.read_text()}")
         self.plan = plan
         try:
             yield self
@@ -99,7 +100,7 @@ def test_the_rival_is_ready_first_and_tells_while_the_processes_are_still_there(
     run_idle(tmp_path, story, is_kernel_on=True)
     assert story == [
         "rival starts in rival, house-keeping CPU 4",
-        "workload starts",
+        "workload starts, balancing 0",
         "mark 1, balancing 1",
         "mark 2, balancing 1",
         "mark 3, balancing 1",
@@ -168,10 +169,10 @@ def test_counters_are_read_just_outside_of_the_marks() -> None:
         def _read(self, number: int) -> None:
             story.append(f"read at {number}")
 
-    marks = Telling(lambda number: story.append(f"mark {number}"), None)
+    marks = Telling(lambda number: story.append(f"mark {number}"), None, lambda: story.append("begin"))
     for number in (BEGIN, THREE_QUARTERS, DONE):
         marks(number)
-    assert story == ["read at 1", "mark 1", "mark 2", "mark 3", "read at 3"]
+    assert story == ["read at 1", "begin", "mark 1", "mark 2", "mark 3", "read at 3"]
 
 
 def test_of_vmstat_only_what_moves_or_balances_is_told() -> None:
