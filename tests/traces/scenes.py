@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from balancerd.config.schema import Config, MigrateConfig, PolicyConfig, RuleConfig, SelectConfig, WorkloadConfig
-from balancerd.model.ids import ProcessId
+from balancerd.model.ids import CpuId, NodeId, ProcessId, parse_id_list
 from balancerd.model.sample import Mempolicy, Pressure, Survey
 from balancerd.ports import SurveyScope
 from tests.traces.recording import OWN_PID, Recording
@@ -176,9 +177,104 @@ def rule(path: Path) -> None:
     recording.write(path)
 
 
+def cpuset_follow(path: Path) -> None:
+    """Cpusets and affinities narrow and widen: of the busy, the idle, the stuck and the unreadable, on full nodes."""
+    clock = FakeClock()
+    kernel = FakeKernel(clock)
+    config = Config(
+        select=SELECT,
+        policies=(HOME, PolicyConfig(name="cpusets", kind="cpuset-follow")),
+        migrate=MigrateConfig(process_rate_limit_bytes_per_second=48 * MIB),
+    )
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+
+    def narrow(pid: int, *, cpus: str | None = None, mems: str | None = None) -> None:
+        process = kernel.processes[ProcessId(pid, 1)]
+        if cpus is not None:
+            process = replace(process, cpus_allowed=frozenset(map(CpuId, parse_id_list(cpus))))
+        if mems is not None:
+            process = replace(process, mems_allowed=frozenset(map(NodeId, parse_id_list(mems))))
+        kernel.processes[process.id] = process
+
+    for pid, comm, node, changes in (
+        (300, "pod", 0, {}),
+        (310, "pinned", 1, {}),
+        (320, "asleep", 2, {"cpu_cores": 0.0, "run_seconds": None}),
+        (330, "outside", 3, {"mems_allowed": frozenset(map(NodeId, (0, 2)))}),
+        (340, "unreadable", 2, {"cpus_allowed": None, "mems_allowed": None}),
+        (350, "free", 3, {}),
+    ):
+        process = make_process(pid, run={node: 2.0}, comm=comm)
+        kernel.add(replace(process, **changes), {node: 320})
+
+    def before(tick: int) -> None:
+        kernel.free_bytes = {1: 0, 2: 0} if 18 <= tick < 26 else {}
+        match tick:
+            case 6:
+                narrow(300, cpus="2-3", mems="2-3")
+            case 9:
+                narrow(310, cpus="0")
+            case 12:
+                narrow(320, mems="0-1")
+            case 18:  # where it may go there is no room yet
+                narrow(350, cpus="1-2", mems="1-2")
+            case 34:  # all of it comes back, and what has followed stays
+                narrow(300, cpus="0-3", mems="0-3")
+                narrow(310, cpus="0-3")
+            case 36:
+                kernel.stuck_mib[ProcessId(350, 1)] = 100.0
+                narrow(350, cpus="0", mems="0")
+
+    recording.start()
+    recording.ticks(50, before)
+    recording.write(path)
+
+
+def drain(path: Path) -> None:
+    """A node is emptied of the busy, the idle and a latecomer; one may not leave, one is stuck, one lives there."""
+    clock = FakeClock()
+    kernel = FakeKernel(clock)
+    config = Config(
+        select=SELECT,
+        policies=(PolicyConfig.model_validate({"name": "empty", "kind": "drain", "nodes": "3"}), HOME),
+        migrate=MigrateConfig(process_rate_limit_bytes_per_second=64 * MIB),
+    )
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+
+    def add(pid: int, comm: str, node: int, mib: Mapping[int, float], **changes: Any) -> ProcessId:
+        process = make_process(pid, run={node: 2.0}, comm=comm)
+        kernel.add(replace(process, **changes), mib)
+        return process.id
+
+    add(300, "large", 0, {0: 64, 3: 512})
+    add(310, "small", 1, {3: 128})
+    add(320, "asleep", 2, {2: 64, 3: 192}, cpu_cores=0.0, run_seconds=None)
+    add(330, "lives there", 3, {3: 256})
+    add(340, "held", 3, {3: 96}, mems_allowed=frozenset({NodeId(3)}))
+    add(350, "elsewhere", 1, {2: 160})
+    stuck = add(360, "stuck", 0, {3: 160})
+    kernel.stuck_mib[stuck] = 40.0
+
+    def before(tick: int) -> None:
+        kernel.free_bytes = dict.fromkeys((0, 1, 2), 0) if 2 <= tick < 8 else {}
+        match tick:
+            case 20:
+                add(370, "late", 3, {3: 128})
+            case 24:
+                kernel.stuck_mib[stuck] = 0.0
+            case 28:
+                del kernel.processes[ProcessId(340, 1)]
+
+    recording.start()
+    recording.ticks(50, before)
+    recording.write(path)
+
+
 SCENES: Mapping[str, Callable[[Path], None]] = {
     "follow-cpu": follow_cpu,
     "access": access,
     "interleave": interleave,
     "rule": rule,
+    "cpuset-follow": cpuset_follow,
+    "drain": drain,
 }
