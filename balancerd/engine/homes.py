@@ -22,7 +22,7 @@ MAJORITY = 0.5
 QUIET_RATIO = 0.25
 """A process that is so much less busy than it was is idling: where it does that says little of where it works."""
 
-REMEMBERED_STAYS = 8
+REMEMBERED_STAYS = 16
 
 LONGEST_GAP_SECONDS = 10.0
 """After a longer time without news of its threads a process is as if seen for the first time, but for its home."""
@@ -87,12 +87,16 @@ class Residence:
     def expected_stay_seconds(self) -> float | None:
         """How long a stay goes on once it counts: the mean of those that ended, to which the present one adds.
 
-        None before one has ended.
+        It is told one standard error too low, that of stays which end by chance at any time: few of them may be long by
+        luck, and who asks at each tick until the mean is high enough would always find that luck. None before one has
+        ended.
         """
-        if not self._stays:
+        n_stays = len(self._stays)
+        if not n_stays:
             return None
         least = self._rule.least_seconds
-        return sum(max(0.0, stay - least) for stay in (*self._stays, self.age_seconds)) / len(self._stays)
+        seconds = sum(max(0.0, stay - least) for stay in (*self._stays, self.age_seconds))
+        return seconds / (n_stays + math.sqrt(n_stays))
 
     def observe(
         self, run: Mapping[NodeId, float], now: float, interval_seconds: float, nodes: AbstractSet[NodeId]

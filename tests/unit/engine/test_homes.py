@@ -57,11 +57,11 @@ def test_home(life: list[Run], home: int | None, since: float | None) -> None:
     ("life", "expected"),
     [
         pytest.param([A] * 30, None, id="none has ended"),
-        pytest.param([A] * 30 + [B] * 3, (55.0 + 1.0) / 1, id="one of 60 s, and 6 s of the next"),
-        pytest.param([A] * 30 + [B] * 15 + [A] * 3, (55.0 + 25.0 + 1.0) / 2, id="two"),
-        pytest.param([A] * 30 + [B] * 15 + [C] * 63, (55.0 + 25.0 + 121.0) / 2, id="who stays is believed"),
-        pytest.param(([A] * 4 + [B] * 4) * 10, (8 * 3.0 + 3.0) / 8, id="eight are remembered"),
-        pytest.param([A] * 300 + ([A] * 4 + [B] * 4) * 10, (8 * 3.0 + 3.0) / 8, id="and older ones are not"),
+        pytest.param([A] * 30 + [B] * 3, (55.0 + 1.0) / (1 + 1), id="one of 60 s, and 6 s of the next"),
+        pytest.param([A] * 30 + [B] * 15 + [A] * 3, (55.0 + 25.0 + 1.0) / (2 + 2**0.5), id="two"),
+        pytest.param([A] * 30 + [B] * 15 + [C] * 63, (55.0 + 25.0 + 121.0) / (2 + 2**0.5), id="who stays is believed"),
+        pytest.param(([A] * 4 + [B] * 4) * 10, (16 * 3.0 + 3.0) / (16 + 4), id="sixteen are remembered"),
+        pytest.param([A] * 300 + ([A] * 4 + [B] * 4) * 10, (16 * 3.0 + 3.0) / (16 + 4), id="and older ones are not"),
     ],
 )
 def test_expected_stay(life: list[Run], expected: float | None) -> None:

@@ -162,6 +162,23 @@ def test_a_wanderer_is_not_chased_but_a_settler_is() -> None:
     assert verdict.target == 0
 
 
+@pytest.mark.parametrize(
+    ("stays", "is_followed"),
+    [
+        pytest.param((110, 90), False, id="more than three times, but only twice"),
+        pytest.param((60,) * 16, False, id="twice, often"),
+        pytest.param((210, 210), True, id="seven times, twice only"),
+        pytest.param((130,) * 16, True, id="four times, often"),
+    ],
+)
+def test_the_fewer_stays_a_process_has_ended_the_longer_they_must_have_been(
+    stays: tuple[float, ...], *, is_followed: bool
+) -> None:
+    """It breaks even after 30 s. The mean of few stays is above three times that now and then, by luck."""
+    life = [(number % 2, float(seconds)) for number, seconds in enumerate(stays)]
+    assert isinstance(live([*life, (len(stays) % 2, 10)], {2: 2048}), Decision) is is_followed
+
+
 def test_a_wanderer_that_stays_after_all_is_followed_when_it_has_lost_eight_times_the_cost() -> None:
     wandering = [(node, 10.0) for node in (0, 1) * 5]
     assert isinstance(live([*wandering, (0, 78)], {2: 676}), Skip)  # it breaks even after 10 s
