@@ -12,6 +12,7 @@ from typing import Any
 from balancerd import __version__, plugins, stack
 from balancerd.config import loader
 from balancerd.config.findings import ConfigError
+from balancerd.config.places import find_places
 from balancerd.config.schema import Config
 from balancerd.config.units import format_duration
 from balancerd.control.access import Access
@@ -61,7 +62,7 @@ class Application:
         self._flags = Flags(self._clock.wake)
         self._plugins = _or_start_error(plugins.discover)
         loaded = self._load()
-        self._config = loaded.config
+        self._config, self._places = loaded.config, find_places(loaded)
         raise_descriptor_limit()
         self._live = LiveKernel(
             clock=self._clock,
@@ -189,7 +190,7 @@ class Application:
         self._live.set_groups(compile_groups(config.workloads))
         self._live.set_accesses(build_accesses(config))
         self._jobs.use(self._means(config))
-        self._config, self._running = config, running
+        self._config, self._running, self._places = config, running, find_places(loaded)
         self._warn(loaded)
         return running
 
@@ -243,7 +244,11 @@ class Application:
         self._metrics.reload(succeeded=error is None, at=at)
         self._metrics.limit(self._config.migrate.rate_limit_bytes_per_second)
         self._state.reloaded(
-            path=str(path) if path.exists() else None, succeeded=error is None, at=at, error=error or ""
+            path=str(path) if path.exists() else None,
+            succeeded=error is None,
+            at=at,
+            error=error or "",
+            places=self._places,
         )
 
     def _on_tick_failed(self, error: str) -> None:

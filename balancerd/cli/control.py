@@ -15,6 +15,7 @@ Examples:
   balancerctl status
   balancerctl nodes
   balancerctl ps --limit 10
+  balancerctl plan
   balancerctl explain 4242
   balancerctl heat 4242
   balancerctl ps --json | jq '.processes[] | select(.local_ratio < 0.5) | .pid'
@@ -42,6 +43,7 @@ Exit status:
         "status": "balancerd.cli.status:status",
         "nodes": "balancerd.cli.nodes:nodes",
         "ps": "balancerd.cli.ps:ps",
+        "plan": "balancerd.cli.plan:plan",
         "explain": "balancerd.cli.explain:explain",
         "heat": "balancerd.cli.heat:heat",
         "move": "balancerd.cli.move:move",

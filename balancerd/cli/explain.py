@@ -46,10 +46,13 @@ def explain(settings: Settings, pid: int, *, as_json: bool) -> None:
     _tell_memory(process)
     _tell_running(process)
     _tell_verdicts(document)
+    _tell_policies(process)
     _tell_moves(process)
     write()
     write("What happens next")
     write(f"  {words.next_step(reason)}")
+    for line in _conditions(process):
+        write(f"  {line}")
 
 
 def _tell_who(process: Document) -> None:
@@ -153,10 +156,66 @@ def _tell_verdicts(document: Document) -> None:
     write(f"  so: {words.state(process['reason'])}, {escape(process['reason'])}{detail}")
 
 
+def _tell_policies(process: Document) -> None:
+    """Tell of each policy of the stack what it said, and where it is written; nothing to a daemon that knows none."""
+    stack = process.get("policies") or ()
+    if not stack:
+        return
+    write()
+    write("What each policy said")
+    for policy in stack:
+        at = f", {escape(policy['at'])}" if policy["at"] else ", by default"
+        mode = ", only observing" if policy["observing"] else ""
+        write(f"  {escape(policy['name'])} ({escape(policy['kind'])}{at}{mode})")
+        said = [each for each in process["verdicts"] if each["by"] == policy["name"]]
+        for each in said:
+            write(f"    {_verdict(each)}")
+            _write_all(_would(each))
+        if policy["disabled"]:
+            write(f"    is asked no more: {escape(policy['disabled'])}")
+        elif not said:
+            write("    was not asked about it, or had nothing to say")
+
+
+def _write_all(lines: Sequence[str]) -> None:
+    """Write lines that belong to a policy's verdict."""
+    for line in lines:
+        write(f"    {line}")
+
+
+def _would(verdict: Document) -> list[str]:
+    """Return what a verdict that leaves the process alone would do otherwise, and what it needs for that."""
+    lines = []
+    if wanted := verdict.get("wanted"):
+        lines.append(
+            f"otherwise {words.size(wanted['misplaced_bytes'])} to node {wanted['target']}: "
+            f"gain {wanted['gain_cores']:.3f} cores, cost {wanted['cost_seconds']:.2f} s"
+        )
+    if verdict.get("needs"):
+        lines.append(f"needs {escape(verdict['needs'])}")
+    return lines
+
+
+def _conditions(process: Document) -> list[str]:
+    """Return what decided, where that is written, and what would have to change, as far as the daemon tells."""
+    deciding = process.get("deciding")
+    if deciding is None:
+        return []
+    lines = []
+    if deciding["setting"]:
+        where = f"at {deciding['at']}" if deciding["at"] else "which has its default"
+        lines.append(f"Decided by {escape(deciding['by'])}: {escape(deciding['setting'])}, {escape(where)}.")
+    if deciding["needs"]:
+        lines.append(f"Needed: {escape(deciding['needs'])}.")
+    return lines
+
+
 def _verdict(verdict: Document) -> str:
     why = f"{escape(verdict['reason'])}, {escape(verdict['reason_text'])}"
     if verdict["detail"]:
         why += f" ({escape(verdict['detail'])})"
+    if verdict["action"] == "evict":
+        return f"evict {words.size(verdict['evict_bytes'])}: {why}"
     if verdict["action"] != "migrate":
         return f"leave it alone: {why}"
     gain = f", wins {verdict['gain_cores']:.3f} cores" if verdict["gain_cores"] else ", whatever it wins"

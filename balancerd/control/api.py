@@ -33,7 +33,9 @@ GET /v1/processes/PID       (404: no such process; 400: PID is no number)
     schema, tick, process: the process as above, and
         cpus_allowed, mems_allowed   ("0-3", null where not read)
         verdicts    in the order in which they fell: [{by, action ("migrate", "leave"), reason, reason_text, detail},
-                    and for "migrate" also target, misplaced_bytes, gain_cores, cost_seconds]
+                    and for "migrate" also target, misplaced_bytes, gain_cores, cost_seconds; for "leave" needs, see
+                    explain_api.py, and for all setting and at]
+        policies, deciding    every policy of the stack, and what gave the reason: see explain_api.py
         placement   null or {age_seconds, method ("test", "sample", "every-page", "numa-maps"), queried_pages,
                     present_pages, exact, share_intervals: {node: [low, high]} (95 %), seconds, mempolicies_age_seconds,
                     vmas: the largest [{start, end (hexadecimal), kind, name, shared, bytes_by_node, absent_bytes,
@@ -43,6 +45,9 @@ GET /v1/processes/PID       (404: no such process; 400: PID is no number)
         outcome     null or the last migration known, as in history
         history     newest first: [{tick, age_seconds, policy, target, move (its id, null for none), submitted_pages,
                     pages, moved_from, calls, longest_call_seconds, seconds, stopped_by, detail}]
+
+GET /v1/plan
+    what would be moved now: see plan_api.py
 
 GET /v1/processes/PID/heat
     its address space as cells: see heat_api.py
@@ -93,6 +98,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
+from balancerd.control import explain_api
 from balancerd.control.state import PastOutcome, View
 from balancerd.engine.managers import tell_managers
 from balancerd.engine.workloads import workload_of
@@ -183,7 +189,9 @@ def process(view: View, report: ProcessReport, *, now: float) -> Json:
             **process_facts(report, workload),
             "cpus_allowed": None if sample.cpus_allowed is None else format_id_list(sample.cpus_allowed),
             "mems_allowed": None if sample.mems_allowed is None else format_id_list(sample.mems_allowed),
-            "verdicts": [_verdict(verdict) for verdict in report.verdicts],
+            "verdicts": [{**_verdict(verdict), **explain_api.why(verdict, view.places)} for verdict in report.verdicts],
+            "policies": explain_api.policies(view, report),
+            "deciding": explain_api.deciding(view, report),
             "placement": None if report.placement is None else _placement(report.placement, report.run_ratio, now),
             "next_look_seconds": None if next_look is None else _seconds(max(0.0, next_look - now)),
             "outcome": history[0] if history else None,

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from balancerd.control import api, heat_api, import_api, job_api, machine_api, recording_api, workload_api
+from balancerd.control import api, heat_api, import_api, job_api, machine_api, plan_api, recording_api, workload_api
 from balancerd.control.access import Access, Peer
 from balancerd.control.import_pieces import MOST_BODY_BYTES as MOST_PIECE_BYTES
 from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, parse_job
@@ -29,7 +29,7 @@ PEER_KEY: Final = "balancerd.peer"
 """Where the server leaves the Peer of a request in the WSGI environment; None when the kernel did not tell."""
 
 READ_PATHS: Final = frozenset(
-    {"/v1/status", "/v1/processes", "/v1/nodes", "/v1/workloads", "/v1/top", "/v1/jobs", "/v1/moves"}
+    {"/v1/status", "/v1/processes", "/v1/nodes", "/v1/workloads", "/v1/top", "/v1/jobs", "/v1/moves", "/v1/plan"}
 )
 """What only GET is for, beside single processes and jobs."""
 
@@ -142,6 +142,8 @@ class ControlApp:
             return _json(HTTPStatus.OK, machine_api.nodes(view, now=self._now()))
         if path == "/v1/processes":
             return _json(HTTPStatus.OK, api.processes(view))
+        if path == "/v1/plan":
+            return _json(HTTPStatus.OK, plan_api.plan(view, now=self._now()))
         if path == "/v1/workloads":
             return _json(HTTPStatus.OK, workload_api.workloads(view))
         if path == "/v1/top":

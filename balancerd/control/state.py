@@ -7,8 +7,9 @@ writes and HTTP threads read, so readers get one consistent, immutable View. It 
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from balancerd.config.places import Places
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome, PageStatus
@@ -73,6 +74,8 @@ class View:
     outcomes: tuple[PastOutcome, ...]
     config_path: str | None
     reload: Reload | None
+    places: Places = field(default_factory=Places)
+    """Where the settings that are in effect are written."""
 
 
 class ControlState:
@@ -88,6 +91,7 @@ class ControlState:
         self._outcomes: deque[PastOutcome] = deque(maxlen=kept_outcomes)
         self._config_path: str | None = None
         self._reload: Reload | None = None
+        self._places = Places()
 
     def emit(self, report: TickReport) -> None:
         """Take one finished tick."""
@@ -103,10 +107,16 @@ class ControlState:
         with self._lock:
             self._totals = replace(self._totals, failed_ticks=self._totals.failed_ticks + 1)
 
-    def reloaded(self, *, path: str | None, succeeded: bool, at: float, error: str = "") -> None:
-        """Note that the configuration was read (the first time, too) at unix time `at`; `path` None is the defaults."""
+    def reloaded(
+        self, *, path: str | None, succeeded: bool, at: float, error: str = "", places: Places | None = None
+    ) -> None:
+        """Note that the configuration was read (the first time, too) at unix time `at`; `path` None is the defaults.
+
+        `places` tells where what is in effect from now on is written; None: what was in effect stays so.
+        """
         with self._lock:
             self._config_path = path
+            self._places = self._places if places is None else places
             self._reload = Reload(succeeded=succeeded, at=at, error=error)
 
     def view(self) -> View:
@@ -120,6 +130,7 @@ class ControlState:
                 outcomes=tuple(self._outcomes),
                 config_path=self._config_path,
                 reload=self._reload,
+                places=self._places,
             )
 
 

@@ -220,8 +220,9 @@ class _Arbiter:
             return _no(wanted, Reason.PRESSURE, pressure)
         hold = self._ledger.hold(wanted.process, self._now)
         if hold is not None:
-            wait = f"again in {hold.until - self._now:.0f} s"
-            return _no(wanted, hold.reason, f"{hold.detail}; {wait}" if hold.detail else wait)
+            rest = f"{hold.until - self._now:.0f} s"
+            wait = f"again in {rest}"
+            return _no(wanted, hold.reason, f"{hold.detail}; {wait}" if hold.detail else wait, f"{rest} more of rest")
         return None
 
     def _is_further_part(self, wanted: Decision | Eviction) -> bool:
@@ -247,7 +248,8 @@ class _Arbiter:
         if self._room.get(target, 0) < min(decision.misplaced_bytes, SMALLEST_STEP_BYTES):
             memory = self._snapshot.survey.memory.get(target)
             available = 0 if memory is None else memory.available_bytes
-            return _no(decision, Reason.TARGET_FULL, f"node {target}: {available >> 20} MiB available")
+            told = f"node {target}: {available >> 20} MiB available"
+            return _no(decision, Reason.TARGET_FULL, told, f"free memory on node {target}")
         return None
 
     def _held(self, decision: Decision) -> tuple[Span, ...]:
@@ -352,5 +354,5 @@ def _merit(decision: Decision) -> float:
     return decision.gain_cores / decision.cost_seconds if decision.cost_seconds > 0 else decision.gain_cores
 
 
-def _no(wanted: Decision | Eviction, reason: Reason, detail: str = "") -> Skip:
-    return Skip(by=BY, process=wanted.process, reason=reason, detail=detail)
+def _no(wanted: Decision | Eviction, reason: Reason, detail: str = "", needs: str = "") -> Skip:
+    return Skip(by=BY, process=wanted.process, reason=reason, detail=detail, needs=needs)

@@ -65,7 +65,7 @@ class Selection:
 
 def reason_to_skip(process: ProcessSample, criteria: Criteria, *, also_idle: bool = False) -> Skip | None:
     """Return why a process is none of our business, or None when it is; with `also_idle`, whatever CPU it uses."""
-    reason, detail = None, ""
+    reason, detail, needs = None, "", ""
     if process.kernel_thread:
         reason = Reason.KERNEL_THREAD
     elif process.id.pid == criteria.own_pid:
@@ -74,19 +74,22 @@ def reason_to_skip(process: ProcessSample, criteria: Criteria, *, also_idle: boo
         reason, detail = Reason.OPTED_OUT, process.opt_out
     elif process.rss_bytes < criteria.min_rss_bytes:
         reason, detail = Reason.BELOW_MIN_RSS, f"{process.rss_bytes >> 20} of {criteria.min_rss_bytes >> 20} MiB"
+        needs = f"{-(-(criteria.min_rss_bytes - process.rss_bytes) >> 20)} MiB more resident memory"
     elif process.age_seconds < criteria.min_age_seconds:
         reason, detail = Reason.BELOW_MIN_AGE, f"{process.age_seconds:.0f} of {criteria.min_age_seconds:.0f} s"
+        needs = f"{criteria.min_age_seconds - process.age_seconds:.1f} s more of age"
     elif process.cpu_cores is None:
         reason = Reason.FIRST_SIGHT
     elif process.cpu_cores < criteria.min_cpu_cores and not also_idle:
         reason, detail = Reason.BELOW_MIN_CPU, f"{process.cpu_cores:.3f} of {criteria.min_cpu_cores:.3f} cores"
+        needs = f"{criteria.min_cpu_cores - process.cpu_cores:.3f} busy cores more"
     elif process.manager is not None and process.manager in criteria.yield_to:
         reason, detail = Reason.MANAGED, f"{process.manager.value}: {process.manager_detail}"
     elif (
         objection := criteria.rules.objection(process)
     ) is not None:  # last: user, cgroup and so on are read of the busy
         reason, detail = objection
-    return None if reason is None else Skip(by=BY, process=process.id, reason=reason, detail=detail)
+    return None if reason is None else Skip(by=BY, process=process.id, reason=reason, detail=detail, needs=needs)
 
 
 class Objections:

@@ -211,7 +211,9 @@ class Decision:
 class Skip:
     """Nothing is done with `process`, for `reason`; `by` names the policy or the stage that says so.
 
-    A skip of a policy that `holds` keeps the process from every policy of a later place.
+    A skip of a policy that `holds` keeps the process from every policy of a later place. `wanted` is what the policy
+    would decide if nothing but the reason spoke against it, as when the gate refuses, and `needs` what would have to
+    change for that, in words; both are told and decide nothing.
     """
 
     by: str
@@ -219,6 +221,8 @@ class Skip:
     reason: Reason
     detail: str = ""
     holds: bool = False
+    wanted: Decision | None = None
+    needs: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from balancerd.config.fields import Duration, Ratio, Section, between
 from balancerd.config.units import format_duration, format_ratio
-from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, gain_cores, is_worth, remoteness
+from balancerd.engine.gate import HORIZON_SECONDS, MARGIN, cost_seconds, gain_cores, is_worth, remoteness
 from balancerd.engine.homes import HomeRule, Residence
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.overflow import find_refuge
@@ -164,26 +164,7 @@ class FollowCpu:
 
         if gain <= 0:
             return self._skip(process, Reason.GAIN_BELOW_COST, told)
-        if residence.age_seconds < self._options.min_home_age_seconds:
-            return self._skip(process, Reason.HOME_TOO_YOUNG, f"node {home} for {residence.age_seconds:.1f} s")
-        if not memory.progress.is_moving and residence.age_seconds < KERNELS_CHANCE_SECONDS and _kernel_balances(now):
-            chance = f"of the {KERNELS_CHANCE_SECONDS:.0f} s in which the kernel's balancing comes first"
-            return self._skip(process, Reason.HOME_TOO_YOUNG, f"node {home} for {residence.age_seconds:.1f} {chance}")
-        if not residence.is_at_home:
-            return self._skip(process, Reason.HOME_TOO_YOUNG, f"away from node {home} at the moment")
-        if not _has_stayed(residence, gain, cost, memory.lost_seconds):
-            return self._skip(process, Reason.LOSS_BELOW_COST, f"{told}, lost so far {memory.lost_seconds:.2f} s")
-        expected = residence.expected_stay_seconds if residence.n_stays >= FEW_STAYS else None
-        stay = HORIZON_SECONDS if expected is None else max(expected, residence.age_seconds)
-        if not is_worth(gain, cost, stay):
-            return self._skip(process, Reason.GAIN_BELOW_COST, f"{told}, expected stay {stay:.0f} s")
-        gone = memory.receding.bytes_gone(home)
-        if gone:
-            return self._skip(process, Reason.COMING_HOME, f"{told}, {gone >> 20} MiB less than a few seconds ago")
-        if refuge is None:
-            memory.progress.want(away)
-        room.take((target,), sum(moved.values()))
-        return Decision(
+        move = Decision(
             policy=self._name,
             process=process.id,
             target=target,
@@ -194,6 +175,48 @@ class FollowCpu:
             source_bytes=moved,
             sources=None if refuge is None else frozenset(moved),
         )
+        skip = self._objection(residence, memory, move, kernel_balances=_kernel_balances(now))
+        if skip is not None:
+            return skip
+        if refuge is None:
+            memory.progress.want(away)
+        room.take((target,), sum(moved.values()))
+        return move
+
+    def _objection(
+        self, residence: Residence, memory: _Memory, wanted: Decision, *, kernel_balances: bool
+    ) -> Skip | None:
+        """Return why a move that would win something is not made now, and what it waits for; None to make it."""
+        home, age, told = residence.home, residence.age_seconds, wanted.detail
+        gain, cost, least_age = wanted.gain_cores, wanted.cost_seconds, self._options.min_home_age_seconds
+
+        def skip(reason: Reason, detail: str, needs: str) -> Skip:
+            return Skip(by=self._name, process=wanted.process, reason=reason, detail=detail, wanted=wanted, needs=needs)
+
+        if age < least_age:
+            more = f"{least_age - age:.1f} s more on node {home}"
+            return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} s", more)
+        if not memory.progress.is_moving and age < KERNELS_CHANCE_SECONDS and kernel_balances:
+            chance = f"of the {KERNELS_CHANCE_SECONDS:.0f} s in which the kernel's balancing comes first"
+            more = f"{KERNELS_CHANCE_SECONDS - age:.1f} s more on node {home}"
+            return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} {chance}", more)
+        if not residence.is_at_home:
+            return skip(Reason.HOME_TOO_YOUNG, f"away from node {home} at the moment", f"a return to node {home}")
+        wait = _seconds_to_stay(residence, gain, cost, memory.lost_seconds)
+        if wait is not None:
+            lost = f"{told}, lost so far {memory.lost_seconds:.2f} s"
+            return skip(Reason.LOSS_BELOW_COST, lost, f"{wait:.1f} s more on node {home}")
+        expected = residence.expected_stay_seconds if residence.n_stays >= FEW_STAYS else None
+        stay = HORIZON_SECONDS if expected is None else max(expected, age)
+        if not is_worth(gain, cost, stay):
+            won = gain * min(stay, HORIZON_SECONDS)
+            needs = f"a gain of {MARGIN:.0f} x cost {cost:.2f} s where {won:.2f} s are expected"
+            return skip(Reason.GAIN_BELOW_COST, f"{told}, expected stay {stay:.0f} s", needs)
+        gone = memory.receding.bytes_gone(home) if home is not None else 0
+        if gone:
+            less = f"{told}, {gone >> 20} MiB less than a few seconds ago"
+            return skip(Reason.COMING_HOME, less, "that it gets no less by itself")
+        return None
 
     def _memory_of(self, process: ProcessSample) -> _Memory:
         memory = self._memories.get(process.id)
@@ -205,14 +228,16 @@ class FollowCpu:
         return Skip(by=self._name, process=process.id, reason=reason, detail=detail)
 
 
-def _has_stayed(residence: Residence, gain: float, cost: float, lost: float) -> bool:
-    """Return whether this home has lasted, or can be expected to last, until a move to it pays."""
+def _seconds_to_stay(residence: Residence, gain: float, cost: float, lost: float) -> float | None:
+    """Return how much longer it must stay until a move pays; None when it has, or can be expected to."""
     expected = residence.expected_stay_seconds
     if expected is not None and gain * expected >= EXPECTED_STAY_FACTOR * cost:
-        return True
+        return None
     if residence.n_stays < FEW_STAYS:
-        return max(lost, gain * residence.age_seconds) >= cost
-    return lost >= LOSS_FACTOR * cost
+        so_far, enough = max(lost, gain * residence.age_seconds), cost
+    else:
+        so_far, enough = lost, LOSS_FACTOR * cost
+    return None if so_far >= enough else (enough - so_far) / gain
 
 
 def _cores_by_node(

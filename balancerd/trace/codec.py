@@ -66,6 +66,7 @@ OMITTED: Final[frozenset[tuple[type, str]]] = frozenset(
         (ManagerFinding, "pids"),
         (MigrationOutcome, "step"),
         (MigrationStep, "move_id"),
+        *((Skip, "wanted"), (Skip, "needs")),  # of policies, which judge anew
     }
 )
 

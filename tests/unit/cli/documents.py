@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from balancerd.control import api, heat_api, machine_api
+from balancerd.config.places import Places
+from balancerd.control import api, heat_api, machine_api, plan_api
 from balancerd.control.state import ControlState
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.migration import PageStatus
@@ -87,19 +88,22 @@ def _bind(node: int) -> Mempolicy:
     return Mempolicy(mode="bind", nodes=frozenset({NodeId(node)}))
 
 
-def answers(report: TickReport | None = None, *, age_seconds: float = 0.5) -> dict[str, tuple[int, Any]]:
+def answers(
+    report: TickReport | None = None, *, age_seconds: float = 0.5, places: Places | None = None
+) -> dict[str, tuple[int, Any]]:
     """Everything that a daemon would answer after this tick."""
     time = Time()
     state = ControlState(time)
     told = a_crowd() if report is None else report
     state.emit(told)
-    state.reloaded(path="/etc/balancerd/balancerd.yaml", succeeded=True, at=1.0)
+    state.reloaded(path="/etc/balancerd/balancerd.yaml", succeeded=True, at=1.0, places=places)
     time.seconds += age_seconds
     view = state.view()
     return {
         "/v1/status": (200, api.status(view, version="0.1.0", pid=812, now=time())),
         "/v1/processes": (200, api.processes(view)),
         "/v1/nodes": (200, machine_api.nodes(view, now=time())),
+        "/v1/plan": (200, plan_api.plan(view, now=time())),
         "/v1/moves": (200, {"schema": 1, "moves": []}),
         **{_path(each): (200, api.process(view, each, now=time())) for each in told.processes},
         **{f"{_path(each)}/heat": (200, heat_api.heat(view, each, cells=512, now=time())) for each in told.processes},
@@ -112,6 +116,7 @@ def before_the_first_tick() -> dict[str, tuple[int, Any]]:
     return {
         "/v1/status": (200, api.status(state.view(), version="0.1.0", pid=812, now=101.0)),
         "/v1/processes": (200, api.processes(state.view())),
+        "/v1/plan": (200, plan_api.plan(state.view(), now=101.0)),
     }
 
 

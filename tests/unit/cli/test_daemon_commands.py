@@ -8,12 +8,14 @@ import pytest
 
 from balancerd.cli import words
 from balancerd.cli.ps import SORT_KEYS
-from balancerd.model.decision import Reason
+from balancerd.config.loader import load_text
+from balancerd.config.places import find_places
+from balancerd.model.decision import Reason, Skip
 from balancerd.model.migration import PageStatus
 from balancerd.model.report import Failure, PolicyFailure
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED, a_crowd, answers, before_the_first_tick
-from tests.unit.reports import a_report
+from tests.unit.reports import a_decision, a_process, a_process_report, a_report
 
 STATUS = """\
 balancerd 0.1.0, pid 812, up 500ms, mode enforce
@@ -225,7 +227,7 @@ def test_explain_in_json_adds_state_and_what_happens_next(serve: Serve, run: Run
     assert sum(process["outcome"]["pages"].values()) == process["outcome"]["submitted_pages"]
 
 
-@pytest.mark.parametrize("command", [["ps"], ["explain", "4242"]])
+@pytest.mark.parametrize("command", [["ps"], ["plan"], ["explain", "4242"]])
 def test_a_hostile_process_name_cannot_touch_the_terminal(serve: Serve, run: Run, command: list[str]) -> None:
     done = run(*command, socket=serve(answers(a_crowd(HOSTILE))))
     assert HOSTILE_ESCAPED in done.stdout
@@ -238,7 +240,7 @@ def test_json_carries_a_hostile_name_exactly_and_in_ascii(serve: Serve, run: Run
     assert json.loads(done.stdout)["processes"][0]["comm"] == HOSTILE
 
 
-@pytest.mark.parametrize("command", [["status"], ["ps"], ["explain", "1"], ["status", "--json"]])
+@pytest.mark.parametrize("command", [["status"], ["ps"], ["plan"], ["explain", "1"], ["status", "--json"]])
 def test_without_a_daemon_the_exit_code_is_3_and_the_advice_on_stderr(run: Run, command: list[str]) -> None:
     done = run(*command)
     assert (done.exit_code, done.stdout) == (3, "")
@@ -305,7 +307,7 @@ def test_the_socket_is_taken_from_the_option_nearest_to_the_command_or_the_envir
     "command",
     [
         *([], ["status"], ["ps"], ["explain"], ["heat"], ["doctor"], ["config", "check"]),
-        *(["move"], ["evict"], ["undo"], ["moves"]),
+        *(["move"], ["evict"], ["undo"], ["moves"], ["plan"]),
     ],
 )
 def test_every_help_has_examples(run: Run, command: list[str]) -> None:
@@ -352,3 +354,73 @@ def test_shares_by_node_name_the_largest_first(shares: dict[str, float] | None, 
 )
 def test_ages_are_told_as_exactly_as_they_matter(seconds: float | None, shown: str) -> None:
     assert words.age(seconds) == shown
+
+
+PLAN = """\
+ PID  COMMAND  BY    FROM           TO   BYTES  SECONDS   GAIN  SURE  STATE   REASON     NEEDS
+4242  spin     home  1:256MiB       0   256MiB     0.25  0.130     -  moving  misplaced
+  51  bound    home  1:192MiB       0   256MiB     0.25  0.130     -  waits   mempolicy
+"""
+
+
+def test_plan_shows_what_would_be_moved_and_sums_it_up(serve: Serve, run: Run) -> None:
+    done = run("plan", socket=serve(answers()))
+    assert (done.exit_code, [line.split() for line in done.stdout.splitlines()]) == (
+        0,
+        [line.split() for line in PLAN.splitlines()],
+    )
+    assert done.stderr == "tick 7, 500ms ago: 1 moving, 1 waits; 512MiB to move, 0.50 s in the kernel's calls\n"
+
+
+def test_plan_hides_what_is_refused_unless_asked_and_says_what_that_needs(serve: Serve, run: Run) -> None:
+    process = a_process()
+    refused = Skip(
+        by="home",
+        process=process.id,
+        reason=Reason.HOME_TOO_YOUNG,
+        wanted=a_decision(process.id),
+        needs="3.1 s more on node 0",
+    )
+    told = answers(a_report(processes=(a_process_report(process, verdicts=(refused,)),)))
+    done = run("plan", socket=serve(told))
+    assert done.stdout == ""
+    assert "0B to move" in done.stderr
+    assert done.stderr.endswith("1 refused move not shown (--all)\n")
+    assert "3.1 s more on node 0" in run("plan", "--all", socket=serve(told)).stdout
+    document = json.loads(run("plan", "--json", socket=serve(told)).stdout)
+    assert document == told["/v1/plan"][1]
+    assert [move["state"] for move in document["moves"]] == ["refused"]
+
+
+def test_plan_before_the_first_tick_says_so(serve: Serve, run: Run) -> None:
+    done = run("plan", socket=serve(before_the_first_tick()))
+    assert (done.stdout, done.stderr) == ("", "no tick yet\n")
+
+
+def test_explain_tells_each_policys_word_the_deciding_line_and_what_is_needed(serve: Serve, run: Run) -> None:
+    home = "  - name: home\n    kind: follow-cpu\n    min_home_age: 5s\n"
+    text = f"policies:\n{home}  - {{name: b, kind: drain, nodes: [1]}}\n"
+    process = a_process()
+    refused = Skip(
+        by="home",
+        process=process.id,
+        reason=Reason.HOME_TOO_YOUNG,
+        wanted=a_decision(process.id),
+        needs="3.1 s more on node 0",
+    )
+    report = a_report(processes=(a_process_report(process, verdicts=(refused,)),))
+    told = run("explain", "4242", socket=serve(answers(report, places=find_places(load_text(text, "a.yaml"))))).stdout
+    lines = told.splitlines()
+    at = lines.index("What each policy said")
+    assert lines[at + 1] == "  home (follow-cpu, a.yaml:2)"
+    assert lines[at + 2].startswith("    leave it alone: home-too-young")
+    assert lines[at + 3 : at + 7] == [
+        "    otherwise 256MiB to node 0: gain 0.130 cores, cost 0.50 s",
+        "    needs 3.1 s more on node 0",
+        "  b (drain, a.yaml:5)",
+        "    was not asked about it, or had nothing to say",
+    ]
+    assert lines[-2:] == [
+        "  Decided by home: policies.home.min_home_age, at a.yaml:4.",
+        "  Needed: 3.1 s more on node 0.",
+    ]

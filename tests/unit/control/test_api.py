@@ -159,6 +159,8 @@ def test_explain_holds_every_verdict_in_order_and_the_last_outcome_by_status() -
             "misplaced_bytes": 256 * MIB,
             "gain_cores": 0.13,
             "cost_seconds": 0.5,
+            "setting": None,
+            "at": None,
         },
         {
             "by": "plan",
@@ -166,6 +168,10 @@ def test_explain_holds_every_verdict_in_order_and_the_last_outcome_by_status() -
             "reason": "cooldown",
             "reason_text": REASON_TEXT[Reason.COOLDOWN],
             "detail": "again in 50 s",
+            "setting": "migrate.cooldown",
+            "at": None,
+            "needs": "",
+            "wanted": None,
         },
     ]
     assert (answer["cpus_allowed"], answer["mems_allowed"]) == ("0-1", "0-1")
