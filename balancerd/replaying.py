@@ -18,13 +18,15 @@ def build_replay(config: Config, found: Mapping[str, PolicyPlugin[Any]]) -> Buil
 
     def build(header: Header, ports: ReplayPorts) -> Engine:
         settings = build_settings(config, found)
+        memory = settings.new_memory()
+        memory.copying.restore(header.copying)
         return Engine(
             kernel=ports.kernel if config.mode == "enforce" else ObserveKernel(ports.kernel),
             clock=ports.clock,
             policies=build_policies(config, found, header.kernel),
             settings=replace(settings, criteria=replace(settings.criteria, own_pid=header.own_pid)),
             should_stop=ports.should_stop,
-            memory=settings.new_memory(),
+            memory=memory,
             claimed=ports.claimed,
             access_watch=ports.access_watch,
             heat_watch=ports.heat_watch,

@@ -74,6 +74,10 @@ def _show_daemon(document: Document) -> None:
     if scan is not None and scan["budget_ratio"] is not None:
         used, allowed = f"{scan['used_ratio']:.2%}", f"{scan['budget_ratio']:.2%}"
         write(f"observing: {used} of one core since the tick before, of {allowed} allowed")
+    copying = document.get("copying")
+    if copying is not None and copying["bytes_per_second"] is not None:
+        rate, measured = words.size(copying["bytes_per_second"]), words.size(copying["measured_bytes"])
+        write(f"copying: {rate} in a second of the kernel's calls, measured over {measured}")
     config = document["config"]
     write(f"configuration: {escape(config['path'] or 'built-in defaults')}")
     if config["last_reload"] is not None and not config["last_reload"]["succeeded"]:

@@ -10,6 +10,8 @@ GET /v1/status
     scan        null before the second tick, else {used_ratio (share of one core that observing used since the tick
                 before), budget_ratio}
     nodes       [{node, cpus ("0-3"), total_bytes, free_bytes, available_bytes, distances: {node: n}}]
+    copying     null before the first tick, else how fast the kernel copies: {bytes_per_second (null: nothing measured),
+                measured_bytes (the older the less), pairs: [{from, to, bytes_per_second, measured_bytes}]}
     counts      {surveyed, sampled, decided, planned, small_processes, kernel_threads, vanished_processes,
                 by_reason: {reason: processes}}
     managers    null before the first tick, else every other manager of placement: [{manager, active, yields (whether
@@ -99,6 +101,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from balancerd.control import explain_api
+from balancerd.control.machine_facts import copying
 from balancerd.control.state import PastOutcome, View
 from balancerd.engine.managers import tell_managers
 from balancerd.engine.workloads import workload_of
@@ -137,6 +140,7 @@ def status(view: View, *, version: str, pid: int, now: float) -> Json:
         },
         "scan": None if report is None else _scan(report),
         "nodes": [] if report is None else _nodes(report),
+        "copying": None if report is None else copying(report.copying),
         "counts": None if report is None else _counts(report),
         "managers": None if report is None else _managers(report),
         "totals": {

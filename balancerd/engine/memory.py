@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from balancerd.engine.budgets import Budgets, Rates
+from balancerd.engine.copying import CopyRates
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.moves import MoveLog
 from balancerd.engine.returns import Returns
@@ -22,6 +23,7 @@ class EngineMemory:
     returns: Returns
     scan: ScanBudget
     workloads: Workloads = field(default_factory=Workloads)
+    copying: CopyRates = field(default_factory=CopyRates)
 
     def obey(self, *, cooldown_seconds: float, rates: Rates, move_all: bool, scan_budget_ratio: float) -> None:
         """Go on under another configuration; what has happened is kept."""
@@ -38,6 +40,7 @@ class EngineMemory:
         self.budgets.spend(outcome, now)
         self.moves.record(outcome.step.move_id, outcome, now)
         self.returns.note(outcome, now)
+        self.copying.note(outcome, now)
 
     def record_eviction(self, outcome: EvictionOutcome, now: float) -> None:
         """Take note of one step of a policy's eviction."""

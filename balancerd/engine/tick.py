@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from balancerd.engine.budgets import Rates
 from balancerd.engine.deciding import Deciding
+from balancerd.engine.laps import Laps
 from balancerd.engine.looks import Looks
 from balancerd.engine.matching import Matches, Matching
 from balancerd.engine.memory import EngineMemory, new_memory
@@ -110,7 +111,7 @@ class Engine:
         What a policy did that it may not is kept in the report, and the engine goes on without that policy; an
         exception of the kernel's ports ends the tick and is the caller's.
         """
-        watch = _Watch(self._clock)
+        watch = Laps(self._clock)
         settings = self._settings
         self._number += 1
         scan = self._memory.scan
@@ -149,6 +150,7 @@ class Engine:
             placements=known,
             eligible=selection.eligible,
             idle=selection.idle,
+            copying=self._memory.copying.told(),
         )
         watch.lap("sample")
 
@@ -179,7 +181,7 @@ class Engine:
         self._take_note(wanted, planned.turn_down, survey.taken_at)
         watch.lap("plan")
 
-        end = self._clock.now() + max(settings.limits.budget_seconds, MOVING_RATIO * sum(watch.laps.values()))
+        end = self._clock.now() + max(settings.limits.budget_seconds, MOVING_RATIO * sum(watch.seconds.values()))
         cpu_before = self._clock.cpu_seconds()
         outcomes, unstarted = self._migrate(planned.plan, end)
         evictions, unstarted_evictions = self._evict(planned.plan, end)
@@ -208,7 +210,8 @@ class Engine:
             evictions=evictions,
             returns=returns,
             processes=self._storyteller.tell(snapshot, everything, outcomes, evictions),
-            phase_seconds=watch.laps,
+            phase_seconds=watch.seconds,
+            copying=snapshot.copying,
             policy_errors=self._deciding.take_errors(),
             disabled_policies=self._deciding.disabled,
             accesses=tuple(snapshot.accesses.values()),
@@ -374,20 +377,6 @@ class Engine:
             return step
         now = self._clock.now()
         return replace(step, move_id=self._memory.moves.open(step.process, step.policy, step.target, step.reason, now))
-
-
-class _Watch:
-    """Wall time by phase."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last = clock.now()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, phase: str) -> None:
-        now = self._clock.now()
-        self.laps[phase] = now - self._last
-        self._last = now
 
 
 def _busiest(snapshot: Snapshot) -> Iterator[ProcessId]:

@@ -79,6 +79,12 @@ def of_report(report: TickReport, policies: Iterable[str]) -> list[Metric]:
             {(name,): ratio for name, ratio in _pressure(report).items() if ratio is not None},
             "resource",
         ),
+        gauge(
+            "migration_copy_bytes_per_second",
+            "What the kernel has copied in a second of its calls, as measured, by both nodes; see docs/trust.md.",
+            {(str(p.source), str(p.target)): p.copied_bytes / p.seconds for p in report.copying.pairs if p.seconds > 0},
+            *("from_node", "to_node"),
+        ),
         *_of_managers(report),
         *_of_topology(report.survey.topology),
     ]

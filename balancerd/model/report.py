@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from balancerd.model.access import AccessWindow
+from balancerd.model.copying import Copying
 from balancerd.model.decision import Reason, Verdict
 from balancerd.model.heat import Heats
 from balancerd.model.ids import NodeId, ProcessId
@@ -140,5 +141,7 @@ class TickReport:
     """The newest known of how much the memory of processes is used."""
     scan_cpu_seconds: float = 0.0
     scan_budget_ratio: float | None = None
+    copying: Copying = field(default_factory=Copying)
+    """How fast memory had moved when it was decided."""
     yield_to: frozenset[Manager] = frozenset()
     """Whom the configuration of this tick yields to."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from balancerd.model.access import AccessWindow
+from balancerd.model.copying import Copying
 from balancerd.model.decision import Skip
 from balancerd.model.heat import Heats
 from balancerd.model.ids import CpuId, NodeId, ProcessId
@@ -254,6 +255,8 @@ class Snapshot:
     accesses: Mapping[ProcessId, AccessWindow] = field(default_factory=dict)
     unwatched: Mapping[ProcessId, Skip] = field(default_factory=dict)
     heats: Heats = field(default_factory=Heats)
+    copying: Copying = field(default_factory=Copying)
+    """How fast memory has moved so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from balancerd.engine.gate import HORIZON_SECONDS, access_gain_cores, cost_seconds, is_worth
+from balancerd.engine.copying import move_cost_seconds
+from balancerd.engine.gate import HORIZON_SECONDS, access_gain_cores, is_worth
 from balancerd.engine.owned import is_sure, movable_extents, whole_regions
 from balancerd.model.access import REGION_BYTES, AccessMethod, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
@@ -20,7 +21,6 @@ from balancerd.model.extent import Extent, joined, size_bytes
 from balancerd.model.heat import HeatWindow
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
-from balancerd.model.topology import Topology
 from balancerd.policies.watching import Watching, WatchingOptions, format_mib
 from balancerd.ports import PolicyContext
 
@@ -106,17 +106,18 @@ class Access:
             yield self._skip(process, *_explain_no_run(seen.window))
             return
         heat = now.heats.windows.get(process.id)
-        found = self._sort(seen.window, heat, seen.cores, now.survey.topology)
+        found = self._sort(seen.window, heat, seen.cores, now)
         if not found.parts:
             yield self._skip(process, *_explain(found))
             return
         yield from self._decisions(process, found, now.survey.interval_seconds or 1.0)
 
-    def _sort(self, window: AccessWindow, heat: HeatWindow | None, cores: float, topology: Topology) -> _Sorted:
+    def _sort(self, window: AccessWindow, heat: HeatWindow | None, cores: float, now: Snapshot) -> _Sorted:
         """Part the runs; `cores` is how much of the process's CPU time goes to the accesses that all of them tell.
 
         `heat` orders them and nothing else: what it says of no run, or of none at all, is taken to be cold.
         """
+        topology = now.survey.topology
         total = max(
             sum(run.weight for run in window.runs),
             sum(weight for region in window.regions for weight in region.weight_by_node.values()),
@@ -149,7 +150,7 @@ class Access:
             # in the worst case the accesses of all others are local now, and will be as far as these are now
             share = (2 * run.node_weight - run.weight) * part_of_run / total if total > 0 else 0.0
             gain = access_gain_cores(cores, share, run.node, held, topology)
-            cost = cost_seconds(sum(away_bytes.values()), self._bytes_per_second)
+            cost = move_cost_seconds(away_bytes, run.node, now.copying, self._bytes_per_second)
             if not is_worth(gain, cost, HORIZON_SECONDS):
                 found.not_worth += sum(away_bytes.values())
             elif gain * window.watched_seconds < cost:  # as follow-cpu waits with a home of which it knows little

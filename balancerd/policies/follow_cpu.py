@@ -14,7 +14,8 @@ from pydantic import Field
 
 from balancerd.config.fields import Duration, Ratio, Section, between
 from balancerd.config.units import format_duration, format_ratio
-from balancerd.engine.gate import HORIZON_SECONDS, MARGIN, cost_seconds, gain_cores, is_worth, remoteness
+from balancerd.engine.copying import move_cost_seconds
+from balancerd.engine.gate import HORIZON_SECONDS, MARGIN, gain_cores, is_worth, remoteness
 from balancerd.engine.homes import HomeRule, Residence
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.overflow import find_refuge
@@ -155,7 +156,7 @@ class FollowCpu:
         wanted = {node: size for node, size in held.items() if node not in moved}
         wanted[target] = wanted.get(target, 0) + sum(moved.values())
         gain = gain_cores(residence.cores, _remoteness(run, held, topology), _remoteness(run, wanted, topology))
-        cost = cost_seconds(sum(moved.values()), self._bytes_per_second)
+        cost = move_cost_seconds(moved, target, now.copying, self._bytes_per_second)
         if residence.seen_at == now.taken_at:
             memory.lost_seconds += gain * residence.new_seconds
         told = f"{away >> 20} MiB away from node {home}, gain {gain:.3f} cores, cost {cost:.2f} s"

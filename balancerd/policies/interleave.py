@@ -14,6 +14,7 @@ from pydantic import Field
 
 from balancerd.config.fields import Bytes, Cores, Ratio, between
 from balancerd.config.units import format_ratio
+from balancerd.engine.copying import machine_rate
 from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, is_worth, remoteness, spread_gain_cores
 from balancerd.engine.interleaving import bandwidth_weights, crowding, equal_weights, imbalance, node_of_region
 from balancerd.engine.owned import is_sure, movable_extents, whole_regions
@@ -124,7 +125,7 @@ class Interleave:
     def __init__(self, name: str, options: InterleaveOptions, context: PolicyContext) -> None:
         self._name = name
         self._options = options
-        self._bytes_per_second = context.migration_bytes_per_second
+        self._bytes_per_second = self._copy_rate = context.migration_bytes_per_second
         self._watching = Watching(name, options)
         self._memories: dict[ProcessId, _Memory] = {}
         self._machine: Machine | None = None
@@ -142,6 +143,7 @@ class Interleave:
     def decide(self, window: Window) -> Iterable[Verdict]:
         """Return one verdict for each eligible process, or one decision for each node that parts of it go to."""
         self._observe(window.now)
+        self._copy_rate = machine_rate(window.now.copying, self._bytes_per_second)
         return tuple(verdict for process in window.now.eligible for verdict in self._judge(process, window.now))
 
     def _observe(self, now: Snapshot) -> None:
@@ -236,7 +238,7 @@ class Interleave:
             crowding(_load(now), weights),
             crowding(_load(then), weights),
         )
-        cost = cost_seconds(n_bytes, self._bytes_per_second)
+        cost = cost_seconds(n_bytes, self._copy_rate)
         return _Gain(cores, cost, n_bytes, sum(part.moved_share for part in parts))
 
     def _decisions(
@@ -257,7 +259,7 @@ class Interleave:
                     source_bytes[source] = source_bytes.get(source, 0) + away_bytes
             total_bytes = sum(source_bytes.values())
             gain_cores = gain.cores * sum(part.moved_share for part in chosen) / gain.share
-            cost = cost_seconds(total_bytes, self._bytes_per_second)
+            cost = cost_seconds(total_bytes, self._copy_rate)
             yield Decision(
                 policy=self._name,
                 process=process.id,

@@ -7,10 +7,11 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from balancerd.model.copying import Copying
 from balancerd.model.sample import PlacementSample
 from balancerd.model.topology import Topology
 from balancerd.trace.codec import decode
@@ -29,6 +30,8 @@ class Header:
     own_pid: int
     config: dict[str, Any]
     topology: Topology | None
+    copying: Copying = field(default_factory=Copying)
+    """How fast memory had moved when it began."""
 
 
 class TraceReader:
@@ -88,6 +91,7 @@ class TraceReader:
                 own_pid=int(told["own_pid"]),
                 config=dict(told["config"]),
                 topology=None if topology is None else decode(Topology, topology),
+                copying=decode(Copying, told.get("copying", {})),
             )
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             why = self.broken or "its first line is no header"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from balancerd.config.schema import Config
+from balancerd.model.copying import Copying
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample
 from balancerd.model.topology import Topology
@@ -236,6 +237,7 @@ def _begin(source: Source, tick: RawTick, salt: bytes) -> tuple[LineWriter, tupl
         "own_pid": OWN_NUMBER,
         "config": cloaked(config, cloak),
         "topology": None if topology is None else encode(topology, cloak),
+        "copying": encode(Copying() if tick.before is None else tick.before.copying, cloak),
     }
     writer = LineWriter(cloak)
     if tick.before is not None:

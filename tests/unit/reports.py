@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from balancerd.model.copying import Copying
 from balancerd.model.decision import Decision, Eviction, Reason, Skip, Verdict
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.migration import (
@@ -276,6 +277,7 @@ def a_report(
     taken_at: float = 100.0,
     phase_seconds: Mapping[str, float] | None = None,
     workloads: Sequence[WorkloadReport] = (),
+    copying: Copying | None = None,
 ) -> TickReport:
     """A tick over `processes`, whose verdicts are also the tick's, as the engine does it."""
     machine = a_topology() if topology is None else topology
@@ -315,6 +317,7 @@ def a_report(
         policy_errors={} if policy_errors is None else policy_errors,
         disabled_policies={} if disabled is None else disabled,
         workloads=tuple(workloads),
+        copying=Copying() if copying is None else copying,
     )
 
 

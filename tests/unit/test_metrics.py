@@ -9,6 +9,7 @@ import prometheus_client
 import pytest
 
 from balancerd.metrics import STATES, Metrics
+from balancerd.model.copying import Copying, PairCopied
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.manager import Manager, ManagerFinding
@@ -57,12 +58,19 @@ def full_metrics() -> Metrics:
     last = replace(a_moving_report(3), survey=replace(a_report().survey, pressure=pressed))
     named = (a_workload_report("web.service"),)
     slow = {"mine": PolicyFailure(cause=Failure.SLOW, detail="it took 7 s")}
+    pair = PairCopied(source=NodeId(1), target=NodeId(0), copied_bytes=4e9, seconds=2.0)
+    last = replace(last, copying=Copying(copied_bytes=4e9, seconds=2.0, pairs=(pair,)))
     metrics.emit(replace(last, workloads=named, scan_cpu_seconds=0.5, scan_budget_ratio=0.25, disabled_policies=slow))
     metrics.tick_failed("survey", "OSError")
     metrics.control_request("GET", 200)
     metrics.reload(succeeded=True, at=900_000.0)
     metrics.limit(1e9)
     return metrics
+
+
+def test_how_fast_the_kernel_copies_is_told_by_both_nodes() -> None:
+    samples = scrape(full_metrics())
+    assert samples['balancerd_migration_copy_bytes_per_second{from_node="1",to_node="0"}'] == 2e9
 
 
 def test_bytes_and_pages_add_up_over_ticks() -> None:
@@ -256,7 +264,7 @@ def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     samples = text.decode()
     for family in families:
         assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
-    assert len(families) == 45
+    assert len(families) == 46
 
 
 def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:

@@ -10,6 +10,7 @@ from balancerd.cli import words
 from balancerd.cli.ps import SORT_KEYS
 from balancerd.config.loader import load_text
 from balancerd.config.places import find_places
+from balancerd.model.copying import Copying
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.migration import PageStatus
 from balancerd.model.report import Failure, PolicyFailure
@@ -424,3 +425,9 @@ def test_explain_tells_each_policys_word_the_deciding_line_and_what_is_needed(se
         "  Decided by home: policies.home.min_home_age, at a.yaml:4.",
         "  Needed: 3.1 s more on node 0.",
     ]
+
+
+def test_status_tells_how_fast_the_kernel_copies_once_it_was_measured(serve: Serve, run: Run) -> None:
+    report = a_report(copying=Copying(copied_bytes=float(3 << 30), seconds=2.0))
+    lines = run("status", socket=serve(answers(report))).stdout.splitlines()
+    assert "copying: 1.5GiB in a second of the kernel's calls, measured over 3GiB" in lines

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from balancerd.control import api
 from balancerd.control.state import ControlState
+from balancerd.model.copying import Copying, PairCopied
 from balancerd.model.decision import REASON_TEXT, Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import PageStatus
@@ -35,6 +36,7 @@ def test_status_before_the_first_tick_knows_what_it_does_not_know() -> None:
         "tick": None,
         "scan": None,
         "nodes": [],
+        "copying": None,
         "counts": None,
         "managers": None,
         "totals": {"ticks": 0, "failed_ticks": 0, "moved_bytes": 0, "submitted_pages": 0, "pages": {}},
@@ -56,6 +58,7 @@ def test_status_tells_the_machine_the_tick_and_the_totals() -> None:
         "interval_seconds": 2.0,
         "phase_seconds": {"survey": 0.004, "sample": 0.002, "migrate": 0.006},
     }
+    assert answer["copying"] == {"bytes_per_second": None, "measured_bytes": 0, "pairs": []}
     assert answer["scan"] == {"used_ratio": 0.0025, "budget_ratio": 0.01}
     assert answer["nodes"][1] == {
         "node": 1,
@@ -85,6 +88,17 @@ def test_status_tells_the_machine_the_tick_and_the_totals() -> None:
     assert answer["config"] == {
         "path": "/etc/balancerd/balancerd.yaml",
         "last_reload": {"succeeded": False, "at_unix_seconds": 1e9, "error": "x.yaml:1:1: error: no"},
+    }
+
+
+def test_status_tells_how_fast_memory_has_moved_and_between_which_nodes() -> None:
+    pair = PairCopied(source=NodeId(1), target=NodeId(0), copied_bytes=3e9, seconds=2.0)
+    state = ControlState(lambda: 90.0)
+    state.emit(a_report(copying=Copying(copied_bytes=4e9, seconds=2.5, pairs=(pair,))))
+    assert api.status(state.view(), version="1.2.3", pid=4711, now=100.0)["copying"] == {
+        "bytes_per_second": 1_600_000_000,
+        "measured_bytes": 4_000_000_000,
+        "pairs": [{"from": 1, "to": 0, "bytes_per_second": 1_500_000_000, "measured_bytes": 3_000_000_000}],
     }
 
 

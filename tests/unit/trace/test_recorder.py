@@ -1,17 +1,25 @@
 """A recording from the loop's side and from the client's: bounds, ends, and that neither waits for the other."""
 
+import gzip
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from balancerd import plugins
 from balancerd.config.schema import Config, PolicyConfig, SelectConfig
-from balancerd.model.ids import ProcessId
+from balancerd.model.copying import Copying, PairCopied
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.replaying import build_replay
 from balancerd.trace import recorder as module
 from balancerd.trace.form import ENDED_IN_TIME, LONGEST_SECONDS
+from balancerd.trace.reader import TraceReader
 from balancerd.trace.recorder import Recorder, RecordingRefusedError, Source
+from balancerd.trace.replay import _ports
+from balancerd.trace.stage import Stage
 from balancerd.trace.tap import RawTick
 from tests.traces.golden import replay
 from tests.traces.recording import Recording
@@ -66,6 +74,24 @@ def test_a_recording_begins_with_a_header_and_what_was_known_and_has_a_line_for_
     assert (piece.ticks, piece.ended) == (2, None)
     recorder.offer(a_tick(9))
     assert [json.loads(line)["tick"] for line in recorder.fetch(number).lines] == [9]
+
+
+def test_how_fast_memory_had_moved_is_in_the_header_and_a_replay_begins_with_it(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    pair = PairCopied(source=NodeId(1), target=NodeId(0), copied_bytes=3e9, seconds=2.0)
+    told = Copying(copied_bytes=4e9, seconds=2.5, pairs=(pair,))
+    number = recorder.start(10.0)
+    recorder.offer(replace(a_tick(8), before=replace(a_moving_report(7), copying=told)))
+    path = tmp_path / "a.trace.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(f"{line}\n" for line in recorder.fetch(number).lines)
+    with TraceReader(path) as reader:
+        header = reader.header
+    assert header.copying == told
+    ports = _ports(Stage())
+    engine = build_replay(CONFIG, plugins.discover())(header, ports)
+    assert engine._memory.copying.told() == told  # type: ignore[attr-defined]
 
 
 def test_it_ends_when_its_time_is_over_and_what_came_before_can_be_fetched(recorder: Recorder, time: Time) -> None:
