@@ -88,6 +88,7 @@ def build_settings(config: Config, found: Mapping[str, PolicyPlugin[Any]] | None
         cooldown_seconds=config.migrate.cooldown_seconds,
         observing=frozenset(policy.name for policy in config.policies if policy.mode == "observe"),
         matches=stack.matches(config),
+        canary=config.plan.canary,
     )
 
 

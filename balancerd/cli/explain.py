@@ -233,6 +233,12 @@ def _tell_moves(process: Document) -> None:
         _tell_move(move)
     if len(history) > SHOWN_MOVES:
         write(f"  and {words.count(len(history) - SHOWN_MOVES, 'earlier move')} (--json tells all that is kept)")
+    if judged := process.get("judged"):
+        what = "the trial" if judged["is_trial"] else "the last move"
+        write(
+            f"  {what} by {escape(judged['policy'])}, judged {words.age(judged['age_seconds'])} ago: "
+            f"{escape(judged['result'])} ({escape(judged['detail'])})"
+        )
 
 
 def _tell_move(move: Document) -> None:

@@ -62,6 +62,8 @@ def _show_daemon(document: Document) -> None:
         f"balancerd {escape(document['version'])}, pid {document['pid']}, up {words.age(document['uptime_seconds'])}, "
         f"mode {escape(mode or 'unknown')}{', paused' if document['paused'] else ''}"
     )
+    if document.get("paused_detail"):
+        write(f"{paint('paused', 'yellow')}, nothing moves there for a while: {escape(document['paused_detail'])}")
     if tick is None:
         write(f"{paint('starting', 'yellow')}: no tick yet")
     else:

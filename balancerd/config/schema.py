@@ -214,6 +214,17 @@ class MigrateConfig(Section):
         )
 
 
+class PlanConfig(Section):
+    """How much moves are trusted."""
+
+    canary: bool = Field(
+        default=True,
+        description="The first move of a process by a policy begins with 5% of what is misplaced (64 MiB at least), "
+        "then 25%, and goes on when that has stayed at the target; else it goes back. Rules, cpusets and drain are not "
+        "held up. false: all of it moves at once.",
+    )
+
+
 class AccessesConfig(Section):
     """How it is found out which threads touch which memory, of the processes that a policy asks for."""
 
@@ -354,6 +365,7 @@ class Config(Section):
     )
     select: SelectConfig = Field(default=SelectConfig(), description="Which processes are worth a closer look.")
     migrate: MigrateConfig = Field(default=MigrateConfig(), description="How fast and how gently memory moves.")
+    plan: PlanConfig = Field(default=PlanConfig(), description="How much moves are trusted.")
     evict: EvictConfig = Field(
         default=EvictConfig(),
         description="How fast memory that is hardly used goes to swap, when something asks for it.",

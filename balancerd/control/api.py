@@ -5,7 +5,8 @@ Every answer has "schema": 1; keys may be added under the same number, never ren
 /proc/PID/comm: an undecodable byte comes as a lone surrogate (Python's surrogateescape).
 
 GET /v1/status
-    schema, version, mode ("enforce", "observe", null before the first tick), pid, uptime_seconds, paused (false)
+    schema, version, mode ("enforce", "observe", null before the first tick), pid, uptime_seconds, paused (whether moves
+                rest, to a node or everywhere), paused_detail (why, or null)
     tick        null before the first, else {number, age_seconds, interval_seconds, phase_seconds: {phase: n}}
     scan        null before the second tick, else {used_ratio (share of one core that observing used since the tick
                 before), budget_ratio}
@@ -35,9 +36,8 @@ GET /v1/processes/PID       (404: no such process; 400: PID is no number)
     schema, tick, process: the process as above, and
         cpus_allowed, mems_allowed   ("0-3", null where not read)
         verdicts    in the order in which they fell: [{by, action ("migrate", "leave"), reason, reason_text, detail},
-                    and for "migrate" also target, misplaced_bytes, gain_cores, cost_seconds; for "leave" needs, see
-                    explain_api.py, and for all setting and at]
-        policies, deciding    every policy of the stack, and what gave the reason: see explain_api.py
+                    and for "migrate" also target, misplaced_bytes, gain_cores, cost_seconds; more: explain_api.py]
+        policies, deciding, judged   the stack, what gave the reason, what the last move came to: see explain_api.py
         placement   null or {age_seconds, method ("test", "sample", "every-page", "numa-maps"), queried_pages,
                     present_pages, exact, share_intervals: {node: [low, high]} (95 %), seconds, mempolicies_age_seconds,
                     vmas: the largest [{start, end (hexadecimal), kind, name, shared, bytes_by_node, absent_bytes,
@@ -129,7 +129,8 @@ def status(view: View, *, version: str, pid: int, now: float) -> Json:
         "mode": None if report is None else report.mode,
         "pid": pid,
         "uptime_seconds": _seconds(now - view.started_at),
-        "paused": False,
+        "paused": report is not None and report.paused is not None,
+        "paused_detail": None if report is None else report.paused,
         "tick": None
         if report is None or view.told_at is None
         else {
@@ -196,6 +197,7 @@ def process(view: View, report: ProcessReport, *, now: float) -> Json:
             "verdicts": [{**_verdict(verdict), **explain_api.why(verdict, view.places)} for verdict in report.verdicts],
             "policies": explain_api.policies(view, report),
             "deciding": explain_api.deciding(view, report),
+            "judged": explain_api.judged(view, sample.id, now),
             "placement": None if report.placement is None else _placement(report.placement, report.run_ratio, now),
             "next_look_seconds": None if next_look is None else _seconds(max(0.0, next_look - now)),
             "outcome": history[0] if history else None,

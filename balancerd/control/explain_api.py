@@ -6,6 +6,8 @@
                 policy would do otherwise: {target, misplaced_bytes, gain_cores, cost_seconds})
     policies    of the stack, in their order: [{name, kind, observing, at, disabled (a sentence, or null), verdicts (how
                 many of those above are its)}]
+    judged      null, or what the last move of it that was judged came to: {age_seconds, policy, to, result ("improved",
+                "neutral", "worse"), moved_bytes, fallen_bytes, is_trial, detail}
     deciding    null, or which verdict gives the reason: {by, reason, setting, at, needs}
 
 Pure. It must not know HTTP.
@@ -17,6 +19,7 @@ from typing import Any, Final, TypeAlias
 from balancerd.config.places import Places
 from balancerd.control.state import View
 from balancerd.model.decision import Reason, Skip, Verdict
+from balancerd.model.ids import ProcessId
 from balancerd.model.report import ProcessReport
 
 Json: TypeAlias = dict[str, Any]
@@ -99,6 +102,23 @@ def deciding(view: View, report: ProcessReport) -> Json | None:
         "setting": setting,
         "at": at,
         "needs": verdict.needs if isinstance(verdict, Skip) else "",
+    }
+
+
+def judged(view: View, process: ProcessId, now: float) -> Json | None:
+    """Return what the last move of a process came to."""
+    found = next((each for each in reversed(view.judged) if each.process == process), None)
+    if found is None:
+        return None
+    return {
+        "age_seconds": round(max(0.0, now - found.at), 6),
+        "policy": found.policy,
+        "to": found.target,
+        "result": found.result.value,
+        "moved_bytes": found.moved_bytes,
+        "fallen_bytes": found.fallen_bytes,
+        "is_trial": found.is_trial,
+        "detail": found.detail,
     }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from balancerd.config.places import Places
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.judged import JudgedMove
 from balancerd.model.migration import MigrationOutcome, PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
@@ -76,6 +77,8 @@ class View:
     reload: Reload | None
     places: Places = field(default_factory=Places)
     """Where the settings that are in effect are written."""
+    judged: tuple[JudgedMove, ...] = ()
+    """What the latest moves came to, the oldest first."""
 
 
 class ControlState:
@@ -92,6 +95,7 @@ class ControlState:
         self._config_path: str | None = None
         self._reload: Reload | None = None
         self._places = Places()
+        self._judged: deque[JudgedMove] = deque(maxlen=kept_outcomes)
 
     def emit(self, report: TickReport) -> None:
         """Take one finished tick."""
@@ -100,6 +104,7 @@ class ControlState:
             self._report = report
             self._told_at = told_at
             self._totals = _add(self._totals, report)
+            self._judged.extend(report.judged)
             self._outcomes.extend(_shorten(outcome, report.number, told_at) for outcome in report.outcomes)
 
     def tick_failed(self) -> None:
@@ -131,6 +136,7 @@ class ControlState:
                 config_path=self._config_path,
                 reload=self._reload,
                 places=self._places,
+                judged=tuple(self._judged),
             )
 
 

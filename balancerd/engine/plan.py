@@ -151,6 +151,8 @@ class _Arbiter:
         allowance = self._draft.allow(decision.process, pairs)
         smallest = min(decision.misplaced_bytes, SMALLEST_STEP_BYTES)
         budget_bytes = min(allowance.budget_bytes, self._room.get(decision.target, 0))
+        if decision.most_bytes is not None:
+            budget_bytes = min(budget_bytes, decision.most_bytes)
         if allowance.budget_bytes < smallest:
             self.rejected.append(_no(decision, allowance.reason, allowance.detail))
             return

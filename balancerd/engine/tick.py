@@ -41,11 +41,16 @@ class Settings:
     observing: frozenset[str] = frozenset()
     """Names of the policies whose decisions are told but never acted on."""
     matches: Matches = field(default_factory=Matches)
+    canary: bool = False
+    """Whether the first move of a process begins with a part of it."""
 
     def new_memory(self) -> EngineMemory:
         """Return a memory in which nothing has happened yet."""
         return new_memory(
-            cooldown_seconds=self.cooldown_seconds, rates=self.rates, scan_budget_ratio=self.scan_budget_ratio
+            cooldown_seconds=self.cooldown_seconds,
+            rates=self.rates,
+            scan_budget_ratio=self.scan_budget_ratio,
+            canary=self.canary,
         )
 
 
@@ -85,6 +90,7 @@ class Engine:
             rates=settings.rates,
             move_all=settings.limits.move_all,
             scan_budget_ratio=settings.scan_budget_ratio,
+            canary=settings.canary,
         )
         self._before: Snapshot | None = None
         self._missed: dict[ProcessId, Skip] = {}
@@ -177,7 +183,8 @@ class Engine:
         )
         able, blocked = self._part([v for v in wanted if v.policy not in settings.observing])
         kept = tuple(v for v in verdicts if isinstance(v, Skip) and v.holds)
-        snapshot, planned = self._plan(snapshot, able, kept)
+        reviewed = self._memory.review(snapshot, able)
+        snapshot, planned = self._plan(snapshot, reviewed.wanted, kept + reviewed.kept)
         self._take_note(wanted, planned.turn_down, survey.taken_at)
         watch.lap("plan")
 
@@ -187,9 +194,8 @@ class Engine:
         evictions, unstarted_evictions = self._evict(planned.plan, end)
         scan.exclude(self._clock.cpu_seconds() - cpu_before)
         self._moved = frozenset(outcome.step.process for outcome in outcomes if outcome.submitted_pages)
-        plan = replace(
-            planned.plan, rejected=observed + blocked + planned.plan.rejected + unstarted + unstarted_evictions
-        )
+        held = observed + blocked + reviewed.skips
+        plan = replace(planned.plan, rejected=held + planned.plan.rejected + unstarted + unstarted_evictions)
         watch.lap("migrate")
 
         self._before = snapshot
@@ -212,6 +218,8 @@ class Engine:
             processes=self._storyteller.tell(snapshot, everything, outcomes, evictions),
             phase_seconds=watch.seconds,
             copying=snapshot.copying,
+            judged=reviewed.judged,
+            paused=self._memory.pause.tell(survey.taken_at),
             policy_errors=self._deciding.take_errors(),
             disabled_policies=self._deciding.disabled,
             accesses=tuple(snapshot.accesses.values()),
@@ -310,6 +318,8 @@ class Engine:
             ledger.record_return(request.process, judgement.returned, ping_pong=judgement.ping_pong, now=now)
             if judgement.is_settled:
                 ledger.stayed(request.process)
+            if judgement.ping_pong is not None:
+                self._memory.trust.revoke(request.process)
         return tuple(found)
 
     def _read_mempolicies(self, snapshot: Snapshot, processes: frozenset[ProcessId]) -> Snapshot:

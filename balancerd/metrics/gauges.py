@@ -48,7 +48,7 @@ STATES: Mapping[Reason, str] = {
             Reason.CALL_FAILED,
             Reason.NOT_RECORDED,  # in replay only
             Reason.OTHER_MANAGER,
-            Reason.COMING_HOME,
+            *(Reason.COMING_HOME, Reason.NOT_TRUSTED, Reason.PAUSED),
         ),
         "held",
     ),
@@ -72,6 +72,11 @@ def of_report(report: TickReport, policies: Iterable[str]) -> list[Metric]:
             "1 for a policy that is asked no more until the configuration is loaded again, by why.",
             {(name, failure.cause.value): 1.0 for name, failure in report.disabled_policies.items()},
             *("policy", "cause"),
+        ),
+        gauge(
+            "paused",
+            "1 while moves rest since some went wrong; see docs/trust.md.",
+            {(): float(report.paused is not None)},
         ),
         gauge(
             "pressure_ratio",

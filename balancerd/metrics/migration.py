@@ -59,6 +59,11 @@ class MigrationCounters:
             "Time in which memory was to be moved or evicted and waited, by what for; causes may overlap.",
             "cause",
         )
+        self._judged = Counter(
+            "balancerd_moves_judged_total",
+            "Moves by what they came to when their process was looked at after them; see docs/trust.md.",
+            *("policy", "result"),
+        )
         self._evicted = Counter("balancerd_evicted_bytes_total", "Bytes that left memory by eviction.")
         self._not_evicted = Counter(
             "balancerd_eviction_kept_bytes_total", "Bytes that were to be evicted and stayed in memory."
@@ -86,12 +91,14 @@ class MigrationCounters:
             self._count_migration(outcome)
         for eviction in report.evictions:
             self._count_eviction(eviction)
+        for move in report.judged:
+            self._judged.add(move.policy, move.result.value)
         self._returned.add(by=sum(found.total.elsewhere_pages for found in report.returns))
 
     def families(self) -> list[Metric]:
         """Return what a scrape shows."""
         moved = (self._bytes, self._pages, self._failed_pages, self._passed_over, self._retried, self._verified)
-        others = (self._returned, self._stalls, self._throttled, self._evicted, self._not_evicted)
+        others = (self._judged, self._returned, self._stalls, self._throttled, self._evicted, self._not_evicted)
         return [self._calls.family(), *(counter.family() for counter in (*moved, *others))]
 
     def _count_throttling(self, report: TickReport) -> None:

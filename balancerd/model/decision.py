@@ -25,6 +25,7 @@ class Reason(enum.StrEnum):
     DRAIN = "drain"
     EVICT = "evict"
     COMMAND = "command"
+    ROLLBACK = "rollback"
     # selection
     KERNEL_THREAD = "kernel-thread"
     SELF = "self"
@@ -70,6 +71,8 @@ class Reason(enum.StrEnum):
     COOLDOWN = "cooldown"
     QUARANTINE = "quarantine"
     PING_PONG = "ping-pong"
+    NOT_TRUSTED = "not-trusted"
+    PAUSED = "paused"
     STALLED = "stalled"
     OUTSIDE_CPUSET = "outside-cpuset"
     MEMPOLICY = "mempolicy"
@@ -96,7 +99,7 @@ class Reason(enum.StrEnum):
 
 MIGRATION_REASONS = (
     *(Reason.RULE, Reason.CPUSET, Reason.MISPLACED, Reason.SPREAD, Reason.PACKING, Reason.DEMOTION),
-    *(Reason.PROMOTION, Reason.DRAIN, Reason.EVICT, Reason.COMMAND),
+    *(Reason.PROMOTION, Reason.DRAIN, Reason.EVICT, Reason.COMMAND, Reason.ROLLBACK),
 )
 """Why memory is moved, as the kernel's own migrate_reason tells (include/linux/migrate_mode.h)."""
 
@@ -112,6 +115,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.DRAIN: "its node is being emptied",
     Reason.EVICT: "it is hardly used, and goes to swap",
     Reason.COMMAND: "an operator asked for it",
+    Reason.ROLLBACK: "a part of it that was moved on trial did not stay, and goes back",
     Reason.KERNEL_THREAD: "a kernel thread has no memory of its own",
     Reason.SELF: "the daemon does not move itself",
     Reason.BELOW_MIN_RSS: "it holds less memory than select.min_rss",
@@ -153,6 +157,8 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.COOLDOWN: "it was moved a moment ago",
     Reason.QUARANTINE: "the pages left over could not be moved last time",
     Reason.PING_PONG: "memory moved before has come back from where it was moved",
+    Reason.NOT_TRUSTED: "what this policy moved of it last did not stay where it was moved",
+    Reason.PAUSED: "moving went wrong on this machine a moment ago, and nothing moves for a while",
     Reason.STALLED: "calls that moved its memory took longer than migrate.stall_limit, twice",
     Reason.OUTSIDE_CPUSET: "its cpuset does not allow memory on the target node",
     Reason.MEMPOLICY: "its memory has an explicit mempolicy, which is respected",
@@ -188,6 +194,8 @@ class Decision:
     it. None means all of its memory, wherever that lies. With `is_pass` the extents are the same in each tick, and the
     move goes on where it stopped, as that of a whole process does; it has one target at a time.
 
+    With `most_bytes` no more than that moves in this tick: the rest waits until that has shown to stay.
+
     With `sources` pages on these nodes move, those on others stay. A decision that `holds` keeps its process from every
     policy of a later place, even when it is turned down.
     """
@@ -204,6 +212,7 @@ class Decision:
     source_bytes: Mapping[NodeId, int] | None = None
     sources: frozenset[NodeId] | None = None
     is_pass: bool = False
+    most_bytes: int | None = None
     holds: bool = False
 
 

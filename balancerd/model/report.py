@@ -9,6 +9,7 @@ from balancerd.model.copying import Copying
 from balancerd.model.decision import Reason, Verdict
 from balancerd.model.heat import Heats
 from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.judged import JudgedMove
 from balancerd.model.manager import Manager
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, RunsNow
 from balancerd.model.sample import PlacementSample, ProcessSample, Survey
@@ -143,5 +144,9 @@ class TickReport:
     scan_budget_ratio: float | None = None
     copying: Copying = field(default_factory=Copying)
     """How fast memory had moved when it was decided."""
+    judged: tuple[JudgedMove, ...] = ()
+    """Moves that were judged in this tick, by what was known of their processes."""
+    paused: str | None = None
+    """Why moves pause, to a node or everywhere; None when none does."""
     yield_to: frozenset[Manager] = frozenset()
     """Whom the configuration of this tick yields to."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from balancerd.model.copying import Copying
 from balancerd.model.decision import Decision, Eviction, Reason, Skip, Verdict
 from balancerd.model.ids import CpuId, NodeId, ProcessId
+from balancerd.model.judged import JudgedMove, MoveResult
 from balancerd.model.migration import (
     EvictionOutcome,
     EvictionStep,
@@ -201,6 +202,23 @@ def an_outcome(
     )
 
 
+def a_judged_move(
+    process: ProcessId, *, policy: str = "home", result: MoveResult = MoveResult.IMPROVED, is_trial: bool = False
+) -> JudgedMove:
+    """All of 256 MiB that moved to node 0 is there."""
+    return JudgedMove(
+        process=process,
+        policy=policy,
+        target=NodeId(0),
+        result=result,
+        moved_bytes=256 * MIB,
+        fallen_bytes=256 * MIB,
+        is_trial=is_trial,
+        at=99.0,
+        detail="256 of 256 MiB moved to node 0 are there",
+    )
+
+
 def a_process_report(
     process: ProcessSample,
     *,
@@ -278,6 +296,8 @@ def a_report(
     phase_seconds: Mapping[str, float] | None = None,
     workloads: Sequence[WorkloadReport] = (),
     copying: Copying | None = None,
+    judged: Sequence[JudgedMove] = (),
+    paused: str | None = None,
 ) -> TickReport:
     """A tick over `processes`, whose verdicts are also the tick's, as the engine does it."""
     machine = a_topology() if topology is None else topology
@@ -318,6 +338,8 @@ def a_report(
         disabled_policies={} if disabled is None else disabled,
         workloads=tuple(workloads),
         copying=Copying() if copying is None else copying,
+        judged=tuple(judged),
+        paused=paused,
     )
 
 

@@ -12,6 +12,7 @@ from balancerd.metrics import STATES, Metrics
 from balancerd.model.copying import Copying, PairCopied
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.judged import MoveResult
 from balancerd.model.manager import Manager, ManagerFinding
 from balancerd.model.migration import NEVER_SUBMITTED, PageStatus, RunsNow
 from balancerd.model.report import Failure, PolicyFailure
@@ -20,6 +21,7 @@ from tests.unit.fakes import make_access_window, make_verified
 from tests.unit.reports import (
     MIB,
     a_decision,
+    a_judged_move,
     a_moving_report,
     a_process,
     a_process_report,
@@ -59,7 +61,8 @@ def full_metrics() -> Metrics:
     named = (a_workload_report("web.service"),)
     slow = {"mine": PolicyFailure(cause=Failure.SLOW, detail="it took 7 s")}
     pair = PairCopied(source=NodeId(1), target=NodeId(0), copied_bytes=4e9, seconds=2.0)
-    last = replace(last, copying=Copying(copied_bytes=4e9, seconds=2.0, pairs=(pair,)))
+    judged = (a_judged_move(process.id),)
+    last = replace(last, judged=judged, copying=Copying(copied_bytes=4e9, seconds=2.0, pairs=(pair,)))
     metrics.emit(replace(last, workloads=named, scan_cpu_seconds=0.5, scan_budget_ratio=0.25, disabled_policies=slow))
     metrics.tick_failed("survey", "OSError")
     metrics.control_request("GET", 200)
@@ -71,6 +74,18 @@ def full_metrics() -> Metrics:
 def test_how_fast_the_kernel_copies_is_told_by_both_nodes() -> None:
     samples = scrape(full_metrics())
     assert samples['balancerd_migration_copy_bytes_per_second{from_node="1",to_node="0"}'] == 2e9
+
+
+def test_judged_moves_are_counted_by_policy_and_result_and_a_pause_is_told() -> None:
+    metrics, pid = new_metrics(), ProcessId(1, 1)
+    worse = a_judged_move(pid, policy="other", result=MoveResult.WORSE)
+    metrics.emit(a_report(judged=(a_judged_move(pid), worse), paused="node 1 ran out of memory during a move"))
+    assert scrape(metrics)["balancerd_paused"] == 1.0
+    metrics.emit(a_report(judged=(a_judged_move(pid),)))
+    samples = scrape(metrics)
+    assert samples['balancerd_moves_judged_total{policy="home",result="improved"}'] == 2
+    assert samples['balancerd_moves_judged_total{policy="other",result="worse"}'] == 1
+    assert samples["balancerd_paused"] == 0.0
 
 
 def test_bytes_and_pages_add_up_over_ticks() -> None:
@@ -264,7 +279,7 @@ def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     samples = text.decode()
     for family in families:
         assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
-    assert len(families) == 46
+    assert len(families) == 48
 
 
 def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:

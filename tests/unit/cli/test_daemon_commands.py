@@ -12,11 +12,12 @@ from balancerd.config.loader import load_text
 from balancerd.config.places import find_places
 from balancerd.model.copying import Copying
 from balancerd.model.decision import Reason, Skip
+from balancerd.model.judged import MoveResult
 from balancerd.model.migration import PageStatus
 from balancerd.model.report import Failure, PolicyFailure
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED, a_crowd, answers, before_the_first_tick
-from tests.unit.reports import a_decision, a_process, a_process_report, a_report
+from tests.unit.reports import a_decision, a_judged_move, a_process, a_process_report, a_report
 
 STATUS = """\
 balancerd 0.1.0, pid 812, up 500ms, mode enforce
@@ -431,3 +432,14 @@ def test_status_tells_how_fast_the_kernel_copies_once_it_was_measured(serve: Ser
     report = a_report(copying=Copying(copied_bytes=float(3 << 30), seconds=2.0))
     lines = run("status", socket=serve(answers(report))).stdout.splitlines()
     assert "copying: 1.5GiB in a second of the kernel's calls, measured over 3GiB" in lines
+
+
+def test_status_says_that_moves_rest_and_explain_what_the_last_one_came_to(serve: Serve, run: Run) -> None:
+    process = a_process()
+    judged = a_judged_move(process.id, result=MoveResult.WORSE, is_trial=True)
+    told = answers(a_report(processes=(a_process_report(process),), judged=(judged,), paused="node 1 is full"))
+    status = run("status", socket=serve(told)).stdout.splitlines()
+    assert status[0].endswith("mode enforce, paused")
+    assert status[1] == "paused, nothing moves there for a while: node 1 is full"
+    story = run("explain", "4242", socket=serve(told)).stdout
+    assert "  the trial by home, judged 1.5s ago: worse (256 of 256 MiB moved to node 0 are there)\n" in story

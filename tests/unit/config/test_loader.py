@@ -15,7 +15,9 @@ def list_errors(text: str, *overrides: str) -> list[str]:
     return [str(finding).removeprefix("balancerd.yaml:") for finding in caught.value.findings]
 
 
-TOP = "mode, tick_interval, select, migrate, evict, accesses, yield_to, metrics, control, log, workloads, policies"
+TOP = (
+    "mode, tick_interval, select, migrate, plan, evict, accesses, yield_to, metrics, control, log, workloads, policies"
+)
 BOOLEANS = ": YAML 1.2 reads it as a text, only true and false are booleans"
 
 

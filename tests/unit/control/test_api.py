@@ -33,6 +33,7 @@ def test_status_before_the_first_tick_knows_what_it_does_not_know() -> None:
         "pid": 4711,
         "uptime_seconds": 10.0,
         "paused": False,
+        "paused_detail": None,
         "tick": None,
         "scan": None,
         "nodes": [],

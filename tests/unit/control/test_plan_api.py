@@ -13,11 +13,13 @@ from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId
 from balancerd.model.interval import Interval
+from balancerd.model.judged import MoveResult
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PlacementSample
 from tests.unit.reports import (
     MIB,
     a_decision,
+    a_judged_move,
     a_placement,
     a_process,
     a_process_report,
@@ -217,3 +219,30 @@ def test_explain_tells_of_every_policy_of_the_stack_whether_it_spoke_or_not() ->
         "cost_seconds": 0.5,
     }
     assert process["deciding"]["needs"] == "a gain"
+
+
+def test_explain_tells_what_the_last_move_of_the_process_came_to() -> None:
+    state, now = ControlState(lambda: 100.0), 101.5
+    report = a_process_report(P)
+    state.emit(a_report(processes=(report,)))
+    assert api.process(state.view(), report, now=now)["process"]["judged"] is None
+    state.emit(a_report(processes=(report,), judged=(a_judged_move(P.id, result=MoveResult.WORSE, is_trial=True),)))
+    state.emit(a_report(processes=(report,), judged=(a_judged_move(P.id), a_judged_move(a_process(8).id))))
+    judged = api.process(state.view(), report, now=now)["process"]["judged"]
+    assert judged == {
+        "age_seconds": 2.5,
+        "policy": "home",
+        "to": 0,
+        "result": "improved",
+        "moved_bytes": 256 * MIB,
+        "fallen_bytes": 256 * MIB,
+        "is_trial": False,
+        "detail": "256 of 256 MiB moved to node 0 are there",
+    }
+
+
+def test_status_tells_that_moves_rest_and_why() -> None:
+    state = ControlState(lambda: 100.0)
+    state.emit(a_report(paused="node 1 ran out of memory during a move"))
+    answer = api.status(state.view(), version="1", pid=1, now=101.0)
+    assert (answer["paused"], answer["paused_detail"]) == (True, "node 1 ran out of memory during a move")

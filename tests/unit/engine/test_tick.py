@@ -418,7 +418,7 @@ def test_a_step_that_was_stopped_backs_off_and_doubles(stopped_by: Reason, gaps:
     reports = run.ticks(230)
     tried = [i for i, report in enumerate(reports) if report.outcomes]
     assert [b - a for a, b in itertools.pairwise(tried)] == list(gaps)
-    assert reasons(reports)[1] is stopped_by
+    assert reasons(reports)[1] is (Reason.PAUSED if stopped_by is Reason.NO_MEMORY else stopped_by)
 
 
 def test_a_step_stopped_by_pressure_is_no_failure() -> None:
@@ -433,8 +433,8 @@ def test_ranges_that_failed_are_left_out_when_the_process_moves_again() -> None:
     run = wanting(MOVE, cooldown=10.0)
     run.kernel.stuck_status = PageStatus.BUSY
     run.kernel.stuck_mib[PID] = 100.0
-    run.ticks(1)
-    run.clock.time += 10.0
+    run.ticks(2)  # the second finds that what was moved is there
+    run.clock.time += 8.0
     run.kernel.mib[PID] = {N2: 256.0}  # as if all of it had come back: 100 MiB are stuck still
     run.ticks(1)
     first, second = run.kernel.steps

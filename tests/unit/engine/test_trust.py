@@ -1,0 +1,372 @@
+"""A part first, the rest once that has stayed; back with what has not; and what is remembered of both."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from balancerd.engine.tick import Engine
+from balancerd.engine.trust import MOST_RETURNS, Reviewed, Trust
+from balancerd.model.decision import Decision, Reason
+from balancerd.model.extent import Extent
+from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.interval import Interval
+from balancerd.model.judged import JudgedMove, MoveResult
+from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatus, Range
+from balancerd.model.report import TickReport
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
+from tests.unit.engine.test_tick import Run
+from tests.unit.fakes import (
+    GIB,
+    MIB,
+    N0,
+    N1,
+    N2,
+    VMA_START,
+    make_placement,
+    make_process,
+    make_run,
+    make_snapshot,
+    make_survey,
+    make_verified,
+)
+
+PID = ProcessId(100, 1)
+COOLDOWN = 20.0
+
+
+def wanting(mib: float, *, pid: int = 100, target: int = 0, policy: str = "home", **changes: object) -> Decision:
+    decision = Decision(
+        policy=policy,
+        process=ProcessId(pid, 1),
+        target=NodeId(target),
+        misplaced_bytes=round(mib * MIB),
+        gain_cores=0.1,
+        cost_seconds=1.0,
+    )
+    return replace(decision, **changes)  # type: ignore[arg-type]
+
+
+def look(
+    at: float, mib: dict[int, float], *, placed_at: float | None = None, process: ProcessSample | None = None
+) -> Snapshot:
+    """What is known at a time: exact, so that a test need not reckon with errors."""
+    its = process or make_process()
+    placement = make_placement(mib, pid=its.id.pid, taken_at=at if placed_at is None else placed_at)
+    return make_snapshot(make_survey(its, at=at), replace(placement, exact=True))
+
+
+def moved(decision: Decision, mib: float, *, resume: bool = True, **changes: object) -> MigrationOutcome:
+    pages = round(mib * MIB / PAGE_BYTES)
+    outcome = MigrationOutcome(
+        step=MigrationStep(
+            policy=decision.policy,
+            process=decision.process,
+            target=decision.target,
+            ranges=(Range(start=VMA_START, end=VMA_START + 64 * GIB, page_bytes=PAGE_BYTES),),
+            resume_at=0,
+            budget_bytes=GIB,
+            budget_seconds=1.0,
+            reason=decision.reason,
+        ),
+        looked_pages=pages,
+        on_target_pages=0,
+        passed_over={},
+        submitted_pages=pages,
+        pages={PageStatus.MOVED: pages},
+        moved_from={N2: pages},
+        call_seconds=(0.1,),
+        query_seconds=0.0,
+        batch_pages=512,
+        resume_at=VMA_START + round(mib * MIB) if resume else None,
+        moved_runs=(make_run(VMA_START, mib, source=2, target=decision.target),),
+    )
+    return replace(outcome, **changes)  # type: ignore[arg-type]
+
+
+def trusting(*, canary: bool = True) -> Trust:
+    return Trust(COOLDOWN, canary=canary)
+
+
+def most(reviewed: Reviewed) -> int | None:
+    (decision,) = reviewed.wanted
+    assert isinstance(decision, Decision)
+    return decision.most_bytes
+
+
+def test_the_first_move_is_made_in_three_parts_each_when_the_one_before_has_stayed() -> None:
+    trust, held = trusting(), {2: 4096.0, 0: 0.0}
+    parts = []
+    for tick in range(4):
+        reviewed = trust.review(look(2.0 * tick, held), [wanting(held[2])])
+        parts.append(most(reviewed))
+        step = 1e9 if parts[-1] is None else parts[-1] / MIB
+        step = min(step, 1024)
+        held = {2: held[2] - step, 0: held[0] + step}
+        trust.note(moved(wanting(0), step), 2.0 * tick + 1.0)
+    assert [None if part is None else round(part / MIB) for part in parts] == [205, 819, None, None]
+
+
+@pytest.mark.parametrize(
+    ("decision", "canary", "part"),
+    [
+        (wanting(1024), True, 64 * MIB),
+        (wanting(2048), True, round(0.05 * 2048 * MIB)),
+        (wanting(64), True, None),
+        (wanting(1024), False, None),
+        *[
+            (wanting(1024, reason=reason), True, None)
+            for reason in (Reason.RULE, Reason.CPUSET, Reason.DRAIN, Reason.COMMAND)
+        ],
+        (wanting(1024, extents=(Extent(VMA_START, VMA_START + GIB),)), True, None),
+    ],
+)
+def test_what_is_small_ordered_or_a_part_already_is_not_tried_first(
+    decision: Decision, *, canary: bool, part: int | None
+) -> None:
+    assert most(trusting(canary=canary).review(look(0.0, {2: 2048.0}), [decision])) == part
+
+
+def after_a_part(
+    held: dict[int, float], *, trust: Trust | None = None, placed_at: float = 2.0, **outcome: Any
+) -> tuple[Trust, Reviewed]:
+    """64 of 1024 MiB have moved, and then it lies like this."""
+    trust = trust or trusting()
+    trust.review(look(0.0, {2: 1024.0}), [wanting(1024)])
+    trust.note(moved(wanting(1024), 64, **outcome), 1.0)
+    return trust, trust.review(look(2.0, held, placed_at=placed_at), [wanting(held.get(2, 0.0))])
+
+
+@pytest.mark.parametrize(
+    ("held", "has_stayed"),
+    [
+        ({2: 960.0, 0: 64.0}, True),
+        ({2: 972.0, 0: 52.0}, True),  # 52 of 64 MiB are 81 %
+        ({2: 974.0, 0: 50.0}, False),
+        ({2: 1024.0}, False),
+        ({2: 1100.0, 0: 64.0}, True),  # it has grown meanwhile, where it lies
+    ],
+)
+def test_the_next_look_says_whether_a_part_has_stayed(held: dict[int, float], *, has_stayed: bool) -> None:
+    _, reviewed = after_a_part(held)
+    if has_stayed:
+        assert (most(reviewed), reviewed.judged, reviewed.skips) == (192 * MIB, (), ())
+    else:
+        (judged,) = reviewed.judged
+        assert (judged.result, judged.is_trial, judged.moved_bytes) == (MoveResult.WORSE, True, 64 * MIB)
+
+
+def test_a_part_that_did_not_stay_goes_back_and_the_policy_waits() -> None:
+    trust, reviewed = after_a_part({2: 1024.0})
+    (back,) = reviewed.wanted
+    assert isinstance(back, Decision)
+    assert (back.policy, back.target, back.reason) == ("home", N2, Reason.ROLLBACK)
+    assert (back.sources, back.source_bytes) == (frozenset({N0}), {N0: 64 * MIB})
+    assert back.extents == (Extent(VMA_START, VMA_START + 64 * MIB),)
+    assert [skip.reason for skip in reviewed.skips] == [Reason.NOT_TRUSTED]
+    trust.note(moved(back, 64, resume=False), 3.0)
+    later = trust.review(look(4.0, {2: 1024.0}), [wanting(1024)])
+    assert later.wanted == ()
+    assert later.skips[0].needs == "38 s more of rest"
+    assert most(trust.review(look(42.0, {2: 1024.0}), [wanting(1024)])) == 64 * MIB
+
+
+def test_what_cannot_go_back_is_given_up_after_a_few_ticks() -> None:
+    trust, reviewed = after_a_part({2: 1024.0})
+    tries = 0
+    while reviewed.wanted:
+        tries += 1
+        reviewed = trust.review(look(2.0 + tries, {2: 1024.0}), [wanting(1024)])
+    assert tries == MOST_RETURNS
+
+
+def test_distrust_doubles_and_ends_with_a_move_that_stayed() -> None:
+    trust, waits = trusting(), []
+    at = 0.0
+    for _ in range(3):
+        trust.review(look(at, {2: 32.0}), [wanting(32)])
+        trust.note(moved(wanting(32), 32, resume=False), at + 1.0)
+        assert trust.review(look(at + 2.0, {2: 32.0}), []).judged[0].result is MoveResult.WORSE
+        waits.append(float(trust.review(look(at + 2.0, {2: 32.0}), [wanting(32)]).skips[0].needs.split()[0]))
+        at += 2.0 + waits[-1]
+    assert waits == [40.0, 80.0, 160.0]
+    trust.review(look(at, {2: 32.0}), [wanting(32)])
+    trust.note(moved(wanting(32), 32, resume=False), at + 1.0)
+    assert trust.review(look(at + 2.0, {0: 32.0}), []).judged[0].result is MoveResult.IMPROVED
+    trust.review(look(at + 4.0, {2: 32.0}), [wanting(32)])
+    trust.note(moved(wanting(32), 32, resume=False), at + 5.0)
+    trust.review(look(at + 6.0, {2: 32.0}), [])
+    assert trust.review(look(at + 6.0, {2: 32.0}), [wanting(32)]).skips[0].needs == "40 s more of rest"
+
+
+def test_another_policy_is_not_held_up_by_the_distrust_of_one() -> None:
+    trust, _ = after_a_part({2: 1024.0})
+    trust.note(moved(wanting(64, target=2, reason=Reason.ROLLBACK), 64, resume=False), 3.0)
+    reviewed = trust.review(look(4.0, {2: 1024.0}), [wanting(1024), wanting(1024, policy="other")])
+    assert [each.policy for each in reviewed.wanted] == ["other"]
+
+
+def finished(trust: Trust, held: dict[int, float], process: ProcessSample | None = None) -> tuple[JudgedMove, ...]:
+    its = process or make_process()
+    wanted = wanting(1024, pid=its.id.pid)
+    trust.review(look(0.0, {2: 1024.0}, process=its), [wanted])
+    trust.note(moved(wanted, 1024, resume=False), 1.0)
+    return trust.review(look(2.0, held, process=its), []).judged
+
+
+@pytest.mark.parametrize(
+    ("held", "run", "result"),
+    [
+        ({0: 1024.0}, {0: 2.0}, MoveResult.IMPROVED),
+        ({0: 1024.0}, {1: 2.0}, MoveResult.NEUTRAL),
+        ({0: 1024.0}, {}, MoveResult.IMPROVED),
+        ({2: 500.0, 0: 524.0}, {0: 2.0}, MoveResult.WORSE),
+        ({2: 500.0, 0: 524.0}, {1: 2.0}, MoveResult.WORSE),
+    ],
+)
+def test_a_move_that_is_over_is_judged_by_where_its_pages_are_and_where_it_runs(
+    held: dict[int, float], run: dict[int, float], result: MoveResult
+) -> None:
+    (judged,) = finished(trusting(), held, make_process(run=run))
+    assert (judged.result, judged.moved_bytes, judged.fallen_bytes) == (
+        result,
+        GIB,
+        GIB - round(held.get(2, 0.0) * MIB),
+    )
+
+
+def test_after_a_move_that_helped_the_same_process_and_others_of_its_program_are_moved_at_once() -> None:
+    trust = trusting()
+    finished(trust, {0: 1024.0}, make_process(comm="db", cgroup="/a"))
+    for process, part in (
+        (make_process(comm="db", cgroup="/a"), None),
+        (make_process(200, comm="db", cgroup="/a"), None),
+        (make_process(201, comm="db", cgroup="/b"), 64 * MIB),
+        (make_process(202, comm="other", cgroup="/a"), 64 * MIB),
+    ):
+        wanted = wanting(1024, pid=process.id.pid)
+        assert most(trust.review(look(10.0, {2: 1024.0}, process=process), [wanted])) == part
+    other = wanting(1024, pid=200, policy="other")
+    assert most(trust.review(look(10.0, {2: 1024.0}, process=make_process(200)), [other])) == 64 * MIB
+
+
+def test_a_process_on_trial_goes_on_at_once_when_another_of_its_program_has_been_moved_well() -> None:
+    trust, second = trusting(), make_process(200)
+    assert most(trust.review(look(0.0, {2: 1024.0}, process=second), [wanting(1024, pid=200)])) == 64 * MIB
+    trust.note(moved(wanting(1024, pid=200), 32), 1.0)
+    finished(trust, {0: 1024.0})
+    assert most(trust.review(look(3.0, {2: 992.0, 0: 32.0}, process=second), [wanting(992, pid=200)])) is None
+
+
+def test_trust_is_gone_when_what_was_moved_came_back_later() -> None:
+    trust = trusting()
+    finished(trust, {0: 1024.0}, make_process(cgroup="/a"))
+    trust.revoke(PID)
+    again = look(10.0, {2: 1024.0}, process=make_process(cgroup="/elsewhere"))
+    assert most(trust.review(again, [wanting(1024)])) == 64 * MIB
+
+
+@pytest.mark.parametrize(("verified", "goes_on"), [(None, True), ((256, 0), True), ((256, 100), False)])
+def test_without_a_new_look_the_movers_own_word_counts(verified: tuple[int, int] | None, *, goes_on: bool) -> None:
+    found = None if verified is None else make_verified(*verified)
+    _, reviewed = after_a_part({2: 1024.0}, placed_at=0.5, verified=found)
+    if goes_on:
+        assert most(reviewed) == 192 * MIB
+    else:
+        assert [judged.result for judged in reviewed.judged] == [MoveResult.WORSE]
+
+
+def sampled(half_width: float | None) -> PlacementSample:
+    placement = make_placement({2: 1024.0}, taken_at=2.0)
+    if half_width is None:
+        return replace(placement, present_pages=256)
+    return replace(placement, intervals={N0: Interval(0.0, 2 * half_width)})
+
+
+@pytest.mark.parametrize(("half_width", "is_refuted"), [(0.001, True), (0.06, False), (None, False)])
+def test_what_a_sample_cannot_tell_for_sure_refutes_nothing(half_width: float | None, *, is_refuted: bool) -> None:
+    trust = trusting()
+    trust.review(look(0.0, {2: 1024.0}), [wanting(1024)])
+    trust.note(moved(wanting(1024), 64), 1.0)
+    now = make_snapshot(make_survey(make_process(), at=2.0), sampled(half_width))
+    assert bool(trust.review(now, [wanting(1024)]).judged) is is_refuted
+
+
+def test_another_target_is_another_move_and_steps_in_observe_mode_are_none() -> None:
+    trust = trusting()
+    trust.review(look(0.0, {2: 1024.0}), [wanting(1024)])
+    trust.note(moved(wanting(1024), 64), 1.0)
+    (other,) = trust.review(look(2.0, {2: 960.0, 0: 64.0}), [wanting(1024, target=1)]).wanted
+    assert isinstance(other, Decision)
+    assert other.most_bytes == 64 * MIB
+    trust.note(moved(wanting(1024, target=1), 0, stopped_by=Reason.OBSERVE_MODE), 3.0)
+    assert trust.review(look(4.0, {2: 1024.0}), []).judged == ()
+
+
+@pytest.mark.parametrize("by", ["other", "command"])
+def test_what_another_policy_or_an_operator_moves_meanwhile_is_no_fault_of_the_policy_on_trial(by: str) -> None:
+    memory = a_run(1024).memory
+    trust = memory.trust
+    trust.obey(COOLDOWN, canary=True)
+    trust.review(look(0.0, {2: 1024.0}), [wanting(1024)])
+    trust.note(moved(wanting(1024), 64), 1.0)
+    note = memory.record if by == "other" else memory.record_command
+    note(moved(wanting(1024, policy=by, target=2, reason=Reason.CPUSET), 64, resume=False), 1.5)
+    reviewed = trust.review(look(2.0, {2: 1024.0}), [wanting(1024)])
+    assert (reviewed.judged, most(reviewed)) == ((), 64 * MIB)
+
+
+def test_a_rule_that_waits_for_a_pause_keeps_its_process() -> None:
+    memory = a_run(1024).memory
+    full = moved(wanting(1), 0, pages={PageStatus.NO_MEMORY: 10}, moved_from={}, moved_runs=())
+    memory.pause.note(full, 1.0)
+    rule = wanting(1024, policy="fixed", reason=Reason.RULE, holds=True)
+    reviewed = memory.review(look(2.0, {2: 1024.0}), [rule, wanting(1024)])
+    assert [(skip.reason, skip.by) for skip in reviewed.skips] == [(Reason.PAUSED, "plan")] * 2
+    assert [(skip.reason, skip.by, skip.holds) for skip in reviewed.kept] == [(Reason.PAUSED, "fixed", True)]
+
+
+def test_of_processes_that_are_gone_nothing_is_left_but_their_programs() -> None:
+    trust, _ = after_a_part({2: 1024.0})
+    finished(trust, {0: 1024.0}, make_process(300))
+    trust.forget_all_but(frozenset())
+    assert not any((trust._moves, trust._distrust, trust._returns, trust._trusted))
+    assert most(trust.review(look(5.0, {2: 1024.0}, process=make_process(301)), [wanting(1024, pid=301)])) is None
+
+
+def a_run(mib: float) -> Run:
+    run = Run(cooldown=COOLDOWN)
+    run.settings = replace(run.settings, canary=True)
+    run.engine = run.load()
+    run.kernel.add(make_process(rss_bytes=round(mib * MIB), cpu_cores=4.0), {2: mib})
+    return run
+
+
+def steps_of(reports: list[TickReport]) -> list[tuple[int, str, int]]:
+    return [
+        (n, o.step.reason.value, o.moved_pages * PAGE_BYTES // MIB) for n, r in enumerate(reports) for o in r.outcomes
+    ]
+
+
+def test_follow_cpu_goes_home_in_parts_within_a_tick_each_and_the_move_is_judged() -> None:
+    run = a_run(1024)
+    reports = run.ticks(12)
+    assert steps_of(reports) == [(3, "misplaced", 64), (4, "misplaced", 192), (5, "misplaced", 768)]
+    (judged,) = [judged for report in reports for judged in report.judged]
+    assert (judged.result, judged.moved_bytes, judged.is_trial) == (MoveResult.IMPROVED, GIB, False)
+    assert isinstance(run.engine, Engine)
+    assert run.kernel.mib[PID][N0] == 1024.0
+
+
+def test_what_somebody_moves_away_at_once_is_put_back_and_left_alone() -> None:
+    run = a_run(512)
+    reports = run.ticks(4)
+    run.kernel.mib[PID] = {N2: 488.0, N0: 24.0, N1: 0.0}
+    reports += run.ticks(12)
+    first, back = run.kernel.steps
+    assert (first.reason, first.budget_bytes, first.target) == (Reason.MISPLACED, 64 * MIB, N0)
+    assert (back.reason, back.target, back.target_of) == (Reason.ROLLBACK, N2, {N2: N2, N0: N2})
+    assert [(r.start, r.end) for r in back.ranges] == [(VMA_START, VMA_START + 64 * MIB)]
+    assert [judged.result for report in reports for judged in report.judged] == [MoveResult.WORSE]
+    assert {report.processes[0].reason for report in reports[5:]} == {Reason.NOT_TRUSTED}
+    assert reports[4].processes[0].reason is Reason.ROLLBACK
