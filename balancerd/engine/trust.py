@@ -36,6 +36,9 @@ REACHED_RATIO = 0.9
 OPERATORS_WORD = frozenset({Reason.RULE, Reason.CPUSET, Reason.DRAIN, Reason.COMMAND, Reason.ROLLBACK})
 """Why memory moves whatever that wins: nothing is tried first."""
 
+LATEST_SECONDS = 60.0
+"""What is seen later may have many causes: such a move is not judged."""
+
 MOST_PROGRAMS = 1024
 MOST_RUNS = 1024
 MOST_RETURNS = 3
@@ -196,6 +199,9 @@ class Trust:
             return None
         is_fresh = placement is not None and placement.taken_at > move.moved_at
         if is_wanted and not move.is_over and not move.is_trial:
+            return None
+        if now.taken_at - move.moved_at > LATEST_SECONDS:
+            del self._moves[key]
             return None
         if placement is None or (not is_fresh and not (is_wanted and move.is_trial and not move.is_over)):
             return None  # it is looked at soon: whose memory moves comes first

@@ -326,6 +326,16 @@ def test_a_rule_that_waits_for_a_pause_keeps_its_process() -> None:
     assert [(skip.reason, skip.by, skip.holds) for skip in reviewed.kept] == [(Reason.PAUSED, "fixed", True)]
 
 
+@pytest.mark.parametrize(("later", "judged"), [(60.0, 1), (60.1, 0)])
+def test_a_move_that_nobody_could_look_at_for_long_is_not_judged(later: float, judged: int) -> None:
+    trust = trusting()
+    trust.review(look(0.0, {2: 1024.0}), [wanting(1024)])
+    trust.note(moved(wanting(1024), 1024, resume=False), 1.0)
+    assert trust.review(look(30.0, {2: 1024.0}, placed_at=0.5), []).judged == ()
+    assert len(trust.review(look(1.0 + later, {2: 1024.0}), []).judged) == judged
+    assert trust.review(look(62.0, {2: 1024.0}), []).judged == ()
+
+
 def test_of_processes_that_are_gone_nothing_is_left_but_their_programs() -> None:
     trust, _ = after_a_part({2: 1024.0})
     finished(trust, {0: 1024.0}, make_process(300))

@@ -1,0 +1,57 @@
+"""On a real kernel: a part moves first and the rest follows; what somebody moves back is judged so, and left alone."""
+
+from pathlib import Path
+
+import pytest
+
+from balancerd.kernel.processes.identity import read_start_ticks
+from balancerd.model.ids import NodeId, ProcessId
+from tests.lab.live import live_kernel
+from tests.lab.service import Balancerd
+from tests.lab.workloads import Hog, share
+
+pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(240)]
+
+BRISK = {"select.min_age": "1s", "tick_interval": "1s", "migrate.duty_cycle": "100%"}
+MIB = 128
+PART_PAGES = 64 * 256
+
+
+def test_a_part_goes_first_and_the_rest_when_it_has_stayed(tmp_path: Path) -> None:
+    with Balancerd(tmp_path, overrides=BRISK) as daemon, Hog("base", MIB, touch_cpu=2, spin_cpu=0) as hog:
+        daemon.wait_for_reason(hog.pid, "well-placed", 90.0)
+        daemon.wait_for(lambda: daemon.explain(hog.pid)["judged"] is not None, 30.0, "judgement")
+        told = daemon.explain(hog.pid)
+        steps = [step["submitted_pages"] for step in reversed(told["history"])]
+        print(f"steps of {[pages // 256 for pages in steps]} MiB, {told['judged']['detail']}")
+        assert steps[0] <= PART_PAGES
+        assert len(steps) >= 2
+        assert (told["judged"]["result"], told["judged"]["is_trial"]) == ("improved", False)
+        assert told["deciding"]["by"] == "home"
+        planned = daemon.client.get("/v1/plan")
+        assert [move for move in planned["moves"] if move["pid"] == hog.pid] == []
+        copying = daemon.status()["copying"]
+        print(f"copied {copying['bytes_per_second']} B/s in calls")
+        assert copying["measured_bytes"] >= 16 << 20
+        daemon.check_accounts()
+
+
+def test_what_somebody_moves_back_is_judged_so_and_the_policy_leaves_it_alone(tmp_path: Path) -> None:
+    kernel = live_kernel()
+    with Balancerd(tmp_path, overrides=BRISK) as daemon, Hog("base", MIB, touch_cpu=2, spin_cpu=0) as hog:
+        process = ProcessId(hog.pid, read_start_ticks(hog.pid))
+
+        def is_left_alone() -> bool:
+            kernel.migrate_whole(process, {NodeId(0): NodeId(2)})
+            return bool(daemon.explain(hog.pid)["reason"] == "not-trusted")
+
+        daemon.wait_for(is_left_alone, 90.0, "distrust")
+        told = daemon.explain(hog.pid)
+        print(told["judged"]["detail"])
+        assert (told["judged"]["policy"], told["judged"]["result"]) == ("home", "worse")
+        (move,) = [move for move in daemon.client.get("/v1/plan")["moves"] if move["pid"] == hog.pid]
+        assert (move["state"], move["reason"], move["to"]) == ("waits", "not-trusted", 0)
+        kernel.migrate_whole(process, {NodeId(0): NodeId(2)})
+        daemon.wait_ticks(3)
+        assert share(hog.pid, 2) > 0.98
+        daemon.check_accounts()
