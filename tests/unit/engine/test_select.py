@@ -38,6 +38,22 @@ def test_criteria(pid: int, changes: dict[str, Any], reason: Reason | None) -> N
     assert (None if skip is None else skip.reason) == reason
 
 
+@pytest.mark.parametrize(
+    ("changes", "needs"),
+    [
+        ({"rss_bytes": 40 * MIB}, "24 MiB more resident memory"),
+        ({"rss_bytes": 64 * MIB - 1}, "1 MiB more resident memory"),
+        ({"age_seconds": 26.9}, "3.1 s more of age"),
+        ({"cpu_cores": 0.03}, "0.020 busy cores more"),
+        ({"kernel_thread": True}, ""),
+    ],
+)
+def test_what_is_below_a_threshold_is_told_how_far(changes: dict[str, Any], needs: str) -> None:
+    skip = reason_to_skip(make_process(**changes), CRITERIA)
+    assert skip is not None
+    assert skip.needs == needs
+
+
 def test_an_opt_out_is_told_with_where_it_was_found() -> None:
     skip = reason_to_skip(make_process(opt_out="BALANCERD=off in its environment"), CRITERIA)
     assert skip is not None

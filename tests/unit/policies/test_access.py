@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from balancerd.model.access import AccessMethod, AccessRun, AccessWindow
+from balancerd.model.copying import Copying
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent
 from balancerd.model.ids import ProcessId
@@ -57,6 +58,17 @@ def only_skip(verdicts: list[Verdict]) -> tuple[Reason, str]:
     assert isinstance(skip, Skip)
     assert skip.by == "parts"
     return skip.reason, skip.detail
+
+
+def test_what_the_machine_has_measured_is_what_a_part_costs() -> None:
+    snapshot = seen(spread(), make_access_window(make_access_run(64, 1, {0: 64}, weight=100)))
+    fast = replace(snapshot, copying=Copying(copied_bytes=float(64 * GIB), seconds=32.0))
+    costs = []
+    for now in (snapshot, fast):
+        (decision,) = policy().decide(Window(now=now, before=None))
+        assert isinstance(decision, Decision)
+        costs.append(decision.cost_seconds)
+    assert costs[1] == pytest.approx(costs[0] / 2, rel=0.01)
 
 
 def test_it_is_a_policy_that_asks_for_accesses() -> None:

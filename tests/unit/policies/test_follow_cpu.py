@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from balancerd.model.copying import Copying
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.interval import Interval
@@ -84,6 +85,46 @@ def test_left_alone(
     assert isinstance(verdict, Skip)
     assert verdict.reason is reason
     assert verdict.by == "home"
+
+
+@pytest.mark.parametrize(
+    ("stays", "mib", "reason", "needs"),
+    [
+        ([(0, 2)], 256, Reason.HOME_TOO_YOUNG, "1.0 s more on node 0"),
+        ([(0, 50)], 4096, Reason.LOSS_BELOW_COST, "10.6 s more on node 0"),  # cost 8 s at 0.132 cores are 60.6 s
+        ([(0, 200), (1, 2)], 256, Reason.HOME_TOO_YOUNG, "a return to node 0"),
+    ],
+)
+def test_a_move_that_waits_tells_what_it_would_be_and_what_it_needs(
+    stays: list[tuple[int, float]], mib: float, reason: Reason, needs: str
+) -> None:
+    skip = live(stays, {2: mib})
+    assert isinstance(skip, Skip)
+    assert (skip.reason, skip.needs) == (reason, needs)
+    assert skip.wanted is not None
+    assert (skip.wanted.target, skip.wanted.misplaced_bytes) == (0, round(mib * MIB))
+
+
+def test_a_move_that_cannot_pay_tells_the_gain_that_it_needs() -> None:
+    skip = live([(0, 4000)], {2: 20 * 1024}, cores=1.0)
+    assert isinstance(skip, Skip)
+    assert skip.reason is Reason.GAIN_BELOW_COST
+    assert skip.needs == "a gain of 2 x cost 40.00 s where 39.60 s are expected"
+
+
+def test_what_the_machine_has_measured_is_what_a_move_costs() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
+    fast = Copying(copied_bytes=float(64 * GIB), seconds=32.0)
+    costs: list[float] = []
+    for copying in (Copying(), fast):
+        for tick in range(10):
+            now = TICK * (tick + 1 + 10 * bool(costs))
+            process = make_process(run={0: TICK}, cpu_cores=1.0)
+            snapshot = make_snapshot(make_survey(process, at=now, interval=TICK), make_placement({2: 256}))
+            (verdict,) = policy.decide(Window(now=replace(snapshot, copying=copying), before=None))
+        assert isinstance(verdict, Decision)
+        costs.append(verdict.cost_seconds)
+    assert costs == [pytest.approx(0.5), pytest.approx(0.25, rel=0.01)]
 
 
 @pytest.mark.parametrize(

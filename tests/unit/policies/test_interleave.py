@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from balancerd.engine.interleaving import equal_weights, node_of_region
 from balancerd.model.access import REGION_BYTES, AccessRegion, AccessRun, AccessWindow
+from balancerd.model.copying import Copying
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent, size_bytes
 from balancerd.model.ids import CpuId, NodeId, ProcessId
@@ -99,6 +100,16 @@ def targets(verdicts: list[Verdict]) -> dict[int, NodeId]:
             for start in range(extent.start, extent.end, REGION_BYTES):
                 assert found.setdefault((start - VMA_START) // REGION_BYTES, decision.target) == decision.target
     return found
+
+
+def test_what_the_machine_has_measured_is_what_spreading_costs() -> None:
+    snapshot = seen(spread(), window(*ALL_ON_0))
+    fast = replace(snapshot, copying=Copying(copied_bytes=float(64 * GIB), seconds=32.0))
+    costs = []
+    for now in (snapshot, fast):
+        decisions = [d for d in policy().decide(Window(now=now, before=None)) if isinstance(d, Decision)]
+        costs.append(sum(decision.cost_seconds for decision in decisions))
+    assert costs[1] == pytest.approx(costs[0] / 2, rel=0.01)
 
 
 def test_it_is_a_policy_that_asks_for_accesses() -> None:
