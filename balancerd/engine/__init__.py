@@ -14,6 +14,8 @@ What is remembered from tick to tick, and through a reload, is one `memory.Engin
                quarantine: which ranges are
     budgets    token buckets of machine, process, pair of nodes, and eviction
     moves      what was moved from where, for undo
+    trust      what moves came to: a part first, the rest once that has stayed; pause: where moving went wrong
+    copying    how fast the kernel copies
     returns    whether it stays there: checks that are due, ping-pong
     workloads  who belongs to which workload; accounts: the sums over the processes of one
 
