@@ -22,6 +22,7 @@ from balancerd.model.migration import (
 )
 from balancerd.model.report import TickReport
 from balancerd.model.sample import SampleRequest, Sampling, Snapshot, Survey, Window
+from balancerd.model.steering import SteerOutcome, SteerStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,10 @@ class Kernel(Protocol):
         self, step: MigrationStep, should_stop: Callable[[], bool]
     ) -> Generator[float, None, MigrationOutcome]:
         """The same without waiting: yields the time until when the process rests, and returns the outcome."""
+        ...
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        """Move threads, or let them go, as the step says. Every thread ends in the outcome."""
         ...
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:

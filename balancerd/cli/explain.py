@@ -216,6 +216,11 @@ def _verdict(verdict: Document) -> str:
         why += f" ({escape(verdict['detail'])})"
     if verdict["action"] == "evict":
         return f"evict {words.size(verdict['evict_bytes'])}: {why}"
+    if verdict["action"] == "steer":
+        return (
+            f"{'hold' if verdict['pin'] else 'move'} its threads on node {verdict['target']}: {why}; "
+            f"costs {verdict['cost_seconds']:.2f} s of CPU time, wins {verdict['gain_cores']:.3f} cores"
+        )
     if verdict["action"] != "migrate":
         return f"leave it alone: {why}"
     gain = f", wins {verdict['gain_cores']:.3f} cores" if verdict["gain_cores"] else ", whatever it wins"

@@ -62,7 +62,9 @@ def _row(move: Document) -> tuple[str, ...]:
         str(move["pid"]),
         move["comm"],
         move["policy"],
-        UNKNOWN
+        "threads"
+        if move["action"] == "steer"
+        else UNKNOWN
         if move["from"] is None
         else " ".join(f"{node}:{words.size(held)}" for node, held in move["from"].items()),
         "out" if move["action"] == "evict" else str(move["to"]),

@@ -8,7 +8,7 @@ from typing import Final
 
 from balancerd.cli.screen import UNKNOWN
 from balancerd.config.units import format_bytes, format_duration
-from balancerd.model.decision import MIGRATION_REASONS, Reason
+from balancerd.model.decision import ACTION_REASONS, Reason
 from balancerd.model.migration import PageStatus
 from balancerd.model.sample import PlacementMethod
 
@@ -45,6 +45,7 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.EVICT: "The eviction goes on at the next tick until as much has gone as was asked for.",
     Reason.COMMAND: "The operator's command goes on until it is done: see balancerctl moves.",
     Reason.ROLLBACK: "Its memory goes back, and the policy leaves it alone for a while, twice as long each time.",
+    Reason.STEER: "Its memory stays where it is for a while; then it is judged where its threads are.",
     Reason.NOT_RECORDED: "Nothing: only a replay says so.",
     Reason.KERNEL_THREAD: "Nothing: kernel threads are never moved.",
     Reason.SELF: "Nothing: the daemon never moves itself.",
@@ -84,6 +85,11 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.INSIDE_CPUSET: "Nothing by this policy, until its cpuset or its affinity changes.",
     Reason.DRAINED: "Nothing by this policy, unless it gets memory on these nodes again.",
     Reason.NODE_MISSING: "It moves once that node is online and has memory; or correct the configuration.",
+    Reason.NO_MAIN_NODE: "Nothing by this policy, until most of its memory is on one node.",
+    Reason.MEMORY_CHEAPER: "Nothing by this policy: its memory may follow its threads instead.",
+    Reason.NODE_BUSY: "Its threads move once that node has enough idle CPU.",
+    Reason.UNBALANCED: "Its threads move once that makes the load of the nodes no less even.",
+    Reason.OUTSIDE_AFFINITY: "Nothing by this policy, until it may run on that node: see its cpuset and affinity.",
     Reason.COOLDOWN: "It is judged again when its cooldown is over.",
     Reason.QUARANTINE: "It is tried again when its quarantine is over; each failure doubles that.",
     Reason.PING_PONG: "It is judged again after a while, twice as long each time: find who moves it back.",
@@ -103,11 +109,17 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.CLAIMED: "Nothing by this policy, while another one's decision stands.",
     Reason.CHANGED: "It is looked at again at the next tick, and moves if that is still right.",
     Reason.NO_SWAP: "Nothing, until there is swap space, or less of it is used than evict.max_swap_used.",
+    Reason.THREADS_MOVED: "Its memory is judged again when that time is over.",
+    Reason.MEMORY_MOVED: "Its threads are judged again when that time is over.",
+    Reason.THREADS_RETURNED: "Its threads are judged again after a while, twice as long each time they come back.",
     Reason.OBSERVE_MODE: "Nothing: set mode: enforce in the configuration to have it moved.",
     Reason.EXITED: "Nothing: it is gone.",
     Reason.STOPPING: "The daemon judges it again after its next start.",
     Reason.NO_MEMORY: "It is tried again after a pause, when the target node may have memory.",
     Reason.CALL_FAILED: "It is tried again after a pause; balancerctl doctor tries the system call itself.",
+    Reason.OWN_AFFINITY: "Nothing by this policy, unless its option own_affinity says so.",
+    Reason.AFFINITY_REFUSED: "It is tried again after a pause; sched_setaffinity(2) needs CAP_SYS_NICE.",
+    Reason.NO_JOURNAL: "It is tried again after a pause: see state_directory in the configuration.",
 }
 """What happens next to a process whose last word was this reason."""
 
@@ -136,7 +148,7 @@ def state(reason: str) -> str:
         known = Reason(reason)
     except ValueError:
         return "unknown"
-    if known in MIGRATION_REASONS:
+    if known in ACTION_REASONS:
         return "moving"
     return "skipped" if known in SKIPPED else "eligible"
 

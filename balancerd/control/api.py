@@ -35,8 +35,9 @@ GET /v1/processes
 GET /v1/processes/PID       (404: no such process; 400: PID is no number)
     schema, tick, process: the process as above, and
         cpus_allowed, mems_allowed   ("0-3", null where not read)
-        verdicts    in the order in which they fell: [{by, action ("migrate", "leave"), reason, reason_text, detail},
-                    and for "migrate" also target, misplaced_bytes, gain_cores, cost_seconds; more: explain_api.py]
+        verdicts    in the order in which they fell: [{by, action ("migrate", "steer", "leave"), reason, reason_text,
+                    detail}, for "migrate" also target, misplaced_bytes, gain_cores, cost_seconds; for "steer" target,
+                    pin, gain_cores, cost_seconds; more: explain_api.py]
         policies, deciding, judged   the stack, what gave the reason, what the last move came to: see explain_api.py
         placement   null or {age_seconds, method ("test", "sample", "every-page", "numa-maps"), queried_pages,
                     present_pages, exact, share_intervals: {node: [low, high]} (95 %), seconds, mempolicies_age_seconds,
@@ -105,7 +106,7 @@ from balancerd.control.machine_facts import copying
 from balancerd.control.state import PastOutcome, View
 from balancerd.engine.managers import tell_managers
 from balancerd.engine.workloads import workload_of
-from balancerd.model.decision import REASON_TEXT, Decision, Eviction, Skip, Verdict
+from balancerd.model.decision import REASON_TEXT, Decision, Eviction, Skip, Steer, Verdict
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import PAGE_BYTES, Mempolicy, PlacementSample, VmaPlacement
@@ -307,6 +308,16 @@ def _verdict(verdict: Verdict) -> Json:
             **text,
             "evict_bytes": verdict.evict_bytes,
             "cold_only": verdict.cold_only,
+        }
+    if isinstance(verdict, Steer):
+        return {
+            "by": verdict.policy,
+            "action": "steer",
+            **text,
+            "target": verdict.target,
+            "pin": verdict.pin,
+            "gain_cores": round(verdict.gain_cores, 6),
+            "cost_seconds": round(verdict.cost_seconds, 6),
         }
     return {
         "by": verdict.policy,

@@ -2,8 +2,8 @@
 
 GET /v1/plan
     schema, tick, mode, age_seconds (null before the first tick), moves: by state, the most gain for its cost first:
-        [{pid, start_ticks, comm, workload, policy, action ("migrate", "evict"), from: {node: bytes} (null where the
-        policy names no nodes), to (null for an eviction), bytes, seconds (in the kernel's calls, as the gate expects
+        [{pid, start_ticks, comm, workload, policy, action ("migrate", "evict", "steer": threads move), from: {node:
+        bytes} (null where the policy names no nodes), to (null for an eviction), bytes, seconds (in the kernel's calls, as the gate expects
         it), cost_seconds (of CPU time, the application's disturbance included), gain_cores, confidence, state, reason,
         reason_text, detail, needs}]
     confidence  the share of these bytes that is misplaced with 95 % certainty, as far as the sample tells: 1 where
@@ -20,7 +20,7 @@ from balancerd.control.state import View
 from balancerd.engine.gate import DISTURBANCE
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.workloads import workload_of
-from balancerd.model.decision import REASON_TEXT, Decision, Eviction, Reason, Skip
+from balancerd.model.decision import REASON_TEXT, Decision, Eviction, Reason, Skip, Steer, Wanted
 from balancerd.model.ids import NodeId
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import PlacementSample
@@ -71,7 +71,7 @@ def _rows(report: TickReport, process: ProcessReport, workload: Workload | None)
         }
 
 
-def _standing(report: TickReport, process: ProcessReport, wanted: Decision | Eviction) -> tuple[str, Reason, str, str]:
+def _standing(report: TickReport, process: ProcessReport, wanted: Wanted) -> tuple[str, Reason, str, str]:
     """Return what became of a decision in this tick, why, and what it waits for."""
     skips = [v for v in process.verdicts if isinstance(v, Skip) and v.by in {"plan", "tick"}]
     observed = next((s for s in skips if s.reason is Reason.OBSERVE_MODE and _names(s, wanted.policy)), None)
@@ -79,12 +79,13 @@ def _standing(report: TickReport, process: ProcessReport, wanted: Decision | Evi
         return OBSERVED, wanted.reason, wanted.detail, "mode: enforce"
     begun = {(outcome.step.process, outcome.step.policy) for outcome in report.outcomes}
     begun |= {(outcome.step.process, outcome.step.policy) for outcome in report.evictions}
+    begun |= {(outcome.step.process, outcome.step.policy) for outcome in report.steers if not outcome.is_release}
     if (wanted.process, wanted.policy) in begun:
         is_observed = report.mode != "enforce"
         return OBSERVED if is_observed else MOVING, wanted.reason, wanted.detail, "mode: enforce" if is_observed else ""
     turned_down = next((s for s in skips if s.reason is not Reason.OBSERVE_MODE), None)
-    if turned_down is None:
-        return WAITS, wanted.reason, wanted.detail, ""
+    if turned_down is None:  # threads are held on
+        return MOVING if isinstance(wanted, Steer) else WAITS, wanted.reason, wanted.detail, ""
     return WAITS, turned_down.reason, turned_down.detail, turned_down.needs
 
 
@@ -92,10 +93,14 @@ def _names(observed: Skip, policy: str) -> bool:
     return observed.detail.partition(";")[0] == f"policy {policy}"
 
 
-def _what(wanted: Decision | Eviction, placement: PlacementSample | None) -> Json:
+def _what(wanted: Wanted, placement: PlacementSample | None) -> Json:
     if isinstance(wanted, Eviction):
         nothing = dict.fromkeys(("from", "to", "seconds", "cost_seconds", "gain_cores", "confidence"))
         return {"action": "evict", "bytes": wanted.evict_bytes, **nothing}
+    if isinstance(wanted, Steer):
+        nothing = dict.fromkeys(("from", "seconds", "confidence"))
+        gain, cost = round(wanted.gain_cores, 6), round(wanted.cost_seconds, 6)
+        return {"action": "steer", "bytes": 0, "to": wanted.target, "cost_seconds": cost, "gain_cores": gain, **nothing}
     return {
         "action": "migrate",
         "bytes": wanted.misplaced_bytes,

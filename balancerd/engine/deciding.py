@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 from typing import TypeVar
 
 from balancerd.engine.matching import Matching
-from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip, Verdict
+from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip, Steer, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.report import Failure, PolicyFailure
 from balancerd.model.sample import Snapshot, Window
@@ -160,7 +160,7 @@ def _decide(
 
 
 def _find_nonsense(verdict: object, name: str, asked: AbstractSet[ProcessId], nodes: AbstractSet[NodeId]) -> str | None:
-    if not isinstance(verdict, Decision | Eviction | Skip):
+    if not isinstance(verdict, Decision | Eviction | Steer | Skip):
         return f"a {type(verdict).__name__} is no verdict"
     if verdict.process not in asked:
         return f"pid {verdict.process.pid}, about which it was not asked"
@@ -169,6 +169,8 @@ def _find_nonsense(verdict: object, name: str, asked: AbstractSet[ProcessId], no
         return f"a verdict in the name of {by!r}"
     if isinstance(verdict, Skip):
         return None if verdict.reason in _REASONS else f"{verdict.reason!r} is no reason"
+    if isinstance(verdict, Steer):
+        return _find_nonsense_of_steer(verdict, nodes)
     if verdict.reason not in MIGRATION_REASONS:
         return f"{getattr(verdict.reason, 'value', verdict.reason)} is no reason to move memory"
     if isinstance(verdict, Eviction):
@@ -181,7 +183,7 @@ def _find_nonsense_of_decision(decision: Decision, nodes: AbstractSet[NodeId]) -
         return f"node {decision.target}, which is not online"
     if decision.misplaced_bytes <= 0:
         return f"{decision.misplaced_bytes} bytes to move"
-    if not (math.isfinite(decision.gain_cores) and math.isfinite(decision.cost_seconds)):
+    if not _is_finite(decision):
         return f"a gain of {decision.gain_cores} cores for {decision.cost_seconds} s"
     if decision.sources is not None and decision.target in decision.sources:
         return f"pages to move from node {decision.target} to itself"
@@ -189,3 +191,17 @@ def _find_nonsense_of_decision(decision: Decision, nodes: AbstractSet[NodeId]) -
     if any(part.start >= part.end for part in extents) or any(a.end > b.start for a, b in pairwise(extents)):
         return "extents that do not ascend"
     return None
+
+
+def _find_nonsense_of_steer(steer: Steer, nodes: AbstractSet[NodeId]) -> str | None:
+    if steer.reason is not Reason.STEER:
+        return f"{getattr(steer.reason, 'value', steer.reason)} is no reason to move threads"
+    if steer.target not in nodes:
+        return f"node {steer.target}, which is not online"
+    if not steer.cpus:
+        return "no CPU to run on"
+    return None if _is_finite(steer) else f"a gain of {steer.gain_cores} cores for {steer.cost_seconds} s"
+
+
+def _is_finite(move: Decision | Steer) -> bool:
+    return math.isfinite(move.gain_cores) and math.isfinite(move.cost_seconds)

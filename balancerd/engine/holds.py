@@ -22,6 +22,15 @@ class Hold:
     detail: str
     strikes: int
 
+    def tell_rest(self, now: float) -> str:
+        """Say what must happen until it ends, at time `now`."""
+        return f"{self.until - now:.0f} s more of rest"
+
+    def tell(self, now: float) -> str:
+        """Say why, and when it ends, at time `now`."""
+        wait = f"again in {self.until - now:.0f} s"
+        return f"{self.detail}; {wait}" if self.detail else wait
+
 
 class Holds:
     """One hold for each process at most: the one that lasts longest."""

@@ -8,6 +8,7 @@ from balancerd.engine.copying import CopyRates
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.moves import MoveLog
 from balancerd.engine.pause import Pause
+from balancerd.engine.owners import Owners
 from balancerd.engine.returns import Returns
 from balancerd.engine.scan import ScanBudget
 from balancerd.engine.trust import Reviewed, Trust
@@ -31,6 +32,7 @@ class EngineMemory:
     copying: CopyRates = field(default_factory=CopyRates)
     trust: Trust
     pause: Pause = field(default_factory=Pause)
+    owners: Owners = field(default_factory=Owners)
 
     def obey(
         self, *, cooldown_seconds: float, rates: Rates, move_all: bool, scan_budget_ratio: float, canary: bool = False
@@ -67,6 +69,8 @@ class EngineMemory:
         )
         reviewed = self.trust.review(now, able)
         return replace(reviewed, skips=paused + reviewed.skips, kept=kept)
+        if outcome.moved_pages:
+            self.owners.note_memory(outcome.step.process, now)
 
     def record_eviction(self, outcome: EvictionOutcome, now: float) -> None:
         """Take note of one step of a policy's eviction."""
@@ -79,6 +83,8 @@ class EngineMemory:
         self.moves.record(outcome.step.move_id, outcome, now)
         self.returns.forget(outcome.step.process)
         self.trust.forget_moves(outcome.step.process)
+        if outcome.moved_pages:
+            self.owners.note_memory(outcome.step.process, now)
 
     def forget_all_but(self, alive: frozenset[ProcessId], now: float) -> None:
         """Drop what is known of processes that are gone; moves stay, and buckets until they are full."""
@@ -86,6 +92,7 @@ class EngineMemory:
             self.moves.end(move_id, now)
         self.returns.forget_all_but(alive)
         self.trust.forget_all_but(alive)
+        self.owners.forget_all_but(alive)
         self.budgets.forget_full(now)
 
 

@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 
 from balancerd.engine import quarantine, ranges
 from balancerd.engine.budgets import Budgets, NodePair
+from balancerd.engine.circumstances import explain_other_manager, explain_pressure
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.movable import movable_bytes_by_node
+from balancerd.engine.owners import Owners, step_of
 from balancerd.engine.quarantine import Span
 from balancerd.engine.room import SMALLEST_STEP_BYTES, room_bytes
-from balancerd.model.decision import Decision, Eviction, Reason, Skip
+from balancerd.model.decision import Decision, Eviction, Reason, Skip, Steer, Wanted
 from balancerd.model.extent import Extent, do_meet
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
-from balancerd.model.manager import MACHINE_WIDE, Manager, ManagerFinding
+from balancerd.model.manager import Manager
 from balancerd.model.migration import EvictionStep, MigrationPlan, MigrationStep, Range
-from balancerd.model.sample import PAGE_BYTES, PlacementSample, Pressure, Snapshot
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, Snapshot
+from balancerd.model.steering import SteerStep
 
 BY = "plan"
 
@@ -66,7 +69,7 @@ class Planned:
 
 def make_plan(
     snapshot: Snapshot,
-    wanted: Iterable[Decision | Eviction],
+    wanted: Iterable[Wanted],
     ledger: Ledger,
     budgets: Budgets,
     limits: PlanLimits,
@@ -75,30 +78,38 @@ def make_plan(
     kept: Iterable[Skip] = (),
     closed: Mapping[NodeId, str] | None = None,
     may_read: bool = True,
+    owners: Owners | None = None,
 ) -> Planned:
     """Arbitrate by the places of policies, then unfinished passes first, then by gain for cost; evictions come last.
 
     Each becomes a step or a skip; of equals the one that was told first comes first. `claimed` are processes whose
     memory someone else is moving, `kept` are skips that hold their process, and `closed` are nodes that are being
     emptied, with the policy that does. With `may_read` a process whose mempolicies are not known is set aside its share
-    of the budgets, for they are read and the plan is made again.
+    of the budgets, for they are read and the plan is made again. `owners` knows whose threads or memory must stay, and
+    which threads are held: these are let go unless a policy still wants that.
     """
-    arbiter = _Arbiter(snapshot, ledger, budgets, limits)
+    arbiter = _Arbiter(snapshot, ledger, budgets, limits, Owners() if owners is None else owners)
     arbiter.claimed = dict.fromkeys(claimed, "by a command")
     arbiter.closed = {} if closed is None else closed
     arbiter.may_read = may_read
     arbiter.keep(kept)
     asked = tuple(wanted)
     moving = ledger.moving()
-    decisions = [d for d in asked if isinstance(d, Decision)]
-    for decision in sorted(decisions, key=lambda d: (limits.place(d.policy), d.process not in moving, -_merit(d))):
-        arbiter.judge(decision)
+    moves = [want for want in asked if not isinstance(want, Eviction)]
+    for move in sorted(moves, key=lambda m: (limits.place(m.policy), m.process not in moving, -_merit(m))):
+        if isinstance(move, Steer):
+            arbiter.judge_steer(move)
+        else:
+            arbiter.judge(move)
     evictions = [e for e in asked if isinstance(e, Eviction)]
     for eviction in sorted(evictions, key=lambda e: limits.place(e.policy)):
         arbiter.judge_eviction(eviction)
     return Planned(
         plan=MigrationPlan(
-            steps=tuple(arbiter.steps), rejected=tuple(arbiter.rejected), evictions=tuple(arbiter.evictions)
+            steps=tuple(arbiter.steps),
+            rejected=tuple(arbiter.rejected),
+            evictions=tuple(arbiter.evictions),
+            steers=(*arbiter.owners.releases(arbiter.pinned), *arbiter.steers),
         ),
         read_mempolicies=frozenset(arbiter.read),
         turn_down=tuple(arbiter.turn_down),
@@ -108,14 +119,16 @@ def make_plan(
 class _Arbiter:
     """What is left of room and budgets while one decision after the other is judged."""
 
-    def __init__(self, snapshot: Snapshot, ledger: Ledger, budgets: Budgets, limits: PlanLimits) -> None:
-        self._snapshot, self._ledger, self._limits = snapshot, ledger, limits
+    def __init__(
+        self, snapshot: Snapshot, ledger: Ledger, budgets: Budgets, limits: PlanLimits, owners: Owners
+    ) -> None:
+        self._snapshot, self._ledger, self._limits, self.owners = snapshot, ledger, limits, owners
         self._now = snapshot.taken_at
         self._processes = {process.id: process for process in snapshot.survey.processes}
         self._room = {m.node: room_bytes(m, limits.watermark_ratio) for m in snapshot.survey.memory.values()}
         self._draft = budgets.draft(self._now)
         self._evict_bytes = budgets.allowed_eviction_bytes(self._now)
-        self._other_manager = explain_other_manager(snapshot.survey.managers, limits)
+        self._other_manager = explain_other_manager(snapshot.survey.managers, limits.yield_to)
         self.claimed: dict[ProcessId, str] = {}
         self.closed: Mapping[NodeId, str] = {}
         self._kept: dict[ProcessId, Skip] = {}
@@ -124,6 +137,8 @@ class _Arbiter:
         self.may_read = True
         self.steps: list[MigrationStep] = []
         self.evictions: list[EvictionStep] = []
+        self.steers: list[SteerStep] = []
+        self.pinned: set[ProcessId] = set()
         self.rejected: list[Skip] = []
         self.read: set[ProcessId] = set()
         self.turn_down: list[Skip] = []
@@ -175,6 +190,27 @@ class _Arbiter:
         self._draft.promise(decision.process, pairs, taken)
         self._room[decision.target] = self._room.get(decision.target, 0) - taken
 
+    def judge_steer(self, steer: Steer) -> None:
+        """Make it a step or a skip. Of threads that are held as wanted it is only asked who has the process."""
+        is_pinned = self.owners.is_pinned(steer)
+        skip = self._claim_of_others(steer)
+        if skip is None and not is_pinned:
+            skip = self._circumstances(steer) or self._threads_objection(steer)
+        if skip is not None:
+            self.rejected.append(skip)
+        elif is_pinned:
+            self.pinned.add(steer.process)
+        else:
+            self.claimed[steer.process] = f"by policy {steer.policy}"
+            self.steers.append(step_of(steer))
+
+    def _threads_objection(self, steer: Steer) -> Skip | None:
+        closed_by = self.closed.get(steer.target)
+        if closed_by is not None and self._limits.place(steer.policy) >= 0:
+            return _no(steer, Reason.NODE_CLOSED, f"node {steer.target}, by policy {closed_by}")
+        found = self.owners.explain_hold(steer, self._now)
+        return None if found is None else _no(steer, *found)
+
     def judge_eviction(self, eviction: Eviction) -> None:
         """Make it a step or a skip, and take from the budget what the step may need."""
         skip = self._standing_objection(eviction)
@@ -204,6 +240,15 @@ class _Arbiter:
         )
 
     def _standing_objection(self, wanted: Decision | Eviction) -> Skip | None:
+        skip = self._claim_of_others(wanted) or self._circumstances(wanted)
+        if skip is not None:
+            return skip
+        hold = self._ledger.hold(wanted.process, self._now)
+        if hold is None and isinstance(wanted, Decision):
+            hold = self.owners.memory_hold(wanted.process, self._now)
+        return None if hold is None else _no(wanted, hold.reason, hold.tell(self._now), hold.tell_rest(self._now))
+
+    def _claim_of_others(self, wanted: Wanted) -> Skip | None:
         if wanted.process in self.claimed and not self._is_further_part(wanted):
             return _no(wanted, Reason.CLAIMED, self.claimed[wanted.process])
         first = self._wanted.get(wanted.process, wanted.policy)
@@ -213,21 +258,22 @@ class _Arbiter:
         if kept is not None and self._limits.place(kept.by) < self._limits.place(wanted.policy):
             told = f": {kept.detail}" if kept.detail else ""
             return _no(wanted, Reason.CLAIMED, f"by policy {kept.by}, {kept.reason.value}{told}")
+        return None
+
+    def _circumstances(self, wanted: Wanted) -> Skip | None:
         if self._other_manager is not None:
             return _no(wanted, Reason.OTHER_MANAGER, self._other_manager)
+        limits, memory_only = self._limits, isinstance(wanted, Eviction)
         pressure = explain_pressure(
-            self._snapshot.survey.pressure, self._limits, memory_only=isinstance(wanted, Eviction)
+            self._snapshot.survey.pressure,
+            limits.max_memory_pressure_ratio,
+            None if memory_only else limits.max_cpu_pressure_ratio,
         )
         if pressure is not None:
             return _no(wanted, Reason.PRESSURE, pressure)
-        hold = self._ledger.hold(wanted.process, self._now)
-        if hold is not None:
-            rest = f"{hold.until - self._now:.0f} s"
-            wait = f"again in {rest}"
-            return _no(wanted, hold.reason, f"{hold.detail}; {wait}" if hold.detail else wait, f"{rest} more of rest")
         return None
 
-    def _is_further_part(self, wanted: Decision | Eviction) -> bool:
+    def _is_further_part(self, wanted: Wanted) -> bool:
         """Return whether all that was granted of the process are parts that the same policy wanted, and others."""
         granted = self._parts.get(wanted.process)
         if granted is None or not isinstance(wanted, Decision) or wanted.extents is None:
@@ -316,28 +362,6 @@ class _Arbiter:
         )
 
 
-def explain_pressure(pressure: Pressure, limits: PlanLimits, *, memory_only: bool = False) -> str | None:
-    """Return which pressure is above its limit, and the figures; None when none is, or none is known."""
-    memory = ("memory", pressure.memory_ratio, limits.max_memory_pressure_ratio)
-    cpu = ("CPU", pressure.cpu_ratio, limits.max_cpu_pressure_ratio)
-    told = [
-        f"{name} pressure {ratio:.1%} is above {limit:.1%}"
-        for name, ratio, limit in ((memory,) if memory_only else (memory, cpu))
-        if ratio is not None and limit is not None and ratio > limit
-    ]
-    return ", ".join(told) or None
-
-
-def explain_other_manager(managers: Iterable[ManagerFinding], limits: PlanLimits) -> str | None:
-    """Return which machine-wide managers are at work to whom the daemon yields; None when none is."""
-    told = [
-        f"{found.manager.value}: {found.detail}"
-        for found in managers
-        if found.active and found.manager in MACHINE_WIDE and found.manager in limits.yield_to
-    ]
-    return "; ".join(told) or None
-
-
 def _wanted_pairs(decision: Decision, placement: PlacementSample) -> dict[NodePair, int]:
     """Return the misplaced bytes by pair of nodes, as far as the decision or the sample tells."""
     held = movable_bytes_by_node(placement) if decision.source_bytes is None else decision.source_bytes
@@ -352,9 +376,9 @@ def _target_of(decision: Decision) -> Mapping[NodeId, NodeId] | None:
     return dict.fromkeys((decision.target, *sorted(decision.sources)), decision.target)
 
 
-def _merit(decision: Decision) -> float:
-    return decision.gain_cores / decision.cost_seconds if decision.cost_seconds > 0 else decision.gain_cores
+def _merit(move: Decision | Steer) -> float:
+    return move.gain_cores / move.cost_seconds if move.cost_seconds > 0 else move.gain_cores
 
 
-def _no(wanted: Decision | Eviction, reason: Reason, detail: str = "", needs: str = "") -> Skip:
+def _no(wanted: Wanted, reason: Reason, detail: str = "", needs: str = "") -> Skip:
     return Skip(by=BY, process=wanted.process, reason=reason, detail=detail, needs=needs)

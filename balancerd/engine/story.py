@@ -7,6 +7,7 @@ from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, PageStatus
 from balancerd.model.report import ProcessReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
+from balancerd.model.steering import SteerKind, SteerOutcome, ThreadFate
 from balancerd.model.topology import Topology
 
 NOT_ITS_BUSINESS = frozenset(
@@ -20,6 +21,7 @@ class Storyteller:
 
     def __init__(self) -> None:
         self._told: dict[ProcessId, ProcessReport] = {}
+        self._steered: frozenset[ProcessId] = frozenset()
 
     def tell(
         self,
@@ -27,6 +29,7 @@ class Storyteller:
         verdicts: Iterable[Verdict],
         outcomes: Iterable[MigrationOutcome],
         evictions: Iterable[EvictionOutcome] = (),
+        steers: Iterable[SteerOutcome] = (),
     ) -> tuple[ProcessReport, ...]:
         """Return one report for each surveyed process, in the order of the survey."""
         by_process: dict[ProcessId, list[Verdict]] = {}
@@ -36,6 +39,7 @@ class Storyteller:
         for outcome in outcomes:
             moved.setdefault(outcome.step.process, []).append(outcome)
         evicted = {outcome.step.process: outcome for outcome in evictions}
+        steered = {o.step.process: o for o in steers if not o.is_release}
         told: dict[ProcessId, ProcessReport] = {}
         for process in snapshot.survey.processes:
             id_ = process.id
@@ -47,14 +51,23 @@ class Storyteller:
                 and known.placement is placement
                 and id_ not in moved
                 and id_ not in evicted
+                and id_ not in steered
+                and id_ not in self._steered
                 and known.outcome is None
                 and _are_same(known.verdicts, its)
             ):
                 told[id_] = known
             else:
-                topology, eviction = snapshot.survey.topology, evicted.get(id_)
-                told[id_] = report(process, placement, tuple(its), moved.get(id_, ()), topology, eviction=eviction)
-        self._told = told
+                told[id_] = report(
+                    process,
+                    placement,
+                    tuple(its),
+                    moved.get(id_, ()),
+                    snapshot.survey.topology,
+                    eviction=evicted.get(id_),
+                    steer=steered.get(id_),
+                )
+        self._told, self._steered = told, frozenset(steered)
         return tuple(told.values())
 
 
@@ -70,10 +83,11 @@ def report(
     topology: Topology,
     *,
     eviction: EvictionOutcome | None = None,
+    steer: SteerOutcome | None = None,
 ) -> ProcessReport:
     """Return what became of one process, and the reason that counts."""
     run = run_ratio(process, topology)
-    reason, detail = _final(verdicts, outcomes, eviction)
+    reason, detail = _final(verdicts, outcomes, eviction, steer)
     return ProcessReport(
         process=process,
         placement=placement,
@@ -103,8 +117,13 @@ def local_ratio(run: Mapping[NodeId, float] | None, placement: PlacementSample |
 
 
 def _final(
-    verdicts: tuple[Verdict, ...], outcomes: Sequence[MigrationOutcome], eviction: EvictionOutcome | None
+    verdicts: tuple[Verdict, ...],
+    outcomes: Sequence[MigrationOutcome],
+    eviction: EvictionOutcome | None,
+    steer: SteerOutcome | None,
 ) -> tuple[Reason, str]:
+    if steer is not None:
+        return steer.stopped_by or steer.step.reason, _tell_steer(steer)
     if outcomes:
         stopped_by = next((o.stopped_by for o in outcomes if o.stopped_by is not None), None)
         return stopped_by or outcomes[0].step.reason, "; ".join(map(_tell_outcome, outcomes))
@@ -149,4 +168,19 @@ def _tell_eviction(outcome: EvictionOutcome) -> str:
     told = f"{verb} {pages * PAGE_BYTES >> 20} MiB"
     kept = "" if outcome.step.cold_only or not outcome.kept_pages else f"{outcome.kept_pages} pages stayed"
     more = "; ".join(part for part in (kept, outcome.detail) if part)
+    return f"{told}; {more}" if more else told
+
+
+def _tell_steer(outcome: SteerOutcome) -> str:
+    step = outcome.step
+    if outcome.stopped_by is Reason.OBSERVE_MODE:
+        return f"would move its threads to node {step.target}"
+    done = "held on" if step.kind is SteerKind.PIN else "moved to"
+    told = f"{outcome.steered_threads} threads {done} node {step.target}"
+    others = ", ".join(
+        f"{number} {fate.value}"
+        for fate, number in sorted(outcome.threads.items())
+        if number and fate not in {ThreadFate.MOVED, ThreadFate.PINNED}
+    )
+    more = "; ".join(part for part in (others, outcome.detail) if part)
     return f"{told}; {more}" if more else told

@@ -10,11 +10,12 @@ from balancerd.engine.laps import Laps
 from balancerd.engine.looks import Looks
 from balancerd.engine.matching import Matches, Matching
 from balancerd.engine.memory import EngineMemory, new_memory
+from balancerd.engine.owners import steer_all
 from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.engine.select import Criteria, Objections, select
 from balancerd.engine.story import Storyteller
 from balancerd.engine.together import Work, carry_out
-from balancerd.model.decision import Decision, Eviction, Reason, Skip, Verdict
+from balancerd.model.decision import Decision, Eviction, Reason, Skip, Verdict, Wanted
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
 from balancerd.model.report import TickReport
@@ -190,6 +191,7 @@ class Engine:
 
         end = self._clock.now() + max(settings.limits.budget_seconds, MOVING_RATIO * sum(watch.seconds.values()))
         cpu_before = self._clock.cpu_seconds()
+        steers = steer_all(self._kernel, planned.plan, self._memory.owners, self._clock.now, self._should_stop)
         outcomes, unstarted = self._migrate(planned.plan, end)
         evictions, unstarted_evictions = self._evict(planned.plan, end)
         scan.exclude(self._clock.cpu_seconds() - cpu_before)
@@ -214,8 +216,9 @@ class Engine:
             plan=plan,
             outcomes=outcomes,
             evictions=evictions,
+            steers=steers,
             returns=returns,
-            processes=self._storyteller.tell(snapshot, everything, outcomes, evictions),
+            processes=self._storyteller.tell(snapshot, everything, outcomes, evictions, steers),
             phase_seconds=watch.seconds,
             copying=snapshot.copying,
             judged=reviewed.judged,
@@ -227,7 +230,7 @@ class Engine:
             scan_cpu_seconds=scan.take_used(),
             scan_budget_ratio=scan.ratio,
             workloads=self._memory.workloads.tell(
-                snapshot, wanted=wanted, rejected=plan.rejected, outcomes=outcomes, evictions=evictions
+                snapshot, wanted=wanted, rejected=plan.rejected, outcomes=outcomes, evictions=evictions, steers=steers
             ),
             next_looks={
                 p.id: at for p in (*selection.eligible, *selection.idle) if (at := self._looks.due_at(p.id)) is not None
@@ -249,9 +252,9 @@ class Engine:
         self._memory.scan.exclude(self._clock.cpu_seconds() - cpu_before)
         return snapshot
 
-    def _part(self, wanted: Iterable[Decision | Eviction]) -> tuple[list[Decision | Eviction], tuple[Skip, ...]]:
+    def _part(self, wanted: Iterable[Wanted]) -> tuple[list[Wanted], tuple[Skip, ...]]:
         """Part what can be done from what must wait: moving would wait for the lock that looking met, without bound."""
-        able: list[Decision | Eviction] = []
+        able: list[Wanted] = []
         blocked: list[Skip] = []
         for verdict in wanted:
             missed = self._missed.get(verdict.process)
@@ -261,9 +264,7 @@ class Engine:
                 able.append(verdict)
         return able, tuple(blocked)
 
-    def _plan(
-        self, snapshot: Snapshot, wanted: Sequence[Decision | Eviction], kept: tuple[Skip, ...]
-    ) -> tuple[Snapshot, Planned]:
+    def _plan(self, snapshot: Snapshot, wanted: Sequence[Wanted], kept: tuple[Skip, ...]) -> tuple[Snapshot, Planned]:
         """Plan; what is to move needs its mempolicies, which are dear: read them, and plan again."""
         memory, limits, claimed, closed = (
             self._memory,
@@ -283,6 +284,7 @@ class Engine:
                 kept=kept,
                 closed=closed,
                 may_read=may_read,
+                owners=memory.owners,
             )
 
         planned = plan(snapshot, may_read=True)
@@ -291,8 +293,10 @@ class Engine:
             planned = plan(snapshot, may_read=False)
         return snapshot, planned
 
-    def _take_note(self, wanted: Iterable[Decision | Eviction], turn_down: Iterable[Skip], now: float) -> None:
+    def _take_note(self, wanted: Iterable[Wanted], turn_down: Iterable[Skip], now: float) -> None:
         """End the passes that nobody wants any more, and hold back whom asking again would not change."""
+        wanted = tuple(wanted)
+        self._memory.owners.expect(wanted)
         moving = {v.process for v in wanted if isinstance(v, Decision)}
         evicting = {v.process for v in wanted if isinstance(v, Eviction)}
         for move_id in self._memory.ledger.abandon_all_but(moving, evicting):

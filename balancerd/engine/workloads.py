@@ -12,11 +12,12 @@ from operator import is_not
 from typing import TypeVar
 
 from balancerd.engine.accounts import NOTHING_WANTED, Account, Part, Standing, memory_shares, part_of
-from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip
+from balancerd.model.decision import ACTION_REASONS, Decision, Reason, Skip, Wanted
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome
 from balancerd.model.report import WorkloadReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
+from balancerd.model.steering import SteerOutcome
 from balancerd.model.workload import Workload, WorkloadKind
 
 OTHER_NAME = "other"
@@ -62,10 +63,11 @@ class Workloads:
         self,
         snapshot: Snapshot,
         *,
-        wanted: Iterable[Decision | Eviction] = (),
+        wanted: Iterable[Wanted] = (),
         rejected: Iterable[Skip] = (),
         outcomes: Iterable[MigrationOutcome] = (),
         evictions: Iterable[EvictionOutcome] = (),
+        steers: Iterable[SteerOutcome] = (),
     ) -> tuple[WorkloadReport, ...]:
         """Return the report of every workload that has a process in the survey.
 
@@ -73,7 +75,7 @@ class Workloads:
         done.
         """
         self._follow(snapshot)
-        standings = self._standings(wanted, rejected, tuple(outcomes), evictions)
+        standings = self._standings(wanted, rejected, tuple(outcomes), evictions, steers)
         exact = snapshot.survey.workload_bytes
         for name, account in self._accounts.items():
             cgroup = account.workload.cgroup if exact else None
@@ -124,10 +126,11 @@ class Workloads:
 
     def _standings(
         self,
-        wanted: Iterable[Decision | Eviction],
+        wanted: Iterable[Wanted],
         rejected: Iterable[Skip],
         outcomes: tuple[MigrationOutcome, ...],
         evictions: Iterable[EvictionOutcome],
+        steers: Iterable[SteerOutcome],
     ) -> Mapping[str, Standing]:
         """Return what is wanted of each workload. The last word on a process counts: done, turned down, or wanted."""
         last: dict[ProcessId, Reason] = {}
@@ -141,6 +144,7 @@ class Workloads:
         for (process, _), size_bytes in by_policy.items():
             pending[process] = max(pending.get(process, 0), size_bytes)
         last |= {skip.process: skip.reason for skip in rejected if skip.process in last}
+        last |= {o.step.process: o.stopped_by or o.step.reason for o in steers if not o.is_release}
         for evicted in evictions:
             last[evicted.step.process] = evicted.stopped_by or evicted.step.reason
         for outcome in outcomes:
@@ -154,7 +158,7 @@ class Workloads:
                 continue
             standing = standings.setdefault(member.workload.name, Standing())
             standing.pending_bytes += pending.get(process, 0)
-            if reason in MIGRATION_REASONS:
+            if reason in ACTION_REASONS:
                 standing.moving_processes += 1
             else:
                 standing.held[reason] += 1

@@ -20,6 +20,8 @@ from balancerd.kernel.accesses.pebs import PebsSource
 from balancerd.kernel.accesses.registers import RegisterSource
 from balancerd.kernel.accesses.rings import RingSource, Surroundings
 from balancerd.kernel.accesses.watch import AccessSettings, Watcher
+from balancerd.kernel.affinity.journal import Journal
+from balancerd.kernel.affinity.steerer import Steerer
 from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
 from balancerd.kernel.heat.damon import DamonHeat
@@ -59,6 +61,7 @@ from balancerd.model.migration import (
     WholeMove,
 )
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, SampleRequest, Sampling, Survey
+from balancerd.model.steering import SteerOutcome, SteerStep
 from balancerd.model.topology import NodeMemory, Topology
 from balancerd.ports import AccessSource, Clock, SurveyScope
 
@@ -78,8 +81,9 @@ class LiveKernel:
 
     `pace` says how gently; `phase` returns numbers in [0, 1) that samples start at; `neighbours` tell of others. What
     waits for a lock of the process it is about may take `read_timeout_seconds`. `tell` is given a sentence for each log
-    found in a directory, in a thread of its own, `tell_heat` one about the source of heat, in another. Construction
-    opens `procfs`; nothing is read before the first survey.
+    found in a directory, in a thread of its own, `tell_heat` one about the source of heat, in another. Without a
+    `journal` no thread is moved; `tell_threads` is given what goes wrong with it. Construction opens `procfs`; nothing
+    is read before the first survey.
     """
 
     def __init__(
@@ -98,6 +102,8 @@ class LiveKernel:
         accesses: AccessSettings | None = None,
         tell: Callable[[str], None] = lambda _told: None,
         tell_heat: Callable[[str], None] = lambda _told: None,
+        journal: Journal | None = None,
+        tell_threads: Callable[[str], None] = lambda _told: None,
     ) -> None:
         self._clock = clock
         self._procfs = procfs
@@ -119,6 +125,7 @@ class LiveKernel:
         claims = Claims(mappings)
         self._mover = Mover(core, clock, self._pacer, claims, sysfs=str(sysfs), phase=phase)
         self._evictor = Evictor(core, self._pacer, claims)
+        self.steerer = Steerer(clock, journal, tell_threads, procfs=str(procfs), sysfs=str(sysfs))
         self._verifier = Verifier(core, str(procfs), str(sysfs), phase)
         counted = PlacementReader(core, clock, str(procfs), phase, samples=WHOLE_SAMPLES, mappings=mappings)
         self._whole_mover = WholeMover(core, clock, claims, counted)
@@ -229,6 +236,10 @@ class LiveKernel:
     ) -> Generator[float, None, MigrationOutcome]:
         """Carry out one step and let others go on while it waits; see Mover."""
         return self._mover.begin(step, should_stop)
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        """Move threads, or let them go; see Steerer."""
+        return self.steerer.steer(step)
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Carry out one step of eviction; see Evictor."""

@@ -14,6 +14,7 @@ from balancerd.model.migration import (
     WholeMove,
 )
 from balancerd.model.sample import SampleRequest, Sampling, Survey
+from balancerd.model.steering import SteerKind, SteerOutcome, SteerStep, nothing_steered
 from balancerd.model.untouched import nothing_evicted, nothing_moved, stayed_whole
 from balancerd.ports import Kernel, SurveyScope
 
@@ -53,6 +54,12 @@ class ObserveKernel:
         """Advise nothing; the outcome says that it is the mode's doing."""
         del should_stop
         return nothing_evicted(step, Reason.OBSERVE_MODE)
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        """Move no thread; those that are held, since the mode was another one before, are let go."""
+        if step.kind is SteerKind.RELEASE:
+            return self._kernel.steer(step)
+        return nothing_steered(step, Reason.OBSERVE_MODE)
 
     def verify(self, request: VerifyRequest) -> RunsNow | Skip:
         """Ask as the other kernel does: asking moves nothing."""

@@ -18,7 +18,7 @@ from balancerd.metrics import observation, workloads
 from balancerd.metrics.gauges import STATES, of_report
 from balancerd.metrics.instruments import Counter, Histogram, gauge, scalars
 from balancerd.metrics.migration import MigrationCounters
-from balancerd.model.decision import Decision, Reason, Skip
+from balancerd.model.decision import Decision, Reason, Skip, Steer, Wanted
 from balancerd.model.ids import ProcessId
 from balancerd.model.report import TickReport
 
@@ -185,10 +185,11 @@ class Metrics:
         for verdict in report.verdicts:
             if not isinstance(verdict, Skip):
                 self._policies.add(verdict.policy)
-                self._decisions.add(verdict.policy, "migrate" if isinstance(verdict, Decision) else "evict")
+                self._decisions.add(verdict.policy, _action(verdict))
                 open_decisions.setdefault(verdict.process, []).append(verdict.policy)
         done = [(o.step.process, o.step.policy, o.stopped_by) for o in report.outcomes]
         done += [(o.step.process, o.step.policy, o.stopped_by) for o in report.evictions]
+        done += [(o.step.process, o.step.policy, o.stopped_by) for o in report.steers if not o.is_release]
         for process, policy, stopped_by in done:
             policies = open_decisions.get(process, [])
             if policy in policies:
@@ -198,3 +199,7 @@ class Metrics:
         for skip in report.plan.rejected:
             policies = open_decisions.get(skip.process, [])
             self._suppressed.add(policies.pop(0) if policies else skip.by, skip.reason.value)
+
+
+def _action(want: Wanted) -> str:
+    return "migrate" if isinstance(want, Decision) else "steer" if isinstance(want, Steer) else "evict"

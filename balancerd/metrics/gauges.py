@@ -6,7 +6,7 @@ from prometheus_client.core import Metric
 
 from balancerd.engine.managers import tell_managers
 from balancerd.metrics.instruments import Values, gauge
-from balancerd.model.decision import MIGRATION_REASONS, Decision, Reason
+from balancerd.model.decision import ACTION_REASONS, Decision, Reason
 from balancerd.model.ids import format_id_list
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
@@ -32,12 +32,13 @@ STATES: Mapping[Reason, str] = {
         (
             *(Reason.NO_HOME, Reason.ONE_HOME, Reason.SEVERAL_HOMES, Reason.HOME_WITHOUT_MEMORY),
             *(Reason.HOME_TOO_YOUNG, Reason.SHARED_ACCESS, Reason.NOT_SHARED, Reason.NOT_MATCHED),
+            Reason.NO_MAIN_NODE,
         ),
         "no-home",
     ),
     **dict.fromkeys((Reason.NOT_WATCHED, Reason.TOO_FEW_SAMPLES, Reason.SAMPLES_LOST), "unsampled"),
-    **dict.fromkeys((Reason.LOSS_BELOW_COST, Reason.GAIN_BELOW_COST), "not-worth"),
-    **dict.fromkeys(MIGRATION_REASONS, "moving"),
+    **dict.fromkeys((Reason.LOSS_BELOW_COST, Reason.GAIN_BELOW_COST, Reason.MEMORY_CHEAPER), "not-worth"),
+    **dict.fromkeys(ACTION_REASONS, "moving"),
     **dict.fromkeys(
         (
             *(Reason.COOLDOWN, Reason.QUARANTINE, Reason.PING_PONG, Reason.STALLED, Reason.OUTSIDE_CPUSET),
@@ -49,6 +50,9 @@ STATES: Mapping[Reason, str] = {
             Reason.NOT_RECORDED,  # in replay only
             Reason.OTHER_MANAGER,
             *(Reason.COMING_HOME, Reason.NOT_TRUSTED, Reason.PAUSED),
+            *(Reason.NODE_BUSY, Reason.UNBALANCED, Reason.OUTSIDE_AFFINITY, Reason.THREADS_MOVED),
+            *(Reason.MEMORY_MOVED, Reason.THREADS_RETURNED, Reason.OWN_AFFINITY, Reason.AFFINITY_REFUSED),
+            Reason.NO_JOURNAL,
         ),
         "held",
     ),

@@ -9,6 +9,7 @@ from balancerd.model.decision import Decision, Eviction, Reason
 from balancerd.model.migration import NEVER_SUBMITTED, EvictionOutcome, MigrationOutcome, PageStatus, Verified
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
+from balancerd.model.steering import SteerKind, ThreadFate
 
 BUDGETS: Mapping[Reason, str] = {
     Reason.PRESSURE: "pressure",
@@ -80,6 +81,14 @@ class MigrationCounters:
                 self._failed_pages.add(status.value, by=0.0)
             if status not in {PageStatus.MOVED, PageStatus.NOT_ATTEMPTED, PageStatus.UNWRITTEN}:
                 self._passed_over.add(status.value, by=0.0)
+        self._threads = Counter(
+            "balancerd_thread_moves_total",
+            "Threads that were to be moved to memory or let go, by how each one ended.",
+            *("kind", "outcome"),
+        )
+        for kind in SteerKind:
+            for fate in ThreadFate:
+                self._threads.add(kind.value, fate.value, by=0.0)
         for plain in (self._retried, self._returned, self._stalls, self._evicted, self._not_evicted):
             plain.add(by=0.0)
         self._count_verified(Verified(asked_pages=0, on_target_pages=0, elsewhere_pages=0, absent_pages=0))
@@ -93,13 +102,16 @@ class MigrationCounters:
             self._count_eviction(eviction)
         for move in report.judged:
             self._judged.add(move.policy, move.result.value)
+        for steer in report.steers:
+            for fate, number in steer.threads.items():
+                self._threads.add(steer.step.kind.value, fate.value, by=number)
         self._returned.add(by=sum(found.total.elsewhere_pages for found in report.returns))
 
     def families(self) -> list[Metric]:
         """Return what a scrape shows."""
         moved = (self._bytes, self._pages, self._failed_pages, self._passed_over, self._retried, self._verified)
         others = (self._judged, self._returned, self._stalls, self._throttled, self._evicted, self._not_evicted)
-        return [self._calls.family(), *(counter.family() for counter in (*moved, *others))]
+        return [self._calls.family(), *(counter.family() for counter in (*moved, *others, self._threads))]
 
     def _count_throttling(self, report: TickReport) -> None:
         waits = [o.throttled_seconds for o in report.outcomes] + [o.throttled_seconds for o in report.evictions]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from balancerd.model.extent import Extent
-from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.ids import CpuId, NodeId, ProcessId
 
 
 class Reason(enum.StrEnum):
@@ -26,6 +26,7 @@ class Reason(enum.StrEnum):
     EVICT = "evict"
     COMMAND = "command"
     ROLLBACK = "rollback"
+    STEER = "steer"
     # selection
     KERNEL_THREAD = "kernel-thread"
     SELF = "self"
@@ -67,6 +68,11 @@ class Reason(enum.StrEnum):
     INSIDE_CPUSET = "inside-cpuset"
     DRAINED = "drained"
     NODE_MISSING = "node-missing"
+    NO_MAIN_NODE = "no-main-node"
+    MEMORY_CHEAPER = "memory-cheaper"
+    NODE_BUSY = "node-busy"
+    UNBALANCED = "unbalanced"
+    OUTSIDE_AFFINITY = "outside-affinity"
     # plan
     COOLDOWN = "cooldown"
     QUARANTINE = "quarantine"
@@ -87,12 +93,18 @@ class Reason(enum.StrEnum):
     CLAIMED = "claimed"
     CHANGED = "changed"
     NO_SWAP = "no-swap"
+    THREADS_MOVED = "threads-moved"
+    MEMORY_MOVED = "memory-moved"
+    THREADS_RETURNED = "threads-returned"
     # migration
     OBSERVE_MODE = "observe-mode"
     EXITED = "exited"
     STOPPING = "stopping"
     NO_MEMORY = "no-memory"
     CALL_FAILED = "call-failed"
+    OWN_AFFINITY = "own-affinity"
+    AFFINITY_REFUSED = "affinity-refused"
+    NO_JOURNAL = "no-journal"
     # replay
     NOT_RECORDED = "not-recorded"
 
@@ -102,6 +114,9 @@ MIGRATION_REASONS = (
     *(Reason.PROMOTION, Reason.DRAIN, Reason.EVICT, Reason.COMMAND, Reason.ROLLBACK),
 )
 """Why memory is moved, as the kernel's own migrate_reason tells (include/linux/migrate_mode.h)."""
+
+ACTION_REASONS = (*MIGRATION_REASONS, Reason.STEER)
+"""Why anything is done with a process: its memory moves, or its threads."""
 
 
 REASON_TEXT: dict[Reason, str] = {
@@ -116,6 +131,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.EVICT: "it is hardly used, and goes to swap",
     Reason.COMMAND: "an operator asked for it",
     Reason.ROLLBACK: "a part of it that was moved on trial did not stay, and goes back",
+    Reason.STEER: "its threads are away from the node that holds its memory, and moving them is cheaper",
     Reason.KERNEL_THREAD: "a kernel thread has no memory of its own",
     Reason.SELF: "the daemon does not move itself",
     Reason.BELOW_MIN_RSS: "it holds less memory than select.min_rss",
@@ -154,6 +170,11 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.INSIDE_CPUSET: "its memory lies where its cpuset and its affinity want it",
     Reason.DRAINED: "none of its memory is left on the nodes that are being emptied",
     Reason.NODE_MISSING: "the node where its memory belongs is offline, or has no memory",
+    Reason.NO_MAIN_NODE: "no node holds so much of its memory that its threads belong there",
+    Reason.MEMORY_CHEAPER: "moving its memory to its threads costs less than moving its threads to its memory",
+    Reason.NODE_BUSY: "the node that holds its memory has too little idle CPU for its threads",
+    Reason.UNBALANCED: "with its threads moved, the nodes would be loaded less evenly than now",
+    Reason.OUTSIDE_AFFINITY: "it may not run on the CPUs of the node that holds its memory",
     Reason.COOLDOWN: "it was moved a moment ago",
     Reason.QUARANTINE: "the pages left over could not be moved last time",
     Reason.PING_PONG: "memory moved before has come back from where it was moved",
@@ -173,11 +194,17 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.CLAIMED: "somebody else is moving its memory: another policy, a command, or another balancerd",
     Reason.CHANGED: "its mappings changed before the move",
     Reason.NO_SWAP: "there is no swap space for it",
+    Reason.THREADS_MOVED: "its threads were moved to its memory, which stays where it is for a while",
+    Reason.MEMORY_MOVED: "its memory was moved a moment ago, and its threads stay where they are for a while",
+    Reason.THREADS_RETURNED: "its threads were moved to its memory before and did not stay there",
     Reason.OBSERVE_MODE: "it would be moved, but the mode is observe",
     Reason.EXITED: "it exited, or its pid was taken by another process, before the move",
     Reason.STOPPING: "the daemon is stopping",
     Reason.NO_MEMORY: "the target node ran out of memory during the move",
     Reason.CALL_FAILED: "move_pages(2) refused the call",
+    Reason.OWN_AFFINITY: "its threads have an affinity that somebody chose, which is respected",
+    Reason.AFFINITY_REFUSED: "sched_setaffinity(2) refused every call for its threads",
+    Reason.NO_JOURNAL: "what is changed of threads could not be written down first, so nothing is changed",
     Reason.NOT_RECORDED: "the trace that is replayed does not tell: nobody asked when it was recorded",
 }
 
@@ -249,4 +276,28 @@ class Eviction:
     detail: str = ""
 
 
-Verdict = Decision | Eviction | Skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steer:
+    """A policy wants the threads of `process` to run on `cpus`, those of node `target`, where its memory lies.
+
+    They are moved there and then let go, or with `pin` held there for as long as the policy goes on to want it. Threads
+    with an affinity that somebody chose are left alone, unless `own_affinity`. `gain_cores` is the CPU seconds won per
+    second, `cost_seconds` the CPU seconds that their cold caches and their queueing cost.
+    """
+
+    policy: str
+    process: ProcessId
+    target: NodeId
+    cpus: frozenset[CpuId]
+    gain_cores: float
+    cost_seconds: float
+    pin: bool = False
+    own_affinity: bool = False
+    reason: Reason = Reason.STEER
+    detail: str = ""
+
+
+Wanted = Decision | Eviction | Steer
+"""What a policy wants done."""
+
+Verdict = Wanted | Skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.steering import SteerStep
 
 
 class PageStatus(enum.StrEnum):
@@ -129,11 +130,15 @@ class EvictionStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationPlan:
-    """The steps of one tick in the order in which they run, and every decision that was turned down."""
+    """The steps of one tick in the order in which they run, and every decision that was turned down.
+
+    `steers` are about threads and come before all others.
+    """
 
     steps: tuple[MigrationStep, ...]
     rejected: tuple[Skip, ...]
     evictions: tuple[EvictionStep, ...] = ()
+    steers: tuple[SteerStep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

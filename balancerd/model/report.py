@@ -13,6 +13,7 @@ from balancerd.model.judged import JudgedMove
 from balancerd.model.manager import Manager
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, RunsNow
 from balancerd.model.sample import PlacementSample, ProcessSample, Survey
+from balancerd.model.steering import SteerOutcome
 from balancerd.model.workload import Workload
 
 
@@ -124,6 +125,7 @@ class TickReport:
     plan: MigrationPlan
     outcomes: tuple[MigrationOutcome, ...]
     evictions: tuple[EvictionOutcome, ...] = ()
+    steers: tuple[SteerOutcome, ...] = ()
     returns: tuple[RunsNow, ...] = ()
     """Where pages moved earlier were found in this tick, of the moves that were due for a check."""
     processes: tuple[ProcessReport, ...]

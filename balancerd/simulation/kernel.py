@@ -26,6 +26,7 @@ from balancerd.model.migration import (
     WholeMove,
 )
 from balancerd.model.sample import PAGE_BYTES, SampleRequest, Sampling, Survey
+from balancerd.model.steering import SteerKind, SteerOutcome, SteerStep, ThreadFate, nothing_steered
 from balancerd.model.untouched import nothing_evicted, stayed_whole
 from balancerd.ports import SurveyScope
 from balancerd.simulation.clock import SimClock
@@ -133,6 +134,27 @@ class SimKernel:
         else:
             is_done = True
         return _outcome(step, account, None if is_done else at)
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        """Move threads at once, and hold them there if that is wanted; what it costs them is not simulated."""
+        self._machine.advance(self._clock.now())
+        process = self._machine.processes.get(step.process)
+        if process is None:
+            return nothing_steered(step, Reason.EXITED)
+        n_threads = len(process.threads)
+        if step.kind is SteerKind.RELEASE:
+            process.held_on = None
+            return SteerOutcome(step=step, threads={ThreadFate.RESTORED: n_threads})
+        if process.group.allowed is not None and step.target not in process.group.allowed:
+            return SteerOutcome(step=step, threads={ThreadFate.OUTSIDE: n_threads}, stopped_by=Reason.OUTSIDE_AFFINITY)
+        away = [thread for thread in process.threads if thread.node != step.target]
+        for thread in away:
+            self._machine.move_thread(thread, step.target)
+        if step.kind is SteerKind.PIN:
+            process.held_on = step.target
+            return SteerOutcome(step=step, threads={ThreadFate.PINNED: n_threads}, held_threads=n_threads)
+        fates = {ThreadFate.MOVED: len(away), ThreadFate.THERE: n_threads - len(away)}
+        return SteerOutcome(step=step, threads={fate: number for fate, number in fates.items() if number})
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Evict nothing: the machine has no swap."""

@@ -12,6 +12,8 @@ from typing import Final
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.interval import Interval, wilson
+from balancerd.model.machine import Machine as MachineState
+from balancerd.model.machine import NodeState
 from balancerd.model.sample import (
     PAGE_BYTES,
     Mempolicy,
@@ -28,7 +30,7 @@ from balancerd.model.sample import (
 )
 from balancerd.ports import SurveyScope
 from balancerd.simulation.clock import SimClock
-from balancerd.simulation.machine import Machine
+from balancerd.simulation.machine import Machine, SimNode
 from balancerd.simulation.process import Part, SimProcess
 
 SURVEY_SECONDS: Final = 10e-6
@@ -111,6 +113,7 @@ class Looker:
             small_processes=small,
             read_processes=n_read,
             pressure=Pressure(cpu_ratio=self._cpu_pressure(), memory_ratio=None),
+            machine=MachineState(nodes={node.id: _state(node) for node in machine.nodes}),
         )
 
     def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
@@ -239,6 +242,12 @@ class Looker:
             return sum(self._chance.random() < share for _ in range(answers))
         drawn = self._chance.gauss(answers * share, math.sqrt(answers * share * (1.0 - share)))
         return min(answers, max(0, round(drawn)))
+
+
+def _state(node: SimNode) -> NodeState:
+    """Return how loaded a node is at the moment; the real one tells it over the time since the reading before."""
+    load = min(1.0, node.demand_cores / len(node.cpus)) if node.cpus else None
+    return NodeState(node=node.id, load_ratio=load)
 
 
 def _intervals(vmas: tuple[VmaPlacement, ...], answers: int) -> dict[NodeId, Interval]:

@@ -76,6 +76,8 @@ class SimProcess:
     index: int = 0
     """Its place in the machine's list."""
     is_alive: bool = True
+    held_on: NodeId | None = None
+    """The node on which its threads are held, None: none."""
 
     @property
     def nodes(self) -> frozenset[NodeId]:

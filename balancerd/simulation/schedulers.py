@@ -34,7 +34,9 @@ def build(section: SchedulerSection, chance: Random) -> Scheduler:
 
 
 def allowed(process: SimProcess, node: NodeId) -> bool:
-    """Return whether the affinity of a process allows a node."""
+    """Return whether the affinity of a process allows a node, and nobody holds its threads elsewhere."""
+    if process.held_on is not None:
+        return node == process.held_on
     return process.group.allowed is None or node in process.group.allowed
 
 

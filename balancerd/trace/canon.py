@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Protocol
 
-from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.decision import Decision, Reason, Skip, Steer, Verdict
 from balancerd.model.extent import Extent
 from balancerd.model.ids import ProcessId, format_id_list
 from balancerd.model.migration import Range
@@ -60,6 +60,11 @@ def tell(report: TickReport, names: Names, *, details: bool) -> Iterator[str]:
             f"{_tell_ranges(step.process, step.ranges, names)} from "
             f"{_address(step.process, step.resume_at, names):x}, at most {step.budget_bytes} B"
         )
+    for steer in report.plan.steers:
+        yield (
+            f"steer {names.number(steer.process)} {steer.policy} {steer.kind.value} to node {steer.target} "
+            f"CPUs {format_id_list(steer.cpus)}{', own affinity' * steer.own_affinity}"
+        )
     for eviction in report.plan.evictions:
         yield (
             f"evict {names.number(eviction.process)} {eviction.policy} {'cold' if eviction.cold_only else 'out'}, "
@@ -96,6 +101,12 @@ def _tell_verdict(verdict: Verdict, names: Names) -> str:
         return (
             f"{number} {verdict.policy} to node {verdict.target} {verdict.reason.value}, {verdict.misplaced_bytes} B, "
             f"gain {verdict.gain_cores:.9g}, cost {verdict.cost_seconds:.9g}{parts}{sources}{', holds' * verdict.holds}"
+        )
+    if isinstance(verdict, Steer):
+        return (
+            f"{number} {verdict.policy} {'pin' if verdict.pin else 'kick'} to node {verdict.target} "
+            f"{verdict.reason.value}, CPUs {format_id_list(verdict.cpus)}, gain {verdict.gain_cores:.9g}, "
+            f"cost {verdict.cost_seconds:.9g}{', own affinity' * verdict.own_affinity}"
         )
     out = "cold" if verdict.cold_only else "out"
     return f"{number} {verdict.policy} {out} {verdict.reason.value}, {verdict.evict_bytes} B"

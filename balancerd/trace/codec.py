@@ -30,6 +30,7 @@ from balancerd.model.migration import (
     Range,
 )
 from balancerd.model.sample import Mempolicy, ProcessSample, Vma
+from balancerd.model.steering import SteerOutcome, SteerStep
 from balancerd.model.workload import Workload
 from balancerd.trace.cloak import Cloak
 
@@ -46,6 +47,7 @@ PLAIN: Final[frozenset[tuple[type, str]]] = frozenset(
         (Machine, "transparent_huge_pages"),
         (Mempolicy, "mode"),
         (MigrationStep, "policy"),
+        (SteerStep, "policy"),
         (Skip, "by"),
     }
 )
@@ -67,6 +69,7 @@ OMITTED: Final[frozenset[tuple[type, str]]] = frozenset(
         (MigrationOutcome, "step"),
         (MigrationStep, "move_id"),
         *((Skip, "wanted"), (Skip, "needs")),  # of policies, which judge anew
+        (SteerOutcome, "step"),
     }
 )
 

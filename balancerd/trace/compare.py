@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from balancerd.model.ids import ProcessId
 from balancerd.model.report import TickReport
+from balancerd.model.steering import SteerKind
 from balancerd.trace.replay import ReplayedTick
 
 
@@ -78,6 +79,9 @@ def say(report: TickReport | None) -> dict[ProcessId, Said]:
     moves: dict[ProcessId, list[str]] = {}
     for step in report.plan.steps:
         moves.setdefault(step.process, []).append(f"moves to node {step.target}")
+    for steer in report.plan.steers:
+        if steer.kind is not SteerKind.RELEASE:
+            moves.setdefault(steer.process, []).append(f"threads to node {steer.target}")
     for eviction in report.plan.evictions:
         moves.setdefault(eviction.process, []).append("cold" if eviction.cold_only else "evicted")
     return {

@@ -22,6 +22,7 @@ from balancerd.model.migration import (
     VerifyRequest,
 )
 from balancerd.model.sample import PlacementSample, ProcessSample, SampleRequest, Sampling, Survey
+from balancerd.model.steering import SteerOutcome, SteerStep
 from balancerd.model.topology import Topology
 from balancerd.ports import SurveyScope
 from balancerd.trace import canon
@@ -44,7 +45,21 @@ _LIGHT: Final = frozenset({"now", "cpu", "wait", "stop", "moving", "next"})
 """Kinds whose question or answer is a number or a truth value."""
 
 KINDS: Final = frozenset(
-    {*_LIGHT, "tick", "claimed", "survey", "sample", "verify", "accesses", "heats", "begin", "rest", "end", "evict"}
+    {
+        *_LIGHT,
+        "tick",
+        "claimed",
+        "survey",
+        "sample",
+        "verify",
+        "accesses",
+        "heats",
+        "begin",
+        "rest",
+        "end",
+        "evict",
+        "steer",
+    }
 )
 
 
@@ -109,7 +124,7 @@ class LineWriter:
             return [kind, question, answer]
         if kind == "end":
             return [kind, question, encode(answer, self._cloak)]
-        if kind == "evict":
+        if kind in {"evict", "steer"}:
             return [kind, encode(question, self._cloak), encode(answer, self._cloak)]
         return [kind]
 
@@ -193,6 +208,8 @@ class LineReader:
                 return question, decode_fields(MigrationOutcome, answer)
             case "evict":
                 return decode(EvictionStep, question), decode_fields(EvictionOutcome, answer)
+            case "steer":
+                return decode(SteerStep, question), decode_fields(SteerOutcome, answer)
         return question, answer
 
     def _survey(self, told: dict[str, Json]) -> Survey:

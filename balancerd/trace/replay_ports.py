@@ -23,6 +23,7 @@ from balancerd.model.migration import (
     WholeMove,
 )
 from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample, SampleRequest, Sampling, Survey
+from balancerd.model.steering import SteerOutcome, SteerStep, nothing_steered
 from balancerd.model.untouched import nothing_evicted, nothing_moved, stayed_whole
 from balancerd.ports import SurveyScope
 from balancerd.trace.stage import ReplayedError, Stage, answer_of
@@ -133,6 +134,15 @@ class ReplayKernel:
             self._stage.miss("evictions")
             return nothing_evicted(step, Reason.NOT_RECORDED, NOT_RECORDED)
         return EvictionOutcome(step=step, **answer_of(event))
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        """Return what became of the threads; nothing for a step that was not made."""
+        self._stage.asked["thread moves"] += 1
+        event = self._stage.find("steer", lambda event: event.question == step)
+        if event is None:
+            self._stage.miss("thread moves")
+            return nothing_steered(step, Reason.NOT_RECORDED, NOT_RECORDED)
+        return SteerOutcome(step=step, **answer_of(event))
 
     def migrate_whole(self, process: ProcessId, target_of: Mapping[NodeId, NodeId]) -> WholeMove:
         """Move nothing: no tick does."""

@@ -23,6 +23,7 @@ from balancerd.model.migration import (
 )
 from balancerd.model.report import TickReport
 from balancerd.model.sample import SampleRequest, Sampling, Survey
+from balancerd.model.steering import SteerOutcome, SteerStep
 from balancerd.ports import AccessWatch, Clock, HeatWatch, Kernel, SurveyScope
 
 T = TypeVar("T")
@@ -187,6 +188,10 @@ class TapKernel:
     def verify(self, request: VerifyRequest) -> RunsNow | Skip:
         """Verify."""
         return self._tap.ask("verify", request, lambda: self._kernel.verify(request))
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        """Steer."""
+        return self._tap.ask("steer", step, lambda: self._kernel.steer(step))
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Evict."""

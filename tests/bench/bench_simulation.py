@@ -34,6 +34,7 @@ from balancerd.model.migration import (
 )
 from balancerd.model.report import TickReport
 from balancerd.model.sample import SampleRequest, Sampling, Survey
+from balancerd.model.steering import SteerOutcome, SteerStep
 from balancerd.ports import Kernel, SurveyScope
 from balancerd.simulation import loading
 from balancerd.simulation.judge import Judgement, judge
@@ -76,6 +77,9 @@ class TimedKernel:
             except StopIteration as ended:
                 outcome: MigrationOutcome = ended.value
                 return outcome
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        return self._timed(lambda: self._kernel.steer(step))
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         return self._timed(lambda: self._kernel.evict(step, should_stop))

@@ -8,6 +8,7 @@ from balancerd.engine.budgets import Rates
 from balancerd.model.access import REGION_BYTES, Accesses, AccessMethod, AccessRegion, AccessRun, AccessWindow
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import CpuId, NodeId, ProcessId
+from balancerd.model.machine import Machine, NodeState
 from balancerd.model.migration import (
     EvictionOutcome,
     EvictionStep,
@@ -35,6 +36,7 @@ from balancerd.model.sample import (
     VmaKind,
     VmaPlacement,
 )
+from balancerd.model.steering import SteerKind, SteerOutcome, SteerStep, ThreadFate, nothing_steered
 from balancerd.model.topology import Node, NodeMemory, Topology
 from balancerd.ports import SurveyScope
 
@@ -134,7 +136,9 @@ def make_survey(
     topology: Topology | None = None,
     free_bytes: Mapping[int, int] | None = None,
     pressure: Pressure | None = None,
+    loads: Mapping[int, float] | None = None,
 ) -> Survey:
+    """`loads` are those of the nodes; without, nothing is known of the machine."""
     topology = topology or make_topology()
     return Survey(
         taken_at=at,
@@ -143,7 +147,12 @@ def make_survey(
         memory=make_memory(topology, free_bytes),
         processes=processes,
         pressure=pressure or Pressure(cpu_ratio=None, memory_ratio=None),
+        machine=make_machine(loads) if loads else None,
     )
+
+
+def make_machine(loads: Mapping[int, float]) -> Machine:
+    return Machine(nodes={NodeId(n): NodeState(node=NodeId(n), load_ratio=load) for n, load in loads.items()})
 
 
 def make_snapshot(survey: Survey, *placements: PlacementSample, windows: Iterable[AccessWindow] = ()) -> Snapshot:
@@ -299,6 +308,10 @@ class FakeKernel:
         self.read_mempolicies: list[ProcessId] = []
         self.steps: list[MigrationStep] = []
         self.evictions: list[EvictionStep] = []
+        self.steers: list[SteerStep] = []
+        self.asleep: set[ProcessId] = set()
+        self.steering_refused: Reason | None = None
+        self.loads: dict[int, float] = {}
         self.verified: list[VerifyRequest] = []
         self.whole_moves: list[tuple[ProcessId, dict[NodeId, NodeId]]] = []
         self.returned_ratio: dict[ProcessId, float] = {}
@@ -322,6 +335,7 @@ class FakeKernel:
             topology=self.topology,
             free_bytes=self.free_bytes,
             pressure=self.pressure,
+            loads=self.loads,
         )
 
     def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
@@ -397,6 +411,24 @@ class FakeKernel:
             moved_runs=tuple(moved_runs),
             failed_runs=failed_runs,
         )
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        """Threads go at once; those of processes in `asleep` keep their affinity until they are let go."""
+        self.steers.append(step)
+        process = self.processes.get(step.process)
+        if process is None:
+            return nothing_steered(step, Reason.EXITED)
+        if step.kind is SteerKind.RELEASE:
+            return SteerOutcome(step=step, threads={ThreadFate.RESTORED: process.n_threads})
+        if self.steering_refused is not None:
+            return nothing_steered(step, self.steering_refused)
+        ran = sum((process.run_seconds or {}).values())
+        self.processes[step.process] = replace(process, run_seconds={step.target: ran})
+        fate = ThreadFate.PINNED if step.kind is SteerKind.PIN else ThreadFate.MOVED
+        if step.process in self.asleep:
+            fate = ThreadFate.UNSEEN
+        held = 0 if fate is ThreadFate.MOVED else process.n_threads
+        return SteerOutcome(step=step, threads={fate: process.n_threads}, held_threads=held)
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Take memory from the lowest node on, up to the budget; `stuck_mib` stay."""

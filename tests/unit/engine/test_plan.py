@@ -8,8 +8,9 @@ import pytest
 
 from balancerd.engine import ranges
 from balancerd.engine.budgets import Budgets, Rates
+from balancerd.engine.circumstances import explain_pressure
 from balancerd.engine.ledger import Ledger
-from balancerd.engine.plan import PlanLimits, Planned, explain_pressure, make_plan
+from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import FailedRun, PageStatus, Range
@@ -224,7 +225,7 @@ def test_under_pressure_nothing_moves_and_the_figures_say_why(
     assert len(planned.plan.steps) == 2 - len(expected)
     assert planned.read_mempolicies == frozenset()
     without = replace(LIMITS, max_memory_pressure_ratio=None, max_cpu_pressure_ratio=None)
-    assert explain_pressure(pressure, without) is None
+    assert explain_pressure(pressure, without.max_memory_pressure_ratio, without.max_cpu_pressure_ratio) is None
 
 
 def test_who_is_claimed_by_a_command_is_left_to_it() -> None:

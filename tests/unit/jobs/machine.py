@@ -36,6 +36,7 @@ from balancerd.model.sample import (
     VmaKind,
     VmaPlacement,
 )
+from balancerd.model.steering import SteerOutcome, SteerStep, nothing_steered
 from balancerd.model.topology import NodeMemory, Topology
 from balancerd.ports import SurveyScope
 from tests.unit.fakes import GIB, FakeClock, make_memory, make_process, make_topology
@@ -177,6 +178,9 @@ class PagedKernel:
             verified=Verified(asked_pages=2, on_target_pages=2, elsewhere_pages=0, absent_pages=0),
             throttled_seconds={"duty": 0.5},
         )
+
+    def steer(self, step: SteerStep) -> SteerOutcome:
+        return nothing_steered(step, Reason.NO_JOURNAL)
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         self._begin(step)

@@ -36,6 +36,7 @@ from balancerd.model.sample import (
     VmaKind,
     VmaPlacement,
 )
+from balancerd.model.steering import SteerOutcome, SteerStep
 from balancerd.ports import SurveyScope
 from balancerd.trace.cloak import Cloak
 from balancerd.trace.codec import ADDRESSES, OMITTED, PLAIN, coder_of, decode, decode_fields, encode
@@ -58,7 +59,7 @@ PID = ProcessId(100, 1)
 SHIFTLESS = 0
 KINDS: tuple[type, ...] = (
     *(Survey, SurveyScope, Sampling, SampleRequest, VerifyRequest, RunsNow, Skip, Accesses, Heats),
-    *(MigrationStep, MigrationOutcome, EvictionStep, EvictionOutcome),
+    *(MigrationStep, MigrationOutcome, EvictionStep, EvictionOutcome, SteerStep, SteerOutcome),
 )
 
 
