@@ -253,6 +253,16 @@ class PlacingPlugin(Protocol[Options_contra]):
 
 
 @runtime_checkable
+class SteeringPlugin(Protocol):
+    """What a PolicyPlugin may be beside: its policies move threads, which needs a directory for the journal."""
+
+    @property
+    def moves_threads(self) -> bool:
+        """Whether policies with any options do."""
+        ...
+
+
+@runtime_checkable
 class ClosingPolicy(Policy, Protocol):
     """A policy that empties nodes. Policies behind rules and cpusets move nothing there."""
 

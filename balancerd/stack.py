@@ -17,11 +17,12 @@ from balancerd.config.nodes import find_place
 from balancerd.config.schema import Config, PolicyConfig, RuleConfig
 from balancerd.engine.matching import Matches
 from balancerd.engine.rules import compile_rules
+from balancerd.kernel.affinity.journal import explain_unwritable
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.machine.topology import read_topology
 from balancerd.model.ids import format_id_list
 from balancerd.model.topology import Topology
-from balancerd.ports import PlacingPlugin, PolicyPlugin
+from balancerd.ports import PlacingPlugin, PolicyPlugin, SteeringPlugin
 
 Plugins = Mapping[str, PolicyPlugin[Any]]
 
@@ -110,3 +111,26 @@ def find_missing_nodes(
         for place, node in named
         if node not in topology.memory_nodes
     ]
+
+
+def find_missing_journal(loaded: Loaded, found: Plugins, directory: Path) -> list[Finding]:
+    """Return an error for each policy that moves threads, where nothing can be written down about them.
+
+    One that only observes writes nothing.
+    """
+    config = loaded.config
+    steering = [
+        index
+        for index, policy in enumerate(config.policies)
+        if _moves_threads(found.get(policy.kind)) and "observe" not in {config.mode, policy.mode}
+    ]
+    problem = explain_unwritable(directory) if steering else None
+    if problem is None:
+        return []
+    why = f"it needs a directory for its journal, and nothing can be written there: {problem}"
+    fix = "make it, owned by the daemon's user, or name another one in state_directory (systemd: StateDirectory=)"
+    return [error(find_place(loaded.root, ("policies", index, "kind")), f"{why}: {fix}") for index in steering]
+
+
+def _moves_threads(plugin: object) -> bool:
+    return isinstance(plugin, SteeringPlugin) and plugin.moves_threads

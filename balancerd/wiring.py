@@ -29,6 +29,7 @@ from balancerd.engine.tick import Engine, Settings
 from balancerd.jobs.board import Jobs
 from balancerd.jobs.means import Means
 from balancerd.jobs.record import Job
+from balancerd.kernel.affinity.journal import Journal, state_directory
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
 from balancerd.kernel.machine.release import kernel_version
@@ -72,6 +73,8 @@ class Application:
             accesses=build_accesses(self._config),
             tell=self._on_log_found,
             tell_heat=self._on_heat_told,
+            journal=Journal(state_directory(self._config.state_directory, os.environ)),
+            tell_threads=self._on_threads_told,
         )
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
@@ -93,6 +96,8 @@ class Application:
         self._flags.install(self._clock.wake_fd)
         with contextlib.ExitStack() as stack:
             stack.callback(self._live.heat.close)
+            self._live.steerer.recover()
+            stack.callback(self._live.steerer.restore_all)
             try:
                 for server in self._servers():
                     server.start()
@@ -120,6 +125,9 @@ class Application:
         except ConfigError as reason:
             raise StartError("\n".join(map(str, reason.findings))) from reason
         missing = stack.find_missing_nodes(loaded, self._plugins)
+        missing += stack.find_missing_journal(
+            loaded, self._plugins, state_directory(loaded.config.state_directory, os.environ)
+        )
         if missing:
             raise StartError("\n".join(map(str, missing)))
         return replace(loaded, findings=(*loaded.findings, *stack.advise_on_options(loaded, self._plugins)))
@@ -178,6 +186,7 @@ class Application:
             for key, old, new in (
                 ("metrics.listen", self._config.metrics, config.metrics),
                 ("control", self._config.control, config.control),
+                ("state_directory", self._config.state_directory, config.state_directory),
             )
             if old != new
         ]
@@ -277,6 +286,9 @@ class Application:
 
     def _on_heat_told(self, told: str) -> None:
         self._running.log.warning("heat", told=told)
+
+    def _on_threads_told(self, told: str) -> None:
+        self._running.log.error("threads", told=told)
 
     def _server_error(self, text: str) -> None:
         self._running.log.warning("http server", error=text)

@@ -381,6 +381,11 @@ class Config(Section):
     )
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="The Prometheus endpoint.")
     control: ControlConfig = Field(default=ControlConfig(), description="The socket that balancerctl talks to.")
+    state_directory: Directory | None = Field(
+        default=None,
+        description="Directory for what must outlive the daemon: the journal of threads that a policy of kind threads "
+        "has moved. null: what systemd gives it (StateDirectory=), else /var/lib/balancerd.",
+    )
     log: LogConfig = Field(default=LogConfig(), description="What is logged, and in which form.")
     workloads: Annotated[tuple[WorkloadConfig, ...], names_differ("workload")] = Field(
         default=(),
