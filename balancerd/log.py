@@ -19,6 +19,7 @@ from balancerd.model.ids import ProcessId
 from balancerd.model.migration import MigrationOutcome, PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
+from balancerd.model.steering import SteerOutcome
 
 
 @contextmanager
@@ -165,11 +166,21 @@ def _summary(report: TickReport) -> dict[str, Any]:
         "moved_bytes": moved * PAGE_BYTES,
         "failed_pages": _failed_pages(report.outcomes),
         "evicted_bytes": sum(outcome.evicted_pages for outcome in report.evictions) * PAGE_BYTES,
+        "threads": _threads(report.steers),
         "seconds": {phase: round(seconds, 6) for phase, seconds in report.phase_seconds.items()},
     }
     if report.policy_errors:
         summary["policy_errors"] = dict(report.policy_errors)
     return summary
+
+
+def _threads(steers: tuple[SteerOutcome, ...]) -> dict[str, int]:
+    """Return how many threads ended in which way, moves and releases together."""
+    fates: dict[str, int] = {}
+    for outcome in steers:
+        for fate, number in outcome.threads.items():
+            fates[fate.value] = fates.get(fate.value, 0) + number
+    return fates
 
 
 def _is_not_selected(verdict: Verdict) -> bool:
