@@ -4,8 +4,8 @@ GET /v1/plan
     schema, tick, mode, age_seconds (null before the first tick), moves: by state, the most gain for its cost first:
         [{pid, start_ticks, comm, workload, policy, action ("migrate", "evict", "steer": threads move), from: {node:
         bytes} (null where the policy names no nodes), to (null for an eviction), bytes, seconds (in the kernel's calls,
-        as the gate expects it), cost_seconds (of CPU time, the application's disturbance included), gain_cores, confidence, state, reason,
-        reason_text, detail, needs}]
+        as the gate expects it), cost_seconds (of CPU time, the application's disturbance included), gain_cores,
+        confidence, state, reason, reason_text, detail, needs}]
     confidence  the share of these bytes that is misplaced with 95 % certainty, as far as the sample tells: 1 where
                 every page was asked for; null for parts of a process, which were seen in use, and for evictions
     state       "moving" (a step of it was made in this tick), "waits" (the plan turned it down for now), "observed"

@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from balancerd.model.ids import NodeId
+from balancerd.model.sample import ProcessSample
 
 LAPSE_SHARE = 0.1
 """A home keeps its title until its share has fallen this much below the one that made it the home."""
@@ -184,6 +185,19 @@ class Residence:
 
     def _latest_seconds(self) -> float:
         return sum([interval.seconds for interval in self._latest])
+
+
+def cores_by_node(
+    process: ProcessSample, run_seconds: Mapping[NodeId, float], interval_seconds: float
+) -> dict[NodeId, float]:
+    """Return how many cores the process kept busy on each node: threads are read in turns, its cores each time."""
+    total = sum(run_seconds.values())
+    if total <= 0.0:
+        return {}
+    cores = process.cpu_cores
+    if cores is None:
+        cores = total / interval_seconds if interval_seconds > 0.0 else 0.0
+    return {node: cores * seconds / total for node, seconds in run_seconds.items()}
 
 
 def _share(run: Mapping[NodeId, float], node: NodeId) -> float:

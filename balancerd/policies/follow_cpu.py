@@ -16,7 +16,7 @@ from balancerd.config.fields import Duration, Ratio, Section, between
 from balancerd.config.units import format_duration, format_ratio
 from balancerd.engine.copying import move_cost_seconds
 from balancerd.engine.gate import HORIZON_SECONDS, MARGIN, gain_cores, is_worth, remoteness
-from balancerd.engine.homes import HomeRule, Residence
+from balancerd.engine.homes import HomeRule, Residence, cores_by_node
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.overflow import find_refuge
 from balancerd.engine.progress import Progress
@@ -112,7 +112,7 @@ class FollowCpu:
         memory = self._memory_of(process)
         residence, home = memory.residence, memory.residence.home
         interval = now.survey.interval_seconds or 0.0
-        residence.observe(_cores_by_node(process, run_seconds, interval), now.taken_at, interval, nodes)
+        residence.observe(cores_by_node(process, run_seconds, interval), now.taken_at, interval, nodes)
         if residence.home != home:
             memory.lost_seconds = 0.0
 
@@ -239,19 +239,6 @@ def _seconds_to_stay(residence: Residence, gain: float, cost: float, lost: float
     else:
         so_far, enough = lost, LOSS_FACTOR * cost
     return None if so_far >= enough else (enough - so_far) / gain
-
-
-def _cores_by_node(
-    process: ProcessSample, run_seconds: Mapping[NodeId, float], interval_seconds: float
-) -> dict[NodeId, float]:
-    """Return how many cores the process kept busy on each node: threads are read in turns, its cores each time."""
-    total = sum(run_seconds.values())
-    if total <= 0.0:
-        return {}
-    cores = process.cpu_cores
-    if cores is None:
-        cores = total / interval_seconds if interval_seconds > 0.0 else 0.0
-    return {node: cores * seconds / total for node, seconds in run_seconds.items()}
 
 
 def _elsewhere(held_bytes: Mapping[NodeId, int], home: NodeId) -> dict[NodeId, int]:

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from balancerd.config.fields import Cores, Duration, Ratio, Section, between
 from balancerd.config.units import format_duration, format_ratio
-from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, gain_cores, is_worth, remoteness
-from balancerd.engine.homes import HomeRule, Residence
+from balancerd.engine.copying import move_cost_seconds
+from balancerd.engine.gate import HORIZON_SECONDS, gain_cores, is_worth, remoteness
+from balancerd.engine.homes import HomeRule, Residence, cores_by_node
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.model.decision import Reason, Skip, Steer, Verdict
 from balancerd.model.ids import NodeId, ProcessId
@@ -156,7 +157,7 @@ class Threads:
             memory = self._memories.setdefault(process.id, _Memory(residence=Residence(self._rule)))
             interval = now.survey.interval_seconds or 0.0
             if process.run_seconds is not None and interval > 0.0:
-                ran = {node: seconds / interval for node, seconds in process.run_seconds.items()}
+                ran = cores_by_node(process, process.run_seconds, interval)
                 memory.residence.observe(ran, now.taken_at, interval, nodes)
         load = _load(now.survey)
         busiest = sorted(now.eligible, key=lambda process: (-(process.cpu_cores or 0.0), process.id))
@@ -225,8 +226,8 @@ class Threads:
         busy = 1.0 - (idle - case.away_cores) / n_cpus
         refill = process.n_threads * (REFILL_SECONDS + QUEUE_SECONDS * busy / max(1.0 - busy, HYSTERESIS))
         home = max(run, key=lambda each: (run[each], -each))
-        by_threads = refill + cost_seconds(total - held[target], self._bytes_per_second)
-        by_memory = cost_seconds(total - held.get(home, 0), self._bytes_per_second)
+        by_threads = refill + self._cost_to_gather(held, target, now)
+        by_memory = self._cost_to_gather(held, home, now)
         told = f"{told}; threads cost {by_threads:.2f} s, memory {by_memory:.2f} s"
         if by_threads * (1.0 + HYSTERESIS) >= by_memory:
             return self._skip(process, Reason.MEMORY_CHEAPER, told)
@@ -243,6 +244,10 @@ class Threads:
         load.move(moved, target)
         memory.wanted_on = target
         return self._steer(case, gain, refill, told)
+
+    def _cost_to_gather(self, held: Mapping[NodeId, int], node: NodeId, now: Snapshot) -> float:
+        moved = {source: size for source, size in held.items() if source != node}
+        return move_cost_seconds(moved, node, now.copying, self._bytes_per_second)
 
     def _steer(self, case: _Case, gain: float, cost: float, told: str) -> Steer:
         return Steer(

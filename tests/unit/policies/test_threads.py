@@ -47,6 +47,7 @@ class Ticks:
         cpus: int = 4,
     ) -> list[Verdict]:
         """The verdicts of the last of so many looks."""
+        verdicts: list[Verdict] = []
         for _ in range(ticks):
             self.at += 2.0
             survey = make_survey(*processes, at=self.at, topology=topology(cpus), loads=loads)
