@@ -176,7 +176,7 @@ def _tell_steer(outcome: SteerOutcome) -> str:
     if outcome.stopped_by is Reason.OBSERVE_MODE:
         return f"would move its threads to node {step.target}"
     done = "held on" if step.kind is SteerKind.PIN else "moved to"
-    told = f"{outcome.steered_threads} threads {done} node {step.target}"
+    told = f"{outcome.steered_threads or 'no'} threads {done} node {step.target}"
     others = ", ".join(
         f"{number} {fate.value}"
         for fate, number in sorted(outcome.threads.items())

@@ -13,7 +13,7 @@ from balancerd.trace.reader import TraceReader
 from balancerd.trace.replay import Replay
 
 FOLDER = Path(__file__).parent
-NAMES = ("follow-cpu", "access", "interleave", "rule", "cpuset-follow", "drain")
+NAMES = ("follow-cpu", "access", "interleave", "rule", "cpuset-follow", "drain", "threads")
 
 
 def path_of(name: str) -> Path:

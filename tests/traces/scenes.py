@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from balancerd.config.schema import Config, MigrateConfig, PolicyConfig, RuleConfig, SelectConfig, WorkloadConfig
+from balancerd.model.decision import Reason
 from balancerd.model.ids import CpuId, NodeId, ProcessId, parse_id_list
 from balancerd.model.sample import Mempolicy, Pressure, Survey
 from balancerd.ports import SurveyScope
@@ -270,6 +271,62 @@ def drain(path: Path) -> None:
     recording.write(path)
 
 
+def threads(path: Path) -> None:
+    """Threads go to memory: one comes back, one sleeps, one is held until it idles, one is refused, one has little.
+
+    For some time the node is busy, and for some time a rule has one of them.
+    """
+    clock = FakeClock()
+    kernel = FakeKernel(clock)
+    kernel.loads = {0: 0.8, 1: 0.1, 2: 0.4, 3: 0.0}
+    pinned = {"name": "databases", "kind": "threads", "method": "pin", "match": ({"comm": "db.*"},)}
+    config = Config(
+        select=SELECT,
+        policies=(
+            PolicyConfig.model_validate(pinned),
+            PolicyConfig(name="kicked", kind="threads"),
+            PolicyConfig.model_validate(
+                {"name": "never", "kind": "rule", "rules": ({"match": ({"comm": "left"},), "never": True},)}
+            ),
+            HOME,
+        ),
+        migrate=MigrateConfig(process_rate_limit_bytes_per_second=64 * MIB),
+    )
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+
+    def add(pid: int, comm: str, run: Mapping[int, float], mib: Mapping[int, float], **changes: Any) -> ProcessId:
+        process = make_process(
+            pid, run=run, comm=comm, cpu_cores=0.2, rss_bytes=round(sum(mib.values()) * MIB), n_threads=4
+        )
+        kernel.add(replace(process, **changes), mib)
+        return process.id
+
+    add(300, "stays", {0: 0.4}, {1: 2048})
+    comes_back = add(310, "comes back", {2: 0.4}, {1: 1024})
+    kernel.asleep.add(add(320, "sleeps", {0: 0.4}, {3: 1536, 0: 200}))
+    database = add(330, "db-1", {2: 0.3, 0: 0.1}, {3: 4096})
+    add(340, "many threads", {0: 0.4}, {3: 80}, n_threads=200)
+    add(350, "left", {0: 0.4}, {3: 2048})
+    add(360, "shared out", {0: 0.4}, {1: 300, 2: 300, 3: 300})
+    add(370, "narrow", {0: 0.4}, {3: 1024}, cpus_allowed=frozenset({CpuId(0), CpuId(1)}))
+
+    def before(tick: int) -> None:
+        kernel.loads[1] = 1.0 if tick < 6 else 0.1
+        kernel.steering_refused = Reason.OWN_AFFINITY if tick == 14 else None
+        match tick:
+            case 12 | 45:
+                process = kernel.processes[comes_back]
+                kernel.processes[comes_back] = replace(process, run_seconds=make_process(run={2: 0.4}).run_seconds)
+            case 13:
+                add(380, "refused", {0: 0.4}, {3: 512}, age_seconds=100.0)
+            case 50:
+                kernel.processes[database] = replace(kernel.processes[database], cpu_cores=0.0, run_seconds=None)
+
+    recording.start()
+    recording.ticks(60, before)
+    recording.write(path)
+
+
 SCENES: Mapping[str, Callable[[Path], None]] = {
     "follow-cpu": follow_cpu,
     "access": access,
@@ -277,4 +334,5 @@ SCENES: Mapping[str, Callable[[Path], None]] = {
     "rule": rule,
     "cpuset-follow": cpuset_follow,
     "drain": drain,
+    "threads": threads,
 }

@@ -21,7 +21,6 @@ from balancerd.plugins import discover
 from balancerd.ports import Kernel
 from balancerd.settings import build_policies, build_settings
 from tests.unit.fakes import (
-    GIB,
     MIB,
     N0,
     N1,
@@ -190,11 +189,11 @@ CONFIG = Config(
 class Ticks:
     """An engine with both policies over a machine in memory: one process, whose memory is dear to move."""
 
-    def __init__(self, config: Config = CONFIG, *, observe: bool = False) -> None:
+    def __init__(self, config: Config = CONFIG, *, observe: bool = False, mib: int = 4096) -> None:
         self.clock = FakeClock()
         self.kernel = FakeKernel(self.clock)
         self.kernel.loads = {0: 0.5, 1: 0.0, 2: 0.0, 3: 0.0}
-        self.kernel.add(make_process(rss_bytes=4 * GIB, cpu_cores=0.5), {1: 4096})
+        self.kernel.add(make_process(rss_bytes=mib * MIB, cpu_cores=0.5), {1: mib})
         kernel: Kernel = ObserveKernel(self.kernel) if observe else self.kernel
         settings = build_settings(config, discover())
         self.memory = settings.new_memory()
@@ -266,8 +265,8 @@ def test_in_mode_observe_nothing_is_steered_but_what_is_held_is_let_go() -> None
 
 
 def test_where_threads_are_refused_memory_comes_to_them() -> None:
-    ticks = Ticks()
+    ticks = Ticks(mib=512)
     ticks.kernel.steering_refused = Reason.OWN_AFFINITY
     ticks.tick(400)
     assert [step.kind for step in ticks.kernel.steers][:1] == [SteerKind.KICK]
-    assert ticks.kernel.mib[PID] == {NodeId(1): 0.0, NodeId(0): 4096.0}
+    assert ticks.kernel.mib[PID] == {NodeId(1): 0.0, NodeId(0): 512.0}
