@@ -40,6 +40,11 @@ def advise(config: Config) -> Iterator[tuple[Path, str]]:
         yield from advise_on_rules(("workloads", index, "match"), workload.match)
     for index, policy in enumerate(config.policies):
         yield from advise_on_rules(("policies", index, "match"), policy.match)
+    first = next((index for index, policy in enumerate(config.policies) if policy.kind == "follow-cpu"), None)
+    for index, policy in enumerate(config.policies):
+        if policy.kind == "threads" and first is not None and index > first:
+            other = config.policies[first].name
+            yield ("policies", index, "kind"), f"{other} before it moves memory first: write it before {other}"
     if not config.policies:
         yield ("policies",), "no policy is at work, so nothing will ever move: remove this key to get the default"
 

@@ -129,3 +129,24 @@ def test_a_rule_in_the_options_with_three_wildcards_is_advised_against_where_it_
     command = [f"{Path(sys.executable).parent}/balancerctl", "config", "check", str(config)]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout) == (5, f"{finding}\n")
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ("policies: [{name: a, kind: follow-cpu}]", False),
+        ("policies: [{name: a, kind: threads}]", True),
+        ("policies: [{name: a, kind: threads, mode: observe}]", False),
+        ("mode: observe\npolicies: [{name: a, kind: threads}]", False),
+    ],
+)
+def test_who_moves_threads_needs_a_directory_for_the_journal(tmp_path: Path, config: str, refused: bool) -> None:
+    loaded = loader.load_text(config, "x.yaml", plugins=options_by_kind(FOUND))
+    assert stack.find_missing_journal(loaded, FOUND, tmp_path) == []
+    found = stack.find_missing_journal(loaded, FOUND, tmp_path / "none")
+    assert len(found) == refused
+    for finding in found:
+        told = str(finding)
+        assert told.startswith("x.yaml:1:28: error: it needs a directory for its journal, and nothing can be written")
+        assert f"{tmp_path}/none: No such file or directory: make it" in told
+        assert "state_directory" in told

@@ -123,6 +123,7 @@ def test_policies_list_names_kinds_and_what_they_do(run: Run) -> None:
         "follow-cpu": "balancerd.policies.follow_cpu",
         "interleave": "balancerd.policies.interleave",
         "rule": "balancerd.policies.rule",
+        "threads": "balancerd.policies.threads",
     }
     assert {kind: module for kind, module, *_ in map(str.split, rows)} == modules
     told = json.loads(run("policies", "list", "--json").stdout)["policies"]

@@ -235,6 +235,10 @@ def test_a_thousand_mistakes_are_summed_up() -> None:
             ),
         ),
         (
+            "policies: [{name: a, kind: follow-cpu}, {name: b, kind: threads}]",
+            "1:57: warning: a before it moves memory first: write it before a",
+        ),
+        (
             "policies: []",
             "1:11: warning: no policy is at work, so nothing will ever move: remove this key to get the default",
         ),

@@ -35,6 +35,7 @@ def test_the_shipped_file_says_exactly_the_defaults_and_leaves_none_out() -> Non
     settings |= {key for key, value in written.items() if isinstance(value, str)} | {
         "policies.0.name",
         "policies.0.kind",
+        "state_directory",
         "workloads",
     }
     settings = (settings - {"accesses.sources"}) | {"accesses.sources.0"}
