@@ -137,7 +137,7 @@ class Steerer:
             return
         for entry in entries:
             self._held.setdefault(entry.process, {})[entry.tid] = entry
-        self._is_written = True
+        self._is_written = journal.path.exists()
         if entries:
             fates = self.restore_all()
             told = ", ".join(f"{number} {fate.value}" for fate, number in sorted(fates.items()))

@@ -342,6 +342,23 @@ def test_a_journal_in_use_is_left_alone_and_nothing_is_steered(world: World) -> 
     assert world.journal.path.read_text(encoding="ascii") == before
 
 
+def test_a_daemon_that_never_steers_needs_no_directory_and_tells_nothing(tmp_path: Path) -> None:
+    told: list[str] = []
+    steerer = Steerer(FakeClock(), Journal(tmp_path / "none"), told.append)
+    steerer.recover()
+    assert steerer.restore_all() == {}
+    assert told == []
+
+
+def test_what_a_daemon_wrote_before_a_reboot_is_removed(world: World) -> None:
+    world.calls.add(100)
+    world.steerer.steer(step(PID, SteerKind.PIN, 1))
+    write_tree(world.root, {"proc/sys/kernel/random/boot_id": "two\n"})
+    world.start().restore_all()
+    assert world.calls.cpus[100] == {1}, "another thread by now, whatever its numbers are"
+    assert not world.journal.path.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
