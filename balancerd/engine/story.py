@@ -11,7 +11,10 @@ from balancerd.model.steering import SteerKind, SteerOutcome, ThreadFate
 from balancerd.model.topology import Topology
 
 NOT_ITS_BUSINESS = frozenset(
-    {Reason.ONE_HOME, Reason.SEVERAL_HOMES, Reason.NOT_MATCHED, Reason.INSIDE_CPUSET, Reason.DRAINED}
+    {
+        *(Reason.ONE_HOME, Reason.SEVERAL_HOMES, Reason.NOT_MATCHED, Reason.INSIDE_CPUSET, Reason.DRAINED),
+        *(Reason.ONE_TIER, Reason.HEAT_UNKNOWN),
+    }
 )
 """Why a policy leaves a process to another one; if that one says more, its reason counts."""
 

@@ -26,6 +26,7 @@ from balancerd.kernel.clock import boottime_seconds
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
 from balancerd.kernel.heat.damon import DamonHeat
 from balancerd.kernel.heat.kdamonds import Kdamonds
+from balancerd.kernel.heat.locating import located
 from balancerd.kernel.heat.soft_dirty import SoftDirtyHeat
 from balancerd.kernel.heat.watch import HeatWatcher
 from balancerd.kernel.machine.memory import read_memory
@@ -169,7 +170,10 @@ class LiveKernel:
         )
         self._soft_dirty = SoftDirtyHeat(clock, budget_ratio=accesses.budget_ratio, procfs=str(procfs))
         self.heat = HeatWatcher(
-            clock, {self._damon.method: self._damon, self._soft_dirty.method: self._soft_dirty}, tell_heat
+            clock,
+            {self._damon.method: self._damon, self._soft_dirty.method: self._soft_dirty},
+            tell_heat,
+            lambda window: located(window, n_nodes=max(self.topology().node_ids) + 1, phase=phase()),
         )
         self.heat.use(accesses.heat, most_processes=accesses.most_processes)
         self._machine = MachineReader(clock, str(procfs), str(sysfs))

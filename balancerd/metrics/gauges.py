@@ -26,7 +26,11 @@ STATES: Mapping[Reason, str] = {
         (Reason.NO_ACCESS, Reason.VANISHED, Reason.UNREADABLE, Reason.NOTHING_PRESENT, Reason.BLOCKED), "unreadable"
     ),
     **dict.fromkeys(
-        (Reason.WELL_PLACED, Reason.BALANCED, Reason.AS_RULED, Reason.INSIDE_CPUSET, Reason.DRAINED), "well-placed"
+        (
+            *(Reason.WELL_PLACED, Reason.BALANCED, Reason.AS_RULED, Reason.INSIDE_CPUSET, Reason.DRAINED),
+            *(Reason.IN_ITS_TIER, Reason.ONE_TIER),
+        ),
+        "well-placed",
     ),
     **dict.fromkeys(
         (
@@ -36,7 +40,9 @@ STATES: Mapping[Reason, str] = {
         ),
         "no-home",
     ),
-    **dict.fromkeys((Reason.NOT_WATCHED, Reason.TOO_FEW_SAMPLES, Reason.SAMPLES_LOST), "unsampled"),
+    **dict.fromkeys(
+        (Reason.NOT_WATCHED, Reason.TOO_FEW_SAMPLES, Reason.SAMPLES_LOST, Reason.HEAT_UNKNOWN), "unsampled"
+    ),
     **dict.fromkeys((Reason.LOSS_BELOW_COST, Reason.GAIN_BELOW_COST, Reason.MEMORY_CHEAPER), "not-worth"),
     **dict.fromkeys(ACTION_REASONS, "moving"),
     **dict.fromkeys(

@@ -67,6 +67,9 @@ class Reason(enum.StrEnum):
     AS_RULED = "as-ruled"
     INSIDE_CPUSET = "inside-cpuset"
     DRAINED = "drained"
+    ONE_TIER = "one-tier"
+    HEAT_UNKNOWN = "heat-unknown"
+    IN_ITS_TIER = "in-its-tier"
     NODE_MISSING = "node-missing"
     NO_MAIN_NODE = "no-main-node"
     MEMORY_CHEAPER = "memory-cheaper"
@@ -169,6 +172,9 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.AS_RULED: "its memory is where a rule of the configuration wants it",
     Reason.INSIDE_CPUSET: "its memory lies where its cpuset and its affinity want it",
     Reason.DRAINED: "none of its memory is left on the nodes that are being emptied",
+    Reason.ONE_TIER: "the machine has no memory-only nodes beside those with CPUs",
+    Reason.HEAT_UNKNOWN: "how much its memory is used is not known",
+    Reason.IN_ITS_TIER: "no memory that is used much lies on slow nodes, and nothing need leave the fast ones",
     Reason.NODE_MISSING: "the node where its memory belongs is offline, or has no memory",
     Reason.NO_MAIN_NODE: "no node holds so much of its memory that its threads belong there",
     Reason.MEMORY_CHEAPER: "moving its memory to its threads costs less than moving its threads to its memory",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from balancerd.model.access import Obstacle
-from balancerd.model.ids import ProcessId
+from balancerd.model.ids import NodeId, ProcessId
 
 
 class HeatMethod(enum.StrEnum):
@@ -27,13 +27,15 @@ class HeatRegion:
     """Memory [start, end), and how much of it is in use.
 
     `ratio`, from 0 to 1, is the share of looks that found it accessed, or the share of its pages that were written.
-    `age_seconds` is for how long that has hardly changed; None where nobody keeps track of it.
+    `age_seconds` is for how long that has hardly changed; None where nobody keeps track of it. `pages_by_node` are the
+    base pages by node, an estimate; None where nobody has asked.
     """
 
     start: int
     end: int
     ratio: float
     age_seconds: float | None = None
+    pages_by_node: Mapping[NodeId, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

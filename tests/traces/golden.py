@@ -13,7 +13,7 @@ from balancerd.trace.reader import TraceReader
 from balancerd.trace.replay import Replay
 
 FOLDER = Path(__file__).parent
-NAMES = ("follow-cpu", "access", "interleave", "rule", "cpuset-follow", "drain", "threads")
+NAMES = ("follow-cpu", "access", "interleave", "rule", "cpuset-follow", "drain", "threads", "tiering")
 
 
 def path_of(name: str) -> Path:

@@ -13,6 +13,7 @@ from balancerd.ports import SurveyScope
 from tests.traces.recording import OWN_PID, Recording
 from tests.unit.engine import test_tick_accesses, test_tick_interleave
 from tests.unit.engine.test_tick_accesses import PART_PAGES, HeatAsked, Machine
+from tests.unit.engine.test_tick_tiering import PartsHeat, TieredMachine
 from tests.unit.fakes import MIB, FakeAccessWatch, FakeClock, FakeKernel, make_process
 from tests.unit.jobs.machine import Memory, a_vma
 
@@ -327,6 +328,29 @@ def threads(path: Path) -> None:
     recording.write(path)
 
 
+def tiering(path: Path) -> None:
+    """A process whose hot parts come up while cold ones leave a node that is short; later another part is hot."""
+    clock = FakeClock()
+    kernel = TieredMachine(clock, [1, 1, 2, 2, 2, 2])
+    heat = PartsHeat(kernel, [0.9, 0.0, 0.0, 0.9, 0.0, 0.1])
+    policies = (PolicyConfig.model_validate({"name": "tiers", "kind": "tiering", "headroom": "0%"}), HOME)
+    config = Config(
+        select=SELECT, policies=policies, migrate=MigrateConfig(process_rate_limit_bytes_per_second=2 * MIB)
+    )
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=heat)
+
+    def before(tick: int) -> None:
+        if tick == 10:
+            kernel.room_bytes = 8 * MIB
+        if tick == 25:
+            heat.ratios = [0.0, 0.0, 0.0, 0.9, 0.0, 0.9]
+            heat.is_lost = True
+
+    recording.start()
+    recording.ticks(80, before)
+    recording.write(path)
+
+
 SCENES: Mapping[str, Callable[[Path], None]] = {
     "follow-cpu": follow_cpu,
     "access": access,
@@ -335,4 +359,5 @@ SCENES: Mapping[str, Callable[[Path], None]] = {
     "cpuset-follow": cpuset_follow,
     "drain": drain,
     "threads": threads,
+    "tiering": tiering,
 }

@@ -97,7 +97,7 @@ def located(pid: int, runs: Sequence[AccessRun], *, n_nodes: int, phase: float) 
 
     A run of which the sample found nothing keeps None. `phase`, in [0, 1), is where the sample begins.
     """
-    found = _pages_by_node(pid, [(run.start, run.end) for run in runs], n_nodes=n_nodes, phase=phase)
+    found = pages_in_spans(pid, [(run.start, run.end) for run in runs], n_nodes=n_nodes, phase=phase)
     return tuple(
         run if held is None else replace(run, pages_by_node=held) for run, held in zip(runs, found, strict=True)
     )
@@ -108,14 +108,14 @@ def located_regions(
 ) -> tuple[AccessRegion, ...]:
     """Return the regions, those without a node with where their pages lie; as located(). Raises OSError."""
     spans = [(region.start, region.start + REGION_BYTES) for region in regions if region.node is None]
-    found = iter(_pages_by_node(pid, spans, n_nodes=n_nodes, phase=phase))
+    found = iter(pages_in_spans(pid, spans, n_nodes=n_nodes, phase=phase))
     return tuple(replace(each, pages_by_node=next(found)) if each.node is None else each for each in regions)
 
 
-def _pages_by_node(
+def pages_in_spans(
     pid: int, spans: Sequence[tuple[int, int]], *, n_nodes: int, phase: float
 ) -> list[dict[NodeId, float] | None]:
-    """Return for each span its present pages by node; None where nothing was asked for."""
+    """Return for each span its present pages by node; None where nothing was asked for. Raises OSError."""
     if not spans:
         return []
     n_pages = sum(end - start for start, end in spans) // PAGE_BYTES

@@ -20,6 +20,9 @@ PROBE_SECONDS = 60.0
 MOST_AGE_SECONDS = 120.0
 """Older heat is history."""
 
+LOCATE_SECONDS = 5.0
+"""How often it is asked where the memory lies of those that a policy asks for: some thousand pages each time."""
+
 END_SECONDS = 5.0
 """How long the end of the daemon waits for a source that is at work."""
 
@@ -28,6 +31,7 @@ class HeatWatcher:
     """The HeatWatch. `sources` by their method; `use()` says which one, and how many processes it may watch.
 
     `tell` is given a sentence when the source cannot be used, and when it can again, in the thread that tried it.
+    `locate` adds to a window where its memory lies.
     """
 
     def __init__(
@@ -35,13 +39,16 @@ class HeatWatcher:
         clock: Clock,
         sources: Mapping[HeatMethod, HeatSource],
         tell: Callable[[str], None] = lambda _told: None,
+        locate: Callable[[HeatWindow], HeatWindow] = lambda window: window,
     ) -> None:
         self._clock = clock
         self._sources = dict(sources)
         self._tell = tell
+        self._locate = locate
         self._method: HeatMethod | None = None
         self._most_processes = 0
         self._wanted: tuple[ProcessId, ...] = ()
+        self._asked: frozenset[ProcessId] = frozenset()
         self._is_first = True
         self._is_closed = False
         self._worker: threading.Thread | None = None
@@ -51,6 +58,7 @@ class HeatWatcher:
         self._obstacle: Obstacle | None = None
         self._probed_at = float("-inf")
         self._not_before: dict[ProcessId, float] = {}
+        self._located_at: dict[ProcessId, float] = {}
         self._heats = Heats()
 
     def use(self, method: HeatMethod | None, *, most_processes: int) -> None:
@@ -64,6 +72,7 @@ class HeatWatcher:
             return heats
         if self._method is None and self._at_work[0] is None and not self._is_first:
             return heats
+        self._asked = frozenset(asked)
         rest = sorted(others, key=lambda process: process not in self._open)
         self._wanted = tuple(dict.fromkeys((*asked, *rest)))[: self._most_processes]
         self._worker = threading.Thread(target=self._step, name="heat", daemon=True)
@@ -137,7 +146,7 @@ class HeatWatcher:
                 self._not_before[process] = now + PROBE_SECONDS
                 continue
             if window is not None:
-                windows[process] = window
+                windows[process] = self._with_places(window, now)
         self._heats = Heats(method=method, windows=windows, missed=missed)
 
     def _read(self, source: HeatSource, process: ProcessId) -> HeatWindow | None:
@@ -147,7 +156,19 @@ class HeatWatcher:
             self._open.add(process)
         return source.read(process) or self._heats.windows.get(process)
 
+    def _with_places(self, window: HeatWindow, now: float) -> HeatWindow:
+        """Return the window with where its memory lies, asked again when it is time."""
+        process = window.process
+        is_new = window is not self._heats.windows.get(process)
+        if process not in self._asked:
+            return window
+        if not is_new and now - self._located_at.get(process, now) < LOCATE_SECONDS:
+            return window
+        self._located_at[process] = now
+        return self._locate(window)
+
     def _close(self, source: HeatSource, process: ProcessId) -> None:
+        self._located_at.pop(process, None)
         self._open.discard(process)
         try:
             source.close(process)

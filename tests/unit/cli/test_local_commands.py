@@ -124,6 +124,7 @@ def test_policies_list_names_kinds_and_what_they_do(run: Run) -> None:
         "interleave": "balancerd.policies.interleave",
         "rule": "balancerd.policies.rule",
         "threads": "balancerd.policies.threads",
+        "tiering": "balancerd.policies.tiering",
     }
     assert {kind: module for kind, module, *_ in map(str.split, rows)} == modules
     told = json.loads(run("policies", "list", "--json").stdout)["policies"]

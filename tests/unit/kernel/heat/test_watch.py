@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -213,3 +214,26 @@ def test_a_source_that_fails_to_close_is_probed_at_once(watcher: HeatWatcher, so
     assert set(tick(watcher, [A]).windows) == {A}
     assert tick(watcher, [A]).obstacle == OBSTACLE
     watcher.close()  # which raises nothing
+
+
+def test_where_memory_lies_is_asked_of_those_asked_for_with_each_window_and_every_few_seconds(
+    clock: FakeClock, source: FakeSource
+) -> None:
+    asked: list[tuple[int, float]] = []
+
+    def locate(window: HeatWindow) -> HeatWindow:
+        asked.append((window.process.pid, clock.time))
+        return replace(window, cpu_ratio=0.25)
+
+    watcher = HeatWatcher(clock, {HeatMethod.DAMON: source}, locate=locate)
+    watcher.use(HeatMethod.DAMON, most_processes=2)
+    heats = tick(watcher, [A], [B])
+    assert (heats.windows[A].cpu_ratio, heats.windows[B].cpu_ratio) == (0.25, None)
+    source.is_early = True  # no newer window
+    for seconds in (1.0, 3.0, 2.0, 1.0):
+        clock.time += seconds
+        watcher.read([A], [B])
+        watcher.wait()
+    first = asked[0][1]
+    assert {pid for pid, _ in asked} == {1}
+    assert sorted({at - first for _, at in asked}) == [0.0, 6.0]

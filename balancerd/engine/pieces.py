@@ -1,0 +1,73 @@
+"""A process's movable memory in pieces of one heat each: where each lies, and which part of all accesses goes there.
+
+How much of a piece is there is known of its mapping only; where that lies is known of some pieces, and else taken to be
+as in the whole mapping. Pieces end at 2 MiB, where a huge page may, or with their mapping.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from balancerd.engine.movable import movable
+from balancerd.engine.tiers import bin_of
+from balancerd.engine.warmth import Warm
+from balancerd.model.access import REGION_BYTES
+from balancerd.model.extent import Extent
+from balancerd.model.ids import NodeId
+from balancerd.model.sample import PAGE_BYTES, PlacementSample
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Memory of one heat: bytes by node, and its share of the accesses of its process."""
+
+    extent: Extent
+    heat: float
+    share: float
+    held: Mapping[NodeId, float]
+
+    @property
+    def bin(self) -> int:
+        """The bin of its heat."""
+        return bin_of(self.heat)
+
+    def part(self, extent: Extent) -> "Piece":
+        """Return what of it lies in an extent within it."""
+        ratio = (extent.end - extent.start) / (self.extent.end - self.extent.start)
+        held = {node: size * ratio for node, size in self.held.items()}
+        return Piece(extent, self.heat, self.share * ratio, held)
+
+
+def pieces(placement: PlacementSample, regions: Sequence[Warm]) -> tuple[Piece, ...]:
+    """Return the memory of which it is known how warm it is, ascending."""
+    found = list(_pieces(placement, regions))
+    total = sum(heat * sum(held.values()) for _, heat, held in found)
+    return tuple(
+        Piece(extent, heat, heat * sum(held.values()) / total if total > 0 else 0.0, held)
+        for extent, heat, held in found
+    )
+
+
+def _pieces(placement: PlacementSample, regions: Sequence[Warm]) -> Iterator[tuple[Extent, float, dict[NodeId, float]]]:
+    first = 0
+    for placed in sorted(movable(placement), key=lambda placed: placed.vma.start):
+        vma = placed.vma
+        if not any(placed.pages_by_node.values()):
+            continue
+        while first < len(regions) and regions[first].end <= vma.start:
+            first += 1
+        for number in range(first, len(regions)):
+            region = regions[number]
+            if region.start >= vma.end:
+                break
+            start, end = max(vma.start, _rounded(region.start)), min(vma.end, _rounded(region.end))
+            if start < end:
+                ratio = PAGE_BYTES * (end - start) / (vma.end - vma.start)
+                present = ratio * sum(placed.pages_by_node.values())
+                spread = region.pages_by_node or placed.pages_by_node
+                pages = sum(spread.values())
+                held = {node: present * part / pages for node, part in spread.items() if part > 0}
+                yield Extent(start, end), region.heat, held
+
+
+def _rounded(address: int) -> int:
+    return (address + REGION_BYTES // 2) // REGION_BYTES * REGION_BYTES

@@ -1,0 +1,384 @@
+"""tiering: memory-only nodes keep what is used little, and nodes with CPUs what is used much.
+
+By heat, or by samples of accesses where nobody looks at heat. What is hot and lies on a memory-only node goes to the
+node where its threads run, if that pays; what is cold leaves a node with CPUs only while that one lacks room. What is
+in between stays. Where memory lies is an estimate, so that what becomes no less by asking is left alone for a while.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+
+from balancerd.config.fields import Ratio, between
+from balancerd.config.units import format_ratio
+from balancerd.engine.gate import HORIZON_SECONDS, STALL_SHARE, cost_seconds, is_worth
+from balancerd.engine.movable import movable_bytes_by_node
+from balancerd.engine.pieces import Piece, pieces
+from balancerd.engine.room import SMALLEST_STEP_BYTES, Room, nearest
+from balancerd.engine.swings import PATIENCE_SECONDS, InVain, Swings
+from balancerd.engine.tiers import (
+    BINS,
+    fast_nodes,
+    is_cold,
+    mean_extra_latency,
+    slow_nodes,
+    spare_bytes,
+    threshold,
+)
+from balancerd.model.access import REGION_BYTES
+from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.extent import Extent, joined
+from balancerd.model.ids import NodeId, ProcessId, format_id_list
+from balancerd.model.machine import Machine
+from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
+from balancerd.policies.warming import Warmed, Warming, WarmingOptions
+from balancerd.policies.watching import format_mib
+from balancerd.ports import PolicyContext
+
+LEAST_RATIO = 0.01
+"""Less than this share of its memory in the wrong place is noise of the sample."""
+
+
+class TieringOptions(WarmingOptions):
+    """Options of a `tiering` policy."""
+
+    headroom_ratio: Annotated[Ratio, between(0.0, 0.9, format_ratio)] = Field(
+        default=0.02,
+        description="Share of a node with CPUs to keep free beside watermark and reserve, by demoting cold memory.",
+    )
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the policy remembers of its wishes for one process."""
+
+    swings: Swings = field(default_factory=Swings)
+    up: InVain = field(default_factory=InVain)
+    down: InVain = field(default_factory=InVain)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A process that can be judged, and what is to become of it; what does not move, in bytes by why."""
+
+    warmed: Warmed
+    memory: _Memory
+    pieces: tuple[Piece, ...]
+    held: Mapping[NodeId, int]
+    extra: Mapping[NodeId, float]
+    not_worth: int = 0
+    waiting: int = 0
+    full: int = 0
+    moves: dict[tuple[Reason, NodeId], list["_Move"]] = field(default_factory=dict)
+
+    @property
+    def process(self) -> ProcessSample:
+        return self.warmed.process
+
+    @property
+    def home(self) -> NodeId:
+        return max(self.warmed.run, key=lambda node: (self.warmed.run[node], -node))
+
+    def nearest(self, nodes: Iterable[NodeId]) -> list[NodeId]:
+        """Return nodes with those first whose memory is the fastest for the process."""
+        return sorted(nodes, key=lambda node: (self.extra[node], node))
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A piece that is to go, from nodes where `n_bytes` of it lie."""
+
+    seen: _Seen
+    piece: Piece
+    sources: frozenset[NodeId]
+    n_bytes: int
+    gain: float
+    cost: float
+
+
+class Tiering:
+    """The policy; see the module's docstring. Remembers heat and wishes of each process, and where it runs."""
+
+    def __init__(self, name: str, options: TieringOptions, context: PolicyContext) -> None:
+        self._name = name
+        self._options = options
+        self._warming = Warming(name, options)
+        self._watermark_ratio = context.watermark_ratio
+        self._bytes_per_second = context.migration_bytes_per_second
+        self._memories: dict[ProcessId, _Memory] = {}
+        self._machine: Machine | None = None
+
+    @property
+    def name(self) -> str:
+        """The name given in the configuration."""
+        return self._name
+
+    def watch(self, snapshot: Snapshot) -> Iterable[ProcessId]:
+        """Return those with memory on slow nodes, or whose home lacks room: the busiest first."""
+        self._observe(snapshot)
+        slow = slow_nodes(snapshot.survey.topology, self._machine)
+        if not slow:
+            return ()
+        short = frozenset(node for node, spare in self._spare(snapshot).items() if spare < 0)
+        wanted = [p for p in snapshot.eligible if self._is_concerned(p, snapshot, slow | short)]
+        return tuple(p.id for p in sorted(wanted, key=lambda p: (-(p.cpu_cores or 0.0), p.id)))
+
+    def decide(self, window: Window) -> Iterable[Verdict]:
+        """Return one verdict for each eligible process, or one decision for each way that parts of it go."""
+        now = window.now
+        self._observe(now)
+        topology = now.survey.topology
+        slow, fast = slow_nodes(topology, self._machine), fast_nodes(topology)
+        looks = [self._look(process, now, slow, fast) for process in now.eligible]
+        seen = [each for each in looks if isinstance(each, _Seen)]
+        limits = self._thresholds(seen, now, slow, fast)
+        self._demote(seen, limits, now, slow)
+        self._promote(seen, limits, now, slow, fast)
+        verdicts: list[Verdict] = []
+        for look in looks:
+            verdicts += self._conclude(look, now, slow) if isinstance(look, _Seen) else [look]
+        return tuple(verdicts)
+
+    def _observe(self, now: Snapshot) -> None:
+        self._warming.observe(now)
+        self._machine = now.survey.machine or self._machine
+        alive = {process.id for process in now.survey.processes}
+        self._memories = {process: memory for process, memory in self._memories.items() if process in alive}
+
+    def _spare(self, now: Snapshot) -> dict[NodeId, int]:
+        """Return what each node has beyond what it is to keep free."""
+        watermark, headroom = self._watermark_ratio, self._options.headroom_ratio
+        fast = fast_nodes(now.survey.topology)
+        return {n: spare_bytes(m, watermark, headroom) for n, m in now.survey.memory.items() if n in fast}
+
+    def _is_concerned(self, process: ProcessSample, now: Snapshot, nodes: frozenset[NodeId]) -> bool:
+        placement = now.placements.get(process.id)
+        if placement is None or process.rss_bytes < self._options.min_rss_bytes:
+            return False
+        held = movable_bytes_by_node(placement)
+        return sum(held.get(node, 0) for node in nodes) >= LEAST_RATIO * sum(held.values()) > 0
+
+    def _look(
+        self, process: ProcessSample, now: Snapshot, slow: frozenset[NodeId], fast: frozenset[NodeId]
+    ) -> _Seen | Skip:
+        """Return what is known of a process, or why that is not enough."""
+        if not slow or not fast:
+            return self._skip(process, Reason.ONE_TIER)
+        warmed = self._warming.look(process, now)
+        if isinstance(warmed, Skip):
+            return warmed
+        if not warmed.run:
+            return self._skip(process, Reason.NO_HOME)
+        memory = self._memories.setdefault(process.id, _Memory())
+        held = movable_bytes_by_node(warmed.placement)
+        away, total = sum(held.get(node, 0) for node in slow), sum(held.values())
+        memory.up.look(away, total, now.taken_at)
+        memory.down.look(total - away, total, now.taken_at)
+        topology = now.survey.topology
+        extra = {node: mean_extra_latency(warmed.run, node, topology, self._machine) for node in slow | fast}
+        return _Seen(warmed, memory, pieces(warmed.placement, warmed.regions), held, extra)
+
+    def _thresholds(
+        self, seen: Iterable[_Seen], now: Snapshot, slow: frozenset[NodeId], fast: frozenset[NodeId]
+    ) -> dict[NodeId, int]:
+        """Return for each home the lowest bin whose memory, with all that is hotter, fits there."""
+        bins = {node: [0.0] * BINS for node in now.survey.topology.node_ids}
+        there: dict[NodeId, float] = dict.fromkeys(bins, 0.0)
+        for each in seen:
+            for piece in each.pieces:
+                on_home = piece.held.get(each.home, 0.0)
+                there[each.home] += on_home
+                bins[each.home][piece.bin] += on_home + sum(piece.held.get(node, 0.0) for node in slow)
+        spare = self._spare(now)
+        return {node: threshold(bins[node], there[node] + spare.get(node, 0)) if node in fast else 0 for node in bins}
+
+    def _demote(
+        self,
+        seen: Iterable[_Seen],
+        limits: Mapping[NodeId, int],
+        now: Snapshot,
+        slow: frozenset[NodeId],
+    ) -> None:
+        """Let the coldest memory leave the nodes that lack room, as much as they lack."""
+        lacking = {node: -spare for node, spare in self._spare(now).items() if spare < 0}
+        room = Room(now.survey, self._watermark_ratio)
+        moves = [
+            self._move(each, part, frozenset({node}), 0.0)
+            for each in (seen if lacking else ())
+            for piece in each.pieces
+            if is_cold(piece.bin, limits[each.home])
+            for node in sorted(piece.held.keys() & lacking.keys())
+            for part in _parts(piece, each.memory.down)
+        ]
+        for whole in sorted(moves, key=lambda move: (move.piece.heat, move.seen.process.id, move.piece.extent)):
+            each, (node,) = whole.seen, whole.sources
+            if lacking[node] < SMALLEST_STEP_BYTES:
+                continue
+            allowed = nearest(node, _allowed(each.process, slow), now.survey.topology)
+            target = room.take(allowed, min(whole.n_bytes, lacking[node]))
+            if target is None:
+                each.full += whole.n_bytes
+                continue
+            part = _first(whole.piece, lacking[node] / whole.n_bytes)
+            move = whole if part is whole.piece else self._move(each, part, whole.sources, 0.0)
+            lacking[node] -= move.n_bytes
+            each.moves.setdefault((Reason.DEMOTION, target), []).append(move)
+
+    def _promote(
+        self,
+        seen: Iterable[_Seen],
+        limits: Mapping[NodeId, int],
+        now: Snapshot,
+        slow: frozenset[NodeId],
+        fast: frozenset[NodeId],
+    ) -> None:
+        """Let memory leave the slow nodes that is worth a fast one: what is hot, and into headroom nothing else."""
+        room, spare = Room(now.survey, self._watermark_ratio), self._spare(now)
+        found: list[_Move] = []
+        for each in seen:
+            extra, targets = each.extra, each.nearest(_allowed(each.process, fast))
+            for piece in each.pieces if targets else ():
+                sources = frozenset(piece.held.keys() & slow)
+                if not sources or is_cold(piece.bin, limits[each.home]) or not piece.bin:
+                    continue
+                for part in _parts(piece, each.memory.up):
+                    total = sum(part.held.values())
+                    gain = sum(part.held[node] * (extra[node] - extra[targets[0]]) for node in sources) / total
+                    gain *= (each.process.cpu_cores or 0.0) * part.share * STALL_SHARE
+                    move = self._move(each, part, sources, gain)
+                    if not is_worth(gain, move.cost, HORIZON_SECONDS):
+                        each.not_worth += move.n_bytes
+                    elif gain * each.warmed.watched_seconds < move.cost:  # as access waits
+                        each.waiting += move.n_bytes
+                    else:
+                        found.append(move)
+        left = dict.fromkeys((id(move.seen) for move in found), self._bytes_per_tick(now))
+        for move in sorted(found, key=lambda move: (-move.gain / move.cost, move.seen.process.id, move.piece.extent)):
+            each = move.seen
+            if left[id(each)] <= 0:
+                continue
+            is_hot, worst = move.piece.bin >= limits[each.home], min(each.extra[node] for node in move.sources)
+            targets = [n for n in each.nearest(_allowed(each.process, fast)) if each.extra[n] < worst]
+            target = room.take([n for n in targets if is_hot or spare.get(n, 0) >= move.n_bytes], move.n_bytes)
+            if target is None:
+                each.full += move.n_bytes
+            else:
+                spare[target] = spare.get(target, 0) - move.n_bytes
+                left[id(each)] -= move.n_bytes
+                each.moves.setdefault((Reason.PROMOTION, target), []).append(move)
+
+    def _move(self, seen: _Seen, piece: Piece, sources: frozenset[NodeId], gain: float) -> _Move:
+        n_bytes = max(PAGE_BYTES, round(sum(piece.held[node] for node in sources)))
+        return _Move(seen, piece, sources, n_bytes, gain, cost_seconds(n_bytes, self._bytes_per_second))
+
+    def _bytes_per_tick(self, now: Snapshot) -> float:
+        return self._bytes_per_second * (now.survey.interval_seconds or 1.0)
+
+    def _conclude(self, each: _Seen, now: Snapshot, slow: frozenset[NodeId]) -> Iterator[Verdict]:
+        """Yield what is to happen with one process, after a look at what was wanted of it before."""
+        memory, at = each.memory, now.taken_at
+        away = sum(size for node, size in each.held.items() if node in slow)
+        total = sum(each.held.values())
+        # memory on a wrong node with CPUs is for follow-cpu, unless it is there for want of room
+        elsewhere = sum(size for node, size in each.held.items() if node not in slow and node != each.home)
+        is_full = Room(now.survey, self._watermark_ratio).left(each.home) < SMALLEST_STEP_BYTES
+        holds = away >= LEAST_RATIO * total and (elsewhere < LEAST_RATIO * total or is_full)
+        up, down = (_extents(each, reason) for reason in (Reason.PROMOTION, Reason.DEMOTION))
+        pause = memory.swings.want(up, down, at)
+        if pause:
+            up = down = ()
+        # while memory of one process goes both ways, what is left tells less
+        patience = PATIENCE_SECONDS * (3.0 if up and down else 1.0)
+        memory.up.want(up, away, at, patience)
+        memory.down.want(down, total - away, at, patience)
+        if pause:
+            told = f"{memory.swings.told}; again in {pause:.0f} s"
+            yield self._skip(each.process, Reason.PING_PONG, told, holds=holds)
+        elif each.moves:
+            for (reason, target), moves in sorted(each.moves.items()):
+                yield self._decision(each, reason, target, moves, holds=holds)
+        else:
+            yield self._skip(each.process, *_explain(each, away), holds=holds)
+
+    def _decision(
+        self, each: _Seen, reason: Reason, target: NodeId, moves: Iterable[_Move], *, holds: bool
+    ) -> Decision:
+        chosen = tuple(moves)
+        source_bytes: dict[NodeId, int] = {}
+        for move in chosen:
+            for node in sorted(move.sources):
+                source_bytes[node] = source_bytes.get(node, 0) + round(move.piece.held[node])
+        n_bytes = max(PAGE_BYTES, sum(source_bytes.values()))
+        gain, cost = sum(move.gain for move in chosen), sum(move.cost for move in chosen)
+        extents = joined(move.piece.extent for move in chosen)
+        what = "hot" if reason is Reason.PROMOTION else "cold"
+        return Decision(
+            policy=self._name,
+            process=each.process.id,
+            target=target,
+            misplaced_bytes=n_bytes,
+            gain_cores=gain,
+            cost_seconds=cost,
+            reason=reason,
+            detail=f"{format_mib(n_bytes)} {what} on node {format_id_list(source_bytes)}, in {len(extents)} ranges, "
+            f"gain {gain:.3f} cores, cost {cost:.2f} s",
+            extents=extents,
+            source_bytes=source_bytes,
+            sources=frozenset(source_bytes),
+            holds=holds,
+        )
+
+    def _skip(self, process: ProcessSample, reason: Reason, detail: str = "", *, holds: bool = False) -> Skip:
+        return Skip(by=self._name, process=process.id, reason=reason, detail=detail, holds=holds)
+
+
+def _allowed(process: ProcessSample, nodes: frozenset[NodeId]) -> frozenset[NodeId]:
+    return nodes if process.mems_allowed is None else nodes & process.mems_allowed
+
+
+def _first(piece: Piece, ratio: float) -> Piece:
+    """Return so much of a piece, in whole regions."""
+    if ratio >= 1.0:
+        return piece
+    start, end = piece.extent
+    regions = -(-round((end - start) * ratio) // REGION_BYTES)
+    return piece.part(Extent(start, min(end, start + regions * REGION_BYTES)))
+
+
+def _parts(piece: Piece, in_vain: InVain) -> Iterator[Piece]:
+    """Yield what of a piece was not asked for in vain."""
+    for extent in in_vain.without((piece.extent,)):
+        yield piece if extent == piece.extent else piece.part(extent)
+
+
+def _extents(each: _Seen, reason: Reason) -> tuple[Extent, ...]:
+    return joined(move.piece.extent for (why, _), moves in each.moves.items() if why is reason for move in moves)
+
+
+def _explain(each: _Seen, away_bytes: int) -> tuple[Reason, str]:
+    """Return why nothing is to move, by what there is most of."""
+    told = (
+        (each.full, Reason.TARGET_FULL, "should move, and find no room"),
+        (each.not_worth, Reason.GAIN_BELOW_COST, "on slow nodes would cost more to move than they win"),
+        (each.waiting, Reason.LOSS_BELOW_COST, "on slow nodes have not yet lost what moving them costs"),
+    )
+    most, reason, _ = max(told, key=lambda each: each[0])
+    if most < LEAST_RATIO * sum(each.held.values()):
+        return Reason.IN_ITS_TIER, f"{format_mib(away_bytes)} on slow nodes"
+    return reason, "; ".join(f"{format_mib(round(n))} {what}" for n, _, what in told if n)
+
+
+class _Plugin:
+    """What the entry point `tiering` refers to."""
+
+    options = TieringOptions
+    summary = "Moves memory that is used much to nodes with CPUs, and what is hardly used to memory-only nodes."
+
+    def build(self, name: str, options: TieringOptions, context: PolicyContext) -> Tiering:
+        """Return a fresh policy."""
+        return Tiering(name, options, context)
+
+
+plugin = _Plugin()

@@ -1,0 +1,314 @@
+"""Tables for the policy tiering: what goes up, what goes down and when, what is left, and what ends asking."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from balancerd.model.access import AccessRegion, AccessWindow
+from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.extent import Extent
+from balancerd.model.heat import HeatMethod, Heats, HeatWindow
+from balancerd.model.ids import NodeId
+from balancerd.model.sample import Window
+from balancerd.policies.tiering import Tiering, TieringOptions, plugin
+from balancerd.ports import AccessPolicy, PolicyContext
+from tests.unit.fakes import (
+    GIB,
+    MIB,
+    N0,
+    N1,
+    N2,
+    VMA_START,
+    make_access_window,
+    make_placement,
+    make_snapshot,
+    make_survey,
+)
+from tests.unit.policies.tiers import make_heat, make_tiered, make_tiered_process, make_tiers
+
+PROCESS = make_tiered_process()
+HOT_COLD = ((256, 0.8), (768, 0.0))
+KEPT = 16 * MIB + 8 * GIB // 10
+HEADROOM = int(0.02 * 8 * GIB)
+SHORT = {1: KEPT + HEADROOM - 128 * MIB}
+
+
+def policy(**options: Any) -> Tiering:
+    return plugin.build("tiers", TieringOptions(**options), PolicyContext(migration_bytes_per_second=GIB))
+
+
+def judged(
+    tiering: Tiering,
+    held: Mapping[int, float] | None,
+    heat: Sequence[tuple[float, float]] | HeatWindow | None = HOT_COLD,
+    *,
+    at: float = 0.0,
+    process: Any = PROCESS,
+    free_bytes: Mapping[int, int] | None = None,
+) -> tuple[Verdict, ...]:
+    window = heat if heat is None or isinstance(heat, HeatWindow) else make_heat(heat, at=at)
+    placement = None if held is None else make_placement(held)
+    snapshot = make_tiered(process, placement, window, at=at, free_bytes=free_bytes)
+    return tuple(tiering.decide(Window(now=snapshot, before=None)))
+
+
+def one(*arguments: Any, **keywords: Any) -> Verdict:
+    (verdict,) = judged(*arguments, **keywords)
+    return verdict
+
+
+def spans(decision: Decision) -> list[tuple[float, float]]:
+    """In MiB."""
+    return [((e.start - VMA_START) / MIB, (e.end - VMA_START) / MIB) for e in decision.extents or ()]
+
+
+@pytest.mark.parametrize(
+    ("held", "heat", "changes", "reason"),
+    [
+        pytest.param(None, HOT_COLD, {}, Reason.NOT_SAMPLED, id="not sampled"),
+        pytest.param({2: 1024}, None, {}, Reason.HEAT_UNKNOWN, id="not watched"),
+        pytest.param({2: 1024}, HOT_COLD, {"rss_bytes": 63 * MIB}, Reason.HEAT_UNKNOWN, id="small"),
+        pytest.param({2: 1024}, HOT_COLD, {"run_seconds": {}}, Reason.NO_HOME, id="has not run"),
+        pytest.param({1: 1024}, HOT_COLD, {}, Reason.IN_ITS_TIER, id="all is fast, and there is room"),
+        pytest.param({2: 1024}, ((1024, 0.0),), {}, Reason.IN_ITS_TIER, id="all is cold"),
+        pytest.param({2: 1024}, HOT_COLD, {"cpu_cores": 0.001}, Reason.GAIN_BELOW_COST, id="idle"),
+        pytest.param({2: 1024}, HOT_COLD, {"mems_allowed": frozenset({N2})}, Reason.IN_ITS_TIER, id="may not"),
+    ],
+)
+def test_what_stays_where_it_is(
+    held: Mapping[int, float] | None, heat: Any, changes: dict[str, Any], reason: Reason
+) -> None:
+    verdict = one(policy(), held, heat, process=replace(PROCESS, **changes))
+    assert isinstance(verdict, Skip)
+    assert verdict.reason is reason
+
+
+def test_a_machine_without_memory_only_nodes_has_one_tier() -> None:
+    snapshot = make_snapshot(make_survey(PROCESS), make_placement({0: 1024}))
+    (verdict,) = policy().decide(Window(now=snapshot, before=None))
+    assert verdict.reason is Reason.ONE_TIER
+
+
+def test_what_is_hot_on_a_slow_node_goes_to_the_node_where_its_threads_run() -> None:
+    verdict = one(policy(), {2: 1024})
+    assert isinstance(verdict, Decision)
+    assert (verdict.target, verdict.reason, verdict.sources) == (N1, Reason.PROMOTION, frozenset({N2}))
+    assert spans(verdict) == [(0, 256)]
+    assert verdict.misplaced_bytes == 256 * MIB
+    assert verdict.source_bytes == {N2: 256 * MIB}
+    # all accesses are to it, five times as long as local ones are
+    assert verdict.gain_cores == pytest.approx(1.0 * 0.12 * 5.0)
+
+
+def test_where_its_node_is_full_it_goes_to_the_next_that_wins_something() -> None:
+    verdict = one(policy(), {2: 1024}, free_bytes={1: KEPT})
+    assert isinstance(verdict, Decision)
+    assert (verdict.target, verdict.reason) == (N0, Reason.PROMOTION)
+    full = one(policy(), {2: 1024}, free_bytes={0: KEPT, 1: KEPT})
+    assert full.reason is Reason.TARGET_FULL
+    assert full.detail == "256 MiB should move, and find no room"
+
+
+def test_of_a_mapping_on_two_nodes_no_more_is_counted_than_lies_on_the_slow_one() -> None:
+    verdict = one(policy(), {1: 512, 2: 512})
+    assert isinstance(verdict, Decision)
+    assert (verdict.misplaced_bytes, spans(verdict)) == (128 * MIB, [(0, 256)])
+
+
+def test_cold_memory_leaves_a_node_that_lacks_room_and_no_more_of_it_than_it_lacks() -> None:
+    verdict = one(policy(), {1: 1024}, free_bytes=SHORT)
+    assert isinstance(verdict, Decision)
+    assert (verdict.target, verdict.reason, verdict.sources) == (N2, Reason.DEMOTION, frozenset({N1}))
+    assert spans(verdict) == [(256, 384)]
+    assert verdict.misplaced_bytes == 128 * MIB
+
+
+@pytest.mark.parametrize(
+    ("free", "moves"), [(KEPT + HEADROOM, False), (KEPT + HEADROOM - MIB, False), (KEPT + HEADROOM - 2 * MIB, True)]
+)
+def test_nothing_leaves_while_headroom_is_there(free: int, moves: bool) -> None:
+    verdict = one(policy(), {1: 1024}, free_bytes={1: free})
+    assert (verdict.reason is Reason.DEMOTION) is moves
+
+
+def test_headroom_is_an_option() -> None:
+    free = {1: KEPT + 8 * GIB // 2}
+    assert one(policy(), {1: 1024}, free_bytes=free).reason is Reason.IN_ITS_TIER
+    assert one(policy(headroom_ratio=0.6), {1: 1024}, free_bytes=free).reason is Reason.DEMOTION
+
+
+def test_the_coldest_goes_first_and_what_is_warm_is_left_alone() -> None:
+    heat = ((256, 0.8), (256, 0.2), (256, 0.001), (256, 0.0))
+    free = {1: KEPT + HEADROOM - 400 * MIB}
+    first = one(policy(), {1: 1024}, heat, free_bytes=free)
+    assert isinstance(first, Decision)
+    assert spans(first) == [(768, 1024)]  # what hardly is used would fit for the most part: it is warm
+    least = {1: KEPT + HEADROOM - 600 * MIB}
+    second = one(policy(), {1: 1024}, heat, free_bytes=least)
+    assert isinstance(second, Decision)
+    assert spans(second) == [(512, 1024)]  # the one of 0.2 is warm: hotter than the threshold less one
+
+
+def test_with_equal_heat_nothing_is_exchanged() -> None:
+    """Twice as much as fits, all as hot: what is there stays there, and headroom is not filled."""
+    verdict = one(policy(), {1: 512, 2: 512}, ((1024, 0.8),), free_bytes={0: KEPT, 1: KEPT + HEADROOM // 2})
+    assert verdict.reason is Reason.TARGET_FULL
+
+
+def test_hot_memory_uses_the_headroom_while_cold_memory_leaves() -> None:
+    heat = ((256, 0.8), (768, 0.0))
+    verdicts = judged(policy(), {1: 512, 2: 512}, heat, free_bytes=SHORT)
+    found = {v.reason: v for v in verdicts if isinstance(v, Decision)}
+    assert found.keys() == {Reason.PROMOTION, Reason.DEMOTION}
+    assert spans(found[Reason.PROMOTION]) == [(0, 256)]
+    assert spans(found[Reason.DEMOTION]) == [(256, 512)]  # of a half that is estimated to lie there
+
+
+def test_it_waits_until_what_was_lost_is_what_moving_costs() -> None:
+    tiering = policy(min_watched_seconds=0.0)
+    early = make_heat(HOT_COLD, watched_seconds=0.5)
+    assert one(tiering, {2: 1024}, early).reason is Reason.LOSS_BELOW_COST
+    late = make_heat(HOT_COLD, watched_seconds=1.0)
+    assert one(tiering, {2: 1024}, late, at=1.0).reason is Reason.PROMOTION
+
+
+def test_nothing_is_said_before_it_was_watched_for_a_while() -> None:
+    verdict = one(policy(), {2: 1024}, make_heat(HOT_COLD, watched_seconds=29.0))
+    assert (verdict.reason, verdict.detail) == (Reason.HEAT_UNKNOWN, "watched for 29 of 30 s")
+
+
+def test_no_more_moves_than_can_until_the_next_tick() -> None:
+    tiering = plugin.build("tiers", TieringOptions(), PolicyContext(migration_bytes_per_second=64 * MIB))
+    heat = tuple((128, ratio) for ratio in (0.3, 0.8, 0.5, 0.6, 0.4, 0.7, 0.2, 0.9))
+    verdict = one(tiering, {2: 1024}, heat, process=replace(PROCESS, cpu_cores=32.0))
+    assert isinstance(verdict, Decision)
+    assert spans(verdict) == [(896, 1024)]  # the hottest
+
+
+def test_what_is_asked_for_in_vain_is_left_alone_for_a_minute_and_then_for_two() -> None:
+    tiering = policy()
+    reasons = [one(tiering, {1: 768, 2: 256}, at=float(at)).reason for at in range(0, 240, 2)]
+    asked = [2 * i for i, reason in enumerate(reasons) if reason is Reason.PROMOTION]
+    assert asked == [*range(0, 22, 2), *range(80, 102, 2), *range(220, 240, 2)]
+    assert set(reasons) == {Reason.PROMOTION, Reason.IN_ITS_TIER}
+
+
+def test_while_it_gets_less_it_is_asked_for() -> None:
+    tiering = policy()
+    for at in range(0, 100, 2):
+        assert one(tiering, {1: 512 + 4 * at, 2: 512 - 4 * at}, at=float(at)).reason is Reason.PROMOTION
+
+
+def test_more_memory_on_the_slow_node_is_another_situation() -> None:
+    tiering = policy()
+    for at in range(0, 24, 2):
+        one(tiering, {1: 768, 2: 256}, at=float(at))
+    assert one(tiering, {1: 768, 2: 256}, at=24.0).reason is Reason.IN_ITS_TIER
+    assert one(tiering, {1: 700, 2: 324}, at=26.0).reason is Reason.PROMOTION
+
+
+def test_a_process_whose_heat_swings_is_left_alone_for_twice_as_long_each_time() -> None:
+    tiering = policy()
+    paused = []
+    for at in range(0, 400, 2):
+        first_is_hot = at % 60 < 30
+        heat = ((512, 0.9 if first_is_hot else 0.0), (512, 0.0 if first_is_hot else 0.9))
+        verdicts = judged(tiering, {1: 512, 2: 512 - at % 60}, heat, at=float(at), free_bytes=SHORT)
+        if verdicts[0].reason is Reason.PING_PONG:
+            paused.append(at)
+            assert "were to go up and down within 60 s" in verdicts[0].detail
+    breaks = [i for i in range(1, len(paused)) if paused[i] - paused[i - 1] > 2]
+    lengths = [paused[b - 1] - paused[a] for a, b in zip([0, *breaks], [*breaks, len(paused)], strict=True)]
+    assert lengths[:2] == [58, 118]
+
+
+def test_memory_cools_by_halves() -> None:
+    tiering = policy()
+    warm, cold = ((512, 0.8), (512, 0.4)), ((512, 0.8), (512, 0.0))
+    free = {1: KEPT + HEADROOM - 256 * MIB}
+    reasons = [
+        one(tiering, {1: 1024}, warm if at == 0 else cold, at=float(at), free_bytes=free).reason
+        for at in range(0, 160, 5)
+    ]
+    assert reasons[0] is Reason.IN_ITS_TIER
+    assert reasons[20] is Reason.IN_ITS_TIER  # of 0.4, 2**-10 of it is left
+    assert reasons[-1] is Reason.DEMOTION
+
+
+@pytest.mark.parametrize(
+    ("held", "heat", "holds"),
+    [
+        pytest.param({2: 1024}, HOT_COLD, True, id="on the slow node"),
+        pytest.param({1: 512, 2: 512}, ((1024, 0.0),), True, id="cold on the slow one"),
+        pytest.param({1: 1024}, HOT_COLD, False, id="none of its business"),
+        pytest.param({0: 512, 2: 512}, ((1024, 0.0),), False, id="the rest is for follow-cpu"),
+        pytest.param({2: 1024}, None, False, id="nothing is known"),
+    ],
+)
+def test_memory_on_slow_nodes_is_for_no_later_policy_while_its_heat_is_known(
+    held: Mapping[int, float], heat: Any, holds: bool
+) -> None:
+    verdict = one(policy(), held, heat)
+    assert isinstance(verdict, Decision | Skip)
+    assert verdict.holds is holds
+
+
+def accesses(weights: Mapping[int, float]) -> AccessWindow:
+    """Weights of regions of 2 MiB behind VMA_START."""
+    start = -(-VMA_START // (2 * MIB)) * 2 * MIB
+    regions = tuple(
+        AccessRegion(start=start + index * 2 * MIB, weight_by_node={N1: weight})
+        for index, weight in sorted(weights.items())
+    )
+    return make_access_window(regions=regions)
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        pytest.param(dict.fromkeys(range(8), 50.0), [(0, 16)], id="enough samples"),
+        pytest.param(dict.fromkeys(range(8), 5.0), None, id="too few"),
+    ],
+)
+def test_without_heat_samples_of_accesses_tell(weights: Mapping[int, float], found: list[Any] | None) -> None:
+    snapshot = make_tiered(PROCESS, make_placement({2: 1024}), None)
+    snapshot = replace(snapshot, accesses={PROCESS.id: accesses(weights)}, heats=Heats())
+    (verdict,) = policy().decide(Window(now=snapshot, before=None))
+    if found is None:
+        assert verdict.reason is Reason.HEAT_UNKNOWN
+    else:
+        assert isinstance(verdict, Decision)
+        assert spans(verdict) == found
+
+
+def test_why_heat_is_not_known() -> None:
+    snapshot = make_tiered(PROCESS, make_placement({2: 1024}), None)
+    for heats, told in (
+        (Heats(), "accesses.heat is not set, and no source of accesses tells"),
+        (Heats(method=HeatMethod.DAMON), "nobody looks at it yet"),
+        (Heats(method=HeatMethod.DAMON, missed={PROCESS.id: "all 4 threads"}), "all 4 threads"),
+    ):
+        (verdict,) = policy().decide(Window(now=replace(snapshot, heats=heats), before=None))
+        assert verdict.detail == told
+
+
+@pytest.mark.parametrize(
+    ("held", "free", "wanted"),
+    [({2: 1024}, {}, True), ({1: 1024}, {}, False), ({1: 1024}, SHORT, True), ({0: 1024}, SHORT, False)],
+)
+def test_it_wants_those_watched_with_memory_on_slow_or_short_nodes(
+    held: Mapping[int, float], free: Mapping[int, int], wanted: bool
+) -> None:
+    tiering = policy()
+    assert isinstance(tiering, AccessPolicy)
+    snapshot = make_tiered(PROCESS, make_placement(held), None, free_bytes=free)
+    assert tuple(tiering.watch(snapshot)) == ((PROCESS.id,) if wanted else ())
+
+
+def test_a_piece_ends_with_its_mapping_and_at_whole_regions() -> None:
+    verdict = one(policy(), {2: 1024}, ((100.4, 0.8), (923.6, 0.0)))
+    assert isinstance(verdict, Decision)
+    assert verdict.extents == (Extent(VMA_START, VMA_START + 100 * MIB),)
+    assert make_tiers().memory_nodes == {NodeId(0), NodeId(1), NodeId(2)}
