@@ -30,8 +30,8 @@ class SurveyScope:
     """Which processes a survey lists (by resident bytes) and of which it reads the threads (by busy cores).
 
     The path of the program and the command line are read only on request, and of idle processes user, cpuset and
-    affinity with `read_idle`. `scan_budget_ratio` is the share of one core that all observing may use: with very many
-    processes those that idle are read less often.
+    affinity with `read_idle`; the memory pressure of workloads with `read_workload_pressure`. `scan_budget_ratio` is
+    the share of one core that all observing may use: with very many processes those that idle are read less often.
     """
 
     min_rss_bytes: int
@@ -39,6 +39,7 @@ class SurveyScope:
     read_exe: bool = False
     read_cmdline: bool = False
     read_idle: bool = False
+    read_workload_pressure: bool = False
     scan_budget_ratio: float | None = None
 
 
@@ -259,6 +260,16 @@ class SteeringPlugin(Protocol):
     @property
     def moves_threads(self) -> bool:
         """Whether policies with any options do."""
+        ...
+
+
+@runtime_checkable
+class EvictingPlugin(Protocol):
+    """What a PolicyPlugin may be beside: its policies take memory out of processes, and need their pressure."""
+
+    @property
+    def reads_workload_pressure(self) -> bool:
+        """Whether the survey is to read the memory pressure of each workload's cgroup."""
         ...
 
 

@@ -67,6 +67,7 @@ def build_settings(config: Config, found: Mapping[str, PolicyPlugin[Any]] | None
             read_cmdline=ask_for("cmdline", rules, groups) or ask_for("cmdline", asking),
             yield_to=yield_to,
             placing=bool(stack.placing_plugins(config, found or {})),
+            read_workload_pressure=stack.reads_workload_pressure(config, found or {}),
         ),
         scan_budget_ratio=config.select.scan_budget_ratio,
         limits=PlanLimits(

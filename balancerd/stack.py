@@ -22,7 +22,7 @@ from balancerd.kernel.errors import ParseError
 from balancerd.kernel.machine.topology import read_topology
 from balancerd.model.ids import format_id_list
 from balancerd.model.topology import Topology
-from balancerd.ports import PlacingPlugin, PolicyPlugin, SteeringPlugin
+from balancerd.ports import EvictingPlugin, PlacingPlugin, PolicyPlugin, SteeringPlugin
 
 Plugins = Mapping[str, PolicyPlugin[Any]]
 
@@ -60,6 +60,12 @@ def placing_plugins(config: Config, found: Plugins) -> list[tuple[int, BaseModel
         for index, policy in enumerate(config.policies)
         if (plugin := found.get(policy.kind)) is not None and isinstance(plugin, PlacingPlugin)
     ]
+
+
+def reads_workload_pressure(config: Config, found: Plugins) -> bool:
+    """Return whether any policy needs the memory pressure of workloads."""
+    plugins = (found.get(policy.kind) for policy in config.policies)
+    return any(isinstance(plugin, EvictingPlugin) and plugin.reads_workload_pressure for plugin in plugins)
 
 
 def rules_of(config: Config, found: Plugins) -> Iterator[RuleConfig]:

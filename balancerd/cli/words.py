@@ -87,6 +87,7 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.ONE_TIER: "Nothing by this policy, on this machine.",
     Reason.HEAT_UNKNOWN: "It is judged once its heat is known: see accesses.heat and accesses.max_processes.",
     Reason.IN_ITS_TIER: "Nothing: it is judged again at every tick.",
+    Reason.NOTHING_COLD: "Nothing by this policy: it is judged again at every tick.",
     Reason.NODE_MISSING: "It moves once that node is online and has memory; or correct the configuration.",
     Reason.NO_MAIN_NODE: "Nothing by this policy, until most of its memory is on one node.",
     Reason.MEMORY_CHEAPER: "Nothing by this policy: its memory may follow its threads instead.",

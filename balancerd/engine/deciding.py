@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from balancerd.engine.matching import Matching
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason, Skip, Steer, Verdict
+from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.report import Failure, PolicyFailure
 from balancerd.model.sample import Snapshot, Window
@@ -74,7 +75,7 @@ class Deciding:
         for name, policy in self._able():
             if isinstance(policy, AccessPolicy):
                 view, _ = self._matching.part(name, now)
-                able = frozenset(process.id for process in view.eligible)
+                able = frozenset(process.id for process in (*view.eligible, *view.idle))
                 wanted = self._ask(name, "watch", partial(_watch, policy, view, able))
                 asked |= dict.fromkeys(wanted or ())
         return asked
@@ -174,7 +175,9 @@ def _find_nonsense(verdict: object, name: str, asked: AbstractSet[ProcessId], no
     if verdict.reason not in MIGRATION_REASONS:
         return f"{getattr(verdict.reason, 'value', verdict.reason)} is no reason to move memory"
     if isinstance(verdict, Eviction):
-        return None if verdict.evict_bytes > 0 else f"{verdict.evict_bytes} bytes to evict"
+        if verdict.evict_bytes <= 0:
+            return f"{verdict.evict_bytes} bytes to evict"
+        return _find_nonsense_of_extents(verdict.extents or ())
     return _find_nonsense_of_decision(verdict, nodes)
 
 
@@ -187,7 +190,10 @@ def _find_nonsense_of_decision(decision: Decision, nodes: AbstractSet[NodeId]) -
         return f"a gain of {decision.gain_cores} cores for {decision.cost_seconds} s"
     if decision.sources is not None and decision.target in decision.sources:
         return f"pages to move from node {decision.target} to itself"
-    extents = decision.extents or ()
+    return _find_nonsense_of_extents(decision.extents or ())
+
+
+def _find_nonsense_of_extents(extents: Sequence[Extent]) -> str | None:
     if any(part.start >= part.end for part in extents) or any(a.end > b.start for a, b in pairwise(extents)):
         return "extents that do not ascend"
     return None

@@ -151,10 +151,12 @@ class Ledger:
             self._strike(step.process, stopped_by, outcome.detail, now)
         elif outcome.resume_at is not None:
             self._evictions[step.process] = after
+        elif step.is_part and not after.advised_pages:
+            return  # nothing of these parts was there; others may be
         elif not step.cold_only and after.evicted_pages <= STUCK_RATIO * after.advised_pages:
             told = f"{after.evicted_pages} of {after.advised_pages} pages could be evicted"
             self._strike(step.process, Reason.QUARANTINE, told, now)
-        else:
+        elif not step.is_part:
             told = f"{after.advised_pages * PAGE_BYTES >> 20} MiB {'marked as cold' if step.cold_only else 'evicted'}"
             self.rest(step.process, told, now)
 

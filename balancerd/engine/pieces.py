@@ -1,7 +1,7 @@
 """A process's movable memory in pieces of one heat each: where each lies, and which part of all accesses goes there.
 
-How much of a piece is there is known of its mapping only; where that lies is known of some pieces, and else taken to be
-as in the whole mapping. Pieces end at 2 MiB, where a huge page may, or with their mapping.
+How much of a piece is there, and where, was asked of some; others are taken to be as their mapping is on average.
+Pieces end at 2 MiB, where a huge page may, or with their mapping.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,12 +61,12 @@ def _pieces(placement: PlacementSample, regions: Sequence[Warm]) -> Iterator[tup
                 break
             start, end = max(vma.start, _rounded(region.start)), min(vma.end, _rounded(region.end))
             if start < end:
-                ratio = PAGE_BYTES * (end - start) / (vma.end - vma.start)
-                present = ratio * sum(placed.pages_by_node.values())
-                spread = region.pages_by_node or placed.pages_by_node
-                pages = sum(spread.values())
-                held = {node: present * part / pages for node, part in spread.items() if part > 0}
-                yield Extent(start, end), region.heat, held
+                pages, size = placed.pages_by_node, vma.end - vma.start
+                if region.pages_by_node is not None:
+                    pages, size = region.pages_by_node, region.end - region.start
+                held = {node: count * PAGE_BYTES * (end - start) / size for node, count in pages.items() if count > 0}
+                if held:
+                    yield Extent(start, end), region.heat, held
 
 
 def _rounded(address: int) -> int:

@@ -216,6 +216,8 @@ class _Arbiter:
         skip = self._standing_objection(eviction)
         smallest = min(eviction.evict_bytes, SMALLEST_STEP_BYTES)
         found = ranges.evictable_ranges(self._snapshot.placements[eviction.process])
+        if eviction.extents is not None:
+            found = ranges.within(found, eviction.extents)
         if skip is None and self._evict_bytes < smallest:
             skip = _no(eviction, Reason.MIGRATION_BUDGET, "evict.rate_limit")
         if skip is None and not found:
@@ -236,6 +238,7 @@ class _Arbiter:
                 budget_seconds=self._limits.budget_seconds,
                 cold_only=eviction.cold_only,
                 reason=eviction.reason,
+                is_part=eviction.extents is not None,
             )
         )
 

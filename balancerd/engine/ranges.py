@@ -67,14 +67,20 @@ def to_ranges(placed: Iterable[VmaPlacement], held: tuple[Span, ...]) -> tuple[R
     )
 
 
-def evictable_ranges(placement: PlacementSample) -> tuple[Range, ...]:
-    """Return the ranges, ascending, that process_madvise(2) may take out of memory: private, and no hugetlb pages."""
+def evictable(placement: PlacementSample) -> tuple[VmaPlacement, ...]:
+    """Return the mappings, ascending, that process_madvise(2) may take out of memory: private, and no hugetlb pages."""
     kinds = {VmaKind.ANON, VmaKind.HEAP, VmaKind.STACK, VmaKind.FILE}
     return tuple(
-        Range(start=p.vma.start, end=p.vma.end, page_bytes=p.vma.page_bytes or PAGE_BYTES)
+        p
         for p in sorted(movable(placement), key=lambda p: p.vma.start)
         if p.vma.kind in kinds and not p.vma.shared and any(p.pages_by_node.values())
     )
+
+
+def evictable_ranges(placement: PlacementSample) -> tuple[Range, ...]:
+    """Return their ranges."""
+    found = evictable(placement)
+    return tuple(Range(start=p.vma.start, end=p.vma.end, page_bytes=p.vma.page_bytes or PAGE_BYTES) for p in found)
 
 
 def explain_mempolicies(placed: Iterable[VmaPlacement]) -> str:

@@ -23,7 +23,8 @@ class Criteria:
     """The `select` section of the configuration. `own_pid` is never selected, nor whom one of `yield_to` has placed.
 
     `read_exe` and `read_cmdline` tell that some rule needs them of the processes. With `placing` some policy says where
-    memory belongs whoever uses it: then idle processes are looked at, too, and nobody is only tested.
+    memory belongs whoever uses it: then idle processes are looked at, too, and nobody is only tested. With
+    `read_workload_pressure` some policy goes by that.
     """
 
     min_rss_bytes: int
@@ -35,6 +36,7 @@ class Criteria:
     read_exe: bool = False
     read_cmdline: bool = False
     placing: bool = False
+    read_workload_pressure: bool = False
 
     @property
     def scope(self) -> SurveyScope:
@@ -45,6 +47,7 @@ class Criteria:
             read_exe=self.read_exe,
             read_cmdline=self.read_cmdline,
             read_idle=self.placing,
+            read_workload_pressure=self.read_workload_pressure,
         )
 
 

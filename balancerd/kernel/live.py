@@ -216,7 +216,14 @@ class LiveKernel:
             machine=machine,
             managers=managers,
             workload_bytes=self._accounts.of(survey.processes),
+            workload_pressure=self._pressure_of_workloads(survey, scope),
         )
+
+    def _pressure_of_workloads(self, survey: Survey, scope: SurveyScope) -> Mapping[str, float]:
+        if not scope.read_workload_pressure:
+            return {}
+        found = {p.workload.cgroup for p in survey.processes if p.workload is not None}
+        return self._workloads.memory_pressure(sorted(cgroup for cgroup in found if cgroup is not None))
 
     def sample(self, requests: tuple[SampleRequest, ...]) -> Sampling:
         """Estimate the placement of each process; none stops the others."""

@@ -28,7 +28,7 @@ STATES: Mapping[Reason, str] = {
     **dict.fromkeys(
         (
             *(Reason.WELL_PLACED, Reason.BALANCED, Reason.AS_RULED, Reason.INSIDE_CPUSET, Reason.DRAINED),
-            *(Reason.IN_ITS_TIER, Reason.ONE_TIER),
+            *(Reason.IN_ITS_TIER, Reason.ONE_TIER, Reason.NOTHING_COLD),
         ),
         "well-placed",
     ),

@@ -70,6 +70,7 @@ class Reason(enum.StrEnum):
     ONE_TIER = "one-tier"
     HEAT_UNKNOWN = "heat-unknown"
     IN_ITS_TIER = "in-its-tier"
+    NOTHING_COLD = "nothing-cold"
     NODE_MISSING = "node-missing"
     NO_MAIN_NODE = "no-main-node"
     MEMORY_CHEAPER = "memory-cheaper"
@@ -175,6 +176,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.ONE_TIER: "the machine has no memory-only nodes beside those with CPUs",
     Reason.HEAT_UNKNOWN: "how much its memory is used is not known",
     Reason.IN_ITS_TIER: "no memory that is used much lies on slow nodes, and nothing need leave the fast ones",
+    Reason.NOTHING_COLD: "all of its memory was used lately, or is not there",
     Reason.NODE_MISSING: "the node where its memory belongs is offline, or has no memory",
     Reason.NO_MAIN_NODE: "no node holds so much of its memory that its threads belong there",
     Reason.MEMORY_CHEAPER: "moving its memory to its threads costs less than moving its threads to its memory",
@@ -271,7 +273,8 @@ class Skip:
 class Eviction:
     """A policy wants up to `evict_bytes` of the least used memory of `process` out of memory.
 
-    It goes to swap or to its file at once; with `cold_only` it is only the first to go when memory becomes scarce.
+    It goes to swap or to its file at once; with `cold_only` it is only the first to go when memory becomes scarce. With
+    `extents` (ascending, apart) it is about these parts of the address space and no others.
     """
 
     policy: str
@@ -280,6 +283,7 @@ class Eviction:
     cold_only: bool = False
     reason: Reason = Reason.EVICT
     detail: str = ""
+    extents: tuple[Extent, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,8 @@ class EvictionStep:
     """Give memory of `ranges` (ascending) back, from address `resume_at` on, by process_madvise(2).
 
     MADV_PAGEOUT writes it to swap or to its file at once; with `cold_only`, MADV_COLD only makes it the first to go
-    when memory becomes scarce. Ends after `budget_bytes` advised or `budget_seconds` spent.
+    when memory becomes scarce. With `is_part` the next tick may ask for other parts of the process. Ends after
+    `budget_bytes` advised or `budget_seconds` spent.
     """
 
     policy: str
@@ -126,6 +127,7 @@ class EvictionStep:
     budget_seconds: float
     cold_only: bool = False
     reason: Reason = Reason.EVICT
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

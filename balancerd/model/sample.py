@@ -72,7 +72,8 @@ class Survey:
     `interval_seconds` is the time since the previous survey (None for the first); the counts tell
     what was passed over: smaller processes, kernel threads, those that vanished while being read, and those whose
     stat could not be understood. `read_processes` were read anew in this pass, the others are told as they were.
-    `workload_bytes` is what memory.numa_stat tells of some cgroups: exact, by cgroup path and node.
+    `workload_bytes` is what memory.numa_stat tells of some cgroups: exact, by cgroup path and node; `workload_pressure`
+    the share of the last ten seconds in which some task of a workload's cgroup waited for memory, where that was asked.
     """
 
     taken_at: float
@@ -89,6 +90,7 @@ class Survey:
     machine: Machine | None = None
     managers: tuple[ManagerFinding, ...] = ()
     workload_bytes: Mapping[str, Mapping[NodeId, int]] = field(default_factory=dict)
+    workload_pressure: Mapping[str, float] = field(default_factory=dict)
 
 
 class VmaKind(enum.StrEnum):

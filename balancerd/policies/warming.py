@@ -71,7 +71,7 @@ class Warming:
         keep = 0.0 if before is None else math.exp(-(now.taken_at - before) / RUN_SECONDS)
         alive = {process.id for process in now.survey.processes}
         self._memories = {process: memory for process, memory in self._memories.items() if process in alive}
-        for process in now.eligible:
+        for process in (*now.eligible, *now.idle):
             run = self._memories.setdefault(process.id, _Memory()).run
             nodes = frozenset(now.survey.topology.node_ids)
             ran = {node: seconds for node, seconds in (process.run_seconds or {}).items() if node in nodes}
@@ -83,7 +83,7 @@ class Warming:
                 del run[node]
 
     def look(self, process: ProcessSample, now: Snapshot) -> Warmed | Skip:
-        """Return what is known of an eligible process, or why that is not enough to judge by."""
+        """Return what is known of an eligible or idle process, or why that is not enough to judge by."""
         memory, placement = self._memories[process.id], now.placements.get(process.id)
         if process.rss_bytes < self._options.min_rss_bytes:
             told = f"{process.rss_bytes // MIB} of {self._options.min_rss_bytes // MIB} MiB"
@@ -98,7 +98,7 @@ class Warming:
             watched, at = window.watched_seconds, window.taken_at
             regions = regions_of_accesses(window, mappings, process.cpu_cores or 0.0)
         else:
-            return self._skip(process, Reason.HEAT_UNKNOWN, _why_unknown(process.id, now))
+            return self._skip(process, Reason.HEAT_UNKNOWN, why_unknown(process.id, now))
         if regions:
             memory.warmth.observe(regions, at)
         if not memory.warmth.regions or watched < self._options.min_watched_seconds:
@@ -112,7 +112,8 @@ class Warming:
         return Skip(by=self._name, process=process.id, reason=reason, detail=detail)
 
 
-def _why_unknown(process: ProcessId, now: Snapshot) -> str:
+def why_unknown(process: ProcessId, now: Snapshot) -> str:
+    """Return why there is no heat of a process."""
     heats = now.heats
     if heats.method is None:
         return "accesses.heat is not set, and no source of accesses tells"

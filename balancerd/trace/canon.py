@@ -109,7 +109,8 @@ def _tell_verdict(verdict: Verdict, names: Names) -> str:
             f"cost {verdict.cost_seconds:.9g}{', own affinity' * verdict.own_affinity}"
         )
     out = "cold" if verdict.cold_only else "out"
-    return f"{number} {verdict.policy} {out} {verdict.reason.value}, {verdict.evict_bytes} B"
+    parts = "" if verdict.extents is None else f", {_tell_ranges(verdict.process, verdict.extents, names)}"
+    return f"{number} {verdict.policy} {out} {verdict.reason.value}, {verdict.evict_bytes} B{parts}"
 
 
 def _tell_ranges(process: ProcessId, ranges: Iterable[Range | Extent], names: Names) -> str:

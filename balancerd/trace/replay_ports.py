@@ -237,12 +237,15 @@ def _is_enough(answer: PlacementSample | Skip, request: SampleRequest, asked: ob
     return request.home is not None and any(r.process == request.process and r.home == request.home for r in requests)
 
 
+READS = ("read_exe", "read_cmdline", "read_idle", "read_workload_pressure")
+
+
 def _is_wider(scope: SurveyScope, recorded: SurveyScope) -> bool:
     """Return whether a survey of that scope would have read what the recorded one did not."""
     return (
         scope.min_rss_bytes < recorded.min_rss_bytes
         or scope.min_cpu_cores < recorded.min_cpu_cores
-        or any(getattr(scope, name) > getattr(recorded, name) for name in ("read_exe", "read_cmdline", "read_idle"))
+        or any(getattr(scope, name) > getattr(recorded, name) for name in READS)
     )
 
 

@@ -39,7 +39,7 @@ class Warm(Program):
     """One `warm` process, all of its memory on `node`; see warm.c."""
 
     def __init__(self, node: int) -> None:
-        super().__init__([binary("warm"), str(HOT_MIB), str(COLD_MIB), "30"])
+        super().__init__([binary("warm"), str(HOT_MIB), str(COLD_MIB), "20"])
         start = int(self.added, 16)
         middle = start + HOT_MIB * MIB
         self.hot, self.cold = (start, middle), (middle, middle + COLD_MIB * MIB)
@@ -66,26 +66,27 @@ def filler_mib(node: int) -> int:
 
 
 def test_hot_memory_comes_up_and_cold_memory_leaves_once_the_fast_node_is_short(tmp_path: Path) -> None:
-    with Warm(SLOW) as slow, Warm(HOME) as fast, Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon:
-        assert slow.mib_on(SLOW, slow.hot) > 0.95 * HOT_MIB
-        seconds = daemon.wait_for(
-            lambda: slow.mib_on(HOME, slow.hot) > 0.9 * HOT_MIB, 120.0, "hot memory on the node of its threads"
-        )
-        print(f"after {seconds:.1f} s {slow.mib_on(HOME, slow.hot):.1f} of {HOT_MIB} MiB are up")
-        daemon.wait_for_reason(slow.pid, "in-its-tier", 60.0)
-        daemon.wait_for_reason(fast.pid, "in-its-tier", 60.0)
-        print(f"cold stay {slow.mib_on(SLOW, slow.cold):.1f} and {fast.mib_on(HOME, fast.cold):.1f} of {COLD_MIB} MiB")
-        assert slow.mib_on(SLOW, slow.cold) > 0.8 * COLD_MIB, "nobody uses it"
-        assert fast.mib_on(HOME, fast.cold) == COLD_MIB, "there is room"
-        with Hog("base", filler_mib(HOME), touch_cpu=HOME, spin_cpu=0, busy_percent=1):
-            print({name: round(meminfo(HOME)[name]) for name in ("MemTotal", "MemFree", "Inactive(file)")})
+    with Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon:
+        with Warm(SLOW) as slow:
+            assert slow.mib_on(SLOW, slow.hot) > 0.95 * HOT_MIB
             seconds = daemon.wait_for(
-                lambda: fast.mib_on(SLOW, fast.cold) > 0.8 * COLD_MIB, 120.0, "cold memory on the slow node"
+                lambda: slow.mib_on(HOME, slow.hot) > 0.9 * HOT_MIB, 120.0, "hot memory on the node of its threads"
             )
-            up = fast.mib_on(HOME, fast.hot)
-            print(f"after {seconds:.1f} s {fast.mib_on(SLOW, fast.cold):.1f} MiB have left, {up:.1f} hot ones stay")
-            assert up > 0.8 * HOT_MIB
-        pages = daemon.check_accounts()
-        print(f"moved by the daemon: {pages}")
+            print(f"after {seconds:.1f} s {slow.mib_on(HOME, slow.hot):.1f} of {HOT_MIB} MiB are up")
+            daemon.wait_for_reason(slow.pid, "in-its-tier", 60.0)
+            print(f"{slow.mib_on(SLOW, slow.cold):.1f} of {COLD_MIB} MiB stay")
+            assert slow.mib_on(SLOW, slow.cold) > 0.8 * COLD_MIB, "nobody uses it"
+        with Warm(HOME) as fast:
+            daemon.wait_for_reason(fast.pid, "in-its-tier", 60.0)
+            assert fast.mib_on(HOME, fast.cold) == COLD_MIB, "there is room"
+            with Hog("base", filler_mib(HOME), touch_cpu=HOME, spin_cpu=0, busy_percent=1):
+                print({name: round(meminfo(HOME)[name]) for name in ("MemTotal", "MemFree", "Inactive(file)")})
+                seconds = daemon.wait_for(
+                    lambda: fast.mib_on(SLOW, fast.cold) > 0.8 * COLD_MIB, 120.0, "cold memory on the slow node"
+                )
+                up = fast.mib_on(HOME, fast.hot)
+                print(f"after {seconds:.1f} s {fast.mib_on(SLOW, fast.cold):.1f} MiB have left, {up:.1f} hot ones stay")
+                assert up > 0.8 * HOT_MIB
+        print(f"moved by the daemon: {daemon.check_accounts()}")
         reasons = {(move["pid"], move["reason"]) for move in daemon.client.get("/v1/moves")["moves"]}
         assert {(slow.pid, "promotion"), (fast.pid, "demotion")} <= reasons

@@ -13,6 +13,7 @@ from balancerd.ports import SurveyScope
 from tests.traces.recording import OWN_PID, Recording
 from tests.unit.engine import test_tick_accesses, test_tick_interleave
 from tests.unit.engine.test_tick_accesses import PART_PAGES, HeatAsked, Machine
+from tests.unit.engine.test_tick_eviction import AgesHeat, PressedMachine
 from tests.unit.engine.test_tick_tiering import PartsHeat, TieredMachine
 from tests.unit.fakes import MIB, FakeAccessWatch, FakeClock, FakeKernel, make_process
 from tests.unit.jobs.machine import Memory, a_vma
@@ -351,6 +352,23 @@ def tiering(path: Path) -> None:
     recording.write(path)
 
 
+def cold_eviction(path: Path) -> None:
+    """A process whose cold parts go to swap, idle in the end; in some ticks there is pressure."""
+    clock = FakeClock()
+    kernel = PressedMachine(clock, 4)
+    policies = (PolicyConfig(name="cold", kind="cold-eviction"), HOME)
+    config = Config(select=SELECT, policies=policies)
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=AgesHeat(kernel))
+
+    def before(tick: int) -> None:
+        kernel.pressure_ratio = 0.002 if 8 <= tick < 12 else 0.0
+        kernel.is_idle = tick >= 15
+
+    recording.start()
+    recording.ticks(40, before)
+    recording.write(path)
+
+
 SCENES: Mapping[str, Callable[[Path], None]] = {
     "follow-cpu": follow_cpu,
     "access": access,
@@ -360,4 +378,5 @@ SCENES: Mapping[str, Callable[[Path], None]] = {
     "drain": drain,
     "threads": threads,
     "tiering": tiering,
+    "cold-eviction": cold_eviction,
 }

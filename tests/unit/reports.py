@@ -134,6 +134,7 @@ def an_eviction_outcome(
     evicted_pages: int = 900,
     kept_pages: int = 100,
     cold_only: bool = False,
+    is_part: bool = False,
     stopped_by: Reason | None = None,
     resume_at: int | None = None,
 ) -> EvictionOutcome:
@@ -148,6 +149,7 @@ def an_eviction_outcome(
             budget_bytes=2 * GIB,
             budget_seconds=1.0,
             cold_only=cold_only,
+            is_part=is_part,
         ),
         looked_pages=advised,
         absent_pages=0,

@@ -51,6 +51,13 @@ def test_what_rules_of_policies_ask_for_is_read(policies: str, exe: bool, cmdlin
     assert (criteria.placing, criteria.scope.read_idle) == (placing, placing)
 
 
+@pytest.mark.parametrize("kind", ["follow-cpu", "cold-eviction"])
+def test_the_pressure_of_workloads_is_read_only_for_a_policy_that_goes_by_it(kind: str) -> None:
+    config = loader.load_text(f"policies: [{{name: a, kind: {kind}}}]\n", plugins=options_by_kind(FOUND)).config
+    scope = build_settings(config, FOUND).criteria.scope
+    assert (scope.read_workload_pressure, scope.read_idle) == ((kind == "cold-eviction"),) * 2
+
+
 @pytest.mark.parametrize(
     ("nodes", "messages"),
     [

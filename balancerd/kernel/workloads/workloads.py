@@ -11,6 +11,8 @@ from typing import Final, TypeAlias
 
 from balancerd.engine.rules import Group, find_group
 from balancerd.kernel.errors import ParseError
+from balancerd.kernel.files import read_bytes
+from balancerd.kernel.machine.pressure import parse_pressure
 from balancerd.kernel.workloads.mounts import CgroupMount, memory_mount, read_mounts
 from balancerd.kernel.workloads.names import SHORT_ID_CHARACTERS, HostNames
 from balancerd.kernel.workloads.numa_stat import MAPPED_KINDS, mapped_bytes, read_numa_stat
@@ -82,6 +84,21 @@ class Workloads:
                 continue
             if stat is not None:
                 found[cgroup] = mapped_bytes(stat, version=mount.version)
+        return found
+
+    def memory_pressure(self, cgroups: Iterable[str]) -> dict[str, float]:
+        """Read memory.pressure of cgroups of version 2; those that cannot be read are left out."""
+        mount = self._memory_mount()
+        if mount is None or mount.version != 2:
+            return {}
+        found: dict[str, float] = {}
+        for cgroup in cgroups:
+            directory = mount.directory(cgroup)
+            path = f"{directory}/memory.pressure"
+            try:
+                found[cgroup] = parse_pressure(read_bytes(path), path)
+            except (OSError, ParseError):
+                continue
         return found
 
     def _group_of(self, process: ProcessSample, workload: Workload | None) -> Group | None:

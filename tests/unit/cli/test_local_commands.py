@@ -118,6 +118,7 @@ def test_policies_list_names_kinds_and_what_they_do(run: Run) -> None:
     assert title.split() == ["KIND", "MODULE", "SUMMARY"]
     modules = {
         "access": "balancerd.policies.access",
+        "cold-eviction": "balancerd.policies.cold_eviction",
         "cpuset-follow": "balancerd.policies.cpuset_follow",
         "drain": "balancerd.policies.drain",
         "follow-cpu": "balancerd.policies.follow_cpu",

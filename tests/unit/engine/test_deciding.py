@@ -106,6 +106,11 @@ def forgets(_window: Window) -> Iterator[Verdict]:
         ),
         (lambda _: [replace(MOVE, extents=(Extent(2, 2),))], Failure.NONSENSE, "extents that do not ascend"),
         (lambda _: [Eviction(policy="mine", process=PID, evict_bytes=-1)], Failure.NONSENSE, "-1 bytes to evict"),
+        (
+            lambda _: [Eviction(policy="mine", process=PID, evict_bytes=1, extents=(Extent(2, 1),))],
+            Failure.NONSENSE,
+            "extents that do not ascend",
+        ),
     ],
 )
 def test_a_policy_that_does_what_none_may_is_asked_no_more(

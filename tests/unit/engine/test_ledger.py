@@ -136,6 +136,10 @@ def test_shared_pages_are_tried_again_once_they_may_be_moved() -> None:
         ({"stopped_by": Reason.NO_SWAP}, (Reason.NO_SWAP, 10)),
         ({"stopped_by": Reason.OBSERVE_MODE}, None),
         ({"stopped_by": Reason.EXITED}, None),
+        ({"is_part": True}, None),
+        ({"is_part": True, "resume_at": MIB}, None),
+        ({"is_part": True, "evicted_pages": 0, "kept_pages": 0}, None),
+        ({"is_part": True, "evicted_pages": 10, "kept_pages": 990}, (Reason.QUARANTINE, 10)),
     ],
 )
 def test_what_a_step_of_eviction_leads_to(changes: dict[str, Any], expected: tuple[Reason, float] | None) -> None:

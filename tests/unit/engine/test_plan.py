@@ -12,6 +12,7 @@ from balancerd.engine.circumstances import explain_pressure
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason
+from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import FailedRun, PageStatus, Range
 from balancerd.model.sample import Mempolicy, PlacementSample, Pressure, ProcessSample, VmaKind, VmaPlacement
@@ -28,7 +29,7 @@ from tests.unit.fakes import (
     make_survey,
     make_vma,
 )
-from tests.unit.reports import an_outcome
+from tests.unit.reports import an_eviction_outcome, an_outcome
 
 LIMITS = PlanLimits(budget_seconds=1.0, watermark_ratio=0.02, max_memory_pressure_ratio=0.1, max_cpu_pressure_ratio=0.4)
 PID = ProcessId(100, 1)
@@ -292,6 +293,21 @@ def test_an_eviction_becomes_a_step_within_its_own_rate() -> None:
         (2, 32, True),
     ]
     assert reasons(planned) == [(3, Reason.MIGRATION_BUDGET, "evict.rate_limit")]
+
+
+def test_an_eviction_of_parts_is_about_these_and_goes_on_where_it_stopped() -> None:
+    extents = (Extent(0, 4096), Extent(VMA_START + 100, VMA_START + MIB), Extent(VMA_START + 2 * MIB, 1 << 62))
+    ledger = Ledger(60.0)
+    ledger.record_eviction(an_eviction_outcome(ProcessId(100, 1), is_part=True, resume_at=VMA_START + MIB), 0.0)
+    planned = plan([replace(evict(), extents=extents)], ledger=ledger)
+    (step,) = planned.plan.evictions
+    assert [((r.start - VMA_START) // 4096, (r.end - VMA_START) // 4096) for r in step.ranges] == [
+        (1, 256),
+        (512, 256 * 256),
+    ]
+    assert (step.is_part, step.resume_at) == (True, VMA_START + MIB)
+    nothing = plan([replace(evict(), extents=extents[:1])])
+    assert reasons(nothing)[0][1] is Reason.NOTHING_PRESENT
 
 
 def test_one_process_is_moved_or_evicted_but_not_both_in_one_tick() -> None:

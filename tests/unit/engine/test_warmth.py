@@ -61,7 +61,10 @@ def test_of_too_few_samples_nothing_is_said() -> None:
 def test_a_piece_lies_as_its_mapping_does_unless_it_was_asked() -> None:
     placement = make_placement({1: 8, 2: 24})
     start = VMA_START
-    warm = [Warm(start, start + 16 * MIB, 0.5), Warm(start + 16 * MIB, start + 64 * MIB, 0.25, {N2: 3.0, N0: 1.0})]
+    warm = [
+        Warm(start, start + 16 * MIB, 0.5),
+        Warm(start + 16 * MIB, start + 48 * MIB, 0.25, {N2: 6144.0, N0: 2048.0}),
+    ]
     first, second = pieces(placement, warm)
     assert first.held == {N1: 4 * MIB, N2: 12 * MIB}
     assert second.held == {N2: 12 * MIB, N0: 4 * MIB}

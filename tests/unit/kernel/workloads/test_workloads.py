@@ -151,7 +151,22 @@ def test_the_memory_of_whole_cgroups_is_read_by_node(tmp_path: Path) -> None:
     assert found == {"/a.service": {0: 4096, 1: 12288}}
 
 
+def test_how_long_the_tasks_of_whole_cgroups_wait_for_memory_is_read(tmp_path: Path) -> None:
+    root = write_tree(
+        tmp_path,
+        {
+            "proc/self/mountinfo": MOUNTINFO,
+            "sys/fs/cgroup/a.service/memory.pressure": "some avg10=1.50 avg60=0.00 avg300=0.00 total=59291\n",
+            "sys/fs/cgroup/broken.service/memory.pressure": "some avg10=x\n",
+        },
+    )
+    workloads = Workloads(FakeClock(), procfs=f"{root}/proc", root=root)
+    cgroups = ["/a.service", "/gone.service", "/broken.service", "/../elsewhere"]
+    assert workloads.memory_pressure(cgroups) == {"/a.service": 0.015}
+
+
 def test_without_a_mount_nothing_is_known_of_memory(tmp_path: Path) -> None:
+    assert Workloads(FakeClock(), procfs=str(tmp_path), root=tmp_path).memory_pressure(["/a.service"]) == {}
     assert Workloads(FakeClock(), procfs=str(tmp_path), root=tmp_path).bytes_by_node(["/a.service"]) == {}
 
 
