@@ -13,7 +13,8 @@ from pydantic import Field
 
 from balancerd.config.fields import Ratio, between
 from balancerd.config.units import format_ratio
-from balancerd.engine.gate import HORIZON_SECONDS, STALL_SHARE, cost_seconds, is_worth
+from balancerd.engine.copying import move_cost_seconds
+from balancerd.engine.gate import HORIZON_SECONDS, STALL_SHARE, is_worth
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.pieces import Piece, pieces
 from balancerd.engine.room import SMALLEST_STEP_BYTES, Room, nearest
@@ -205,7 +206,7 @@ class Tiering:
         lacking = {node: -spare for node, spare in self._spare(now).items() if spare < 0}
         room = Room(now.survey, self._watermark_ratio)
         moves = [
-            self._move(each, part, frozenset({node}), 0.0)
+            self._move(each, part, frozenset({node}), now)
             for each in (seen if lacking else ())
             for piece in each.pieces
             if is_cold(piece.bin, limits[each.home])
@@ -222,7 +223,7 @@ class Tiering:
                 each.full += whole.n_bytes
                 continue
             part = _first(whole.piece, lacking[node] / whole.n_bytes)
-            move = whole if part is whole.piece else self._move(each, part, whole.sources, 0.0)
+            move = self._move(each, part, whole.sources, now, to=target)
             lacking[node] -= move.n_bytes
             each.moves.setdefault((Reason.DEMOTION, target), []).append(move)
 
@@ -247,7 +248,7 @@ class Tiering:
                     total = sum(part.held.values())
                     gain = sum(part.held[node] * (extra[node] - extra[targets[0]]) for node in sources) / total
                     gain *= (each.process.cpu_cores or 0.0) * part.share * STALL_SHARE
-                    move = self._move(each, part, sources, gain)
+                    move = self._move(each, part, sources, now, to=targets[0], gain=gain)
                     if not is_worth(gain, move.cost, HORIZON_SECONDS):
                         each.not_worth += move.n_bytes
                     elif gain * each.warmed.watched_seconds < move.cost:  # as access waits
@@ -269,9 +270,20 @@ class Tiering:
                 left[id(each)] -= move.n_bytes
                 each.moves.setdefault((Reason.PROMOTION, target), []).append(move)
 
-    def _move(self, seen: _Seen, piece: Piece, sources: frozenset[NodeId], gain: float) -> _Move:
-        n_bytes = max(PAGE_BYTES, round(sum(piece.held[node] for node in sources)))
-        return _Move(seen, piece, sources, n_bytes, gain, cost_seconds(n_bytes, self._bytes_per_second))
+    def _move(
+        self,
+        seen: _Seen,
+        piece: Piece,
+        sources: frozenset[NodeId],
+        now: Snapshot,
+        *,
+        to: NodeId | None = None,
+        gain: float = 0.0,
+    ) -> _Move:
+        """Return a move with its cost; that of one of which it is not known where `to` is not told."""
+        away = {node: max(PAGE_BYTES, round(piece.held[node])) for node in sources}
+        cost = 0.0 if to is None else move_cost_seconds(away, to, now.copying, self._bytes_per_second)
+        return _Move(seen, piece, sources, sum(away.values()), gain, cost)
 
     def _bytes_per_tick(self, now: Snapshot) -> float:
         return self._bytes_per_second * (now.survey.interval_seconds or 1.0)
