@@ -190,6 +190,8 @@ def _find_nonsense_of_decision(decision: Decision, nodes: AbstractSet[NodeId]) -
         return f"a gain of {decision.gain_cores} cores for {decision.cost_seconds} s"
     if decision.sources is not None and decision.target in decision.sources:
         return f"pages to move from node {decision.target} to itself"
+    if decision.most_bytes is not None and decision.most_bytes <= 0:
+        return f"at most {decision.most_bytes} bytes to move"
     return _find_nonsense_of_extents(decision.extents or ())
 
 

@@ -7,13 +7,13 @@ from balancerd.engine.budgets import Budgets, Rates
 from balancerd.engine.copying import CopyRates
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.moves import MoveLog
-from balancerd.engine.pause import Pause
 from balancerd.engine.owners import Owners
+from balancerd.engine.pause import Pause
 from balancerd.engine.returns import Returns
 from balancerd.engine.scan import ScanBudget
 from balancerd.engine.trust import Reviewed, Trust
 from balancerd.engine.workloads import Workloads
-from balancerd.model.decision import Decision, Eviction
+from balancerd.model.decision import Decision, Wanted
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome
 from balancerd.model.sample import Snapshot
@@ -55,8 +55,10 @@ class EngineMemory:
         self.copying.note(outcome, now)
         self.trust.note(outcome, now)
         self.pause.note(outcome, now)
+        if outcome.moved_pages:
+            self.owners.note_memory(outcome.step.process, now)
 
-    def review(self, now: Snapshot, wanted: Iterable[Decision | Eviction]) -> Reviewed:
+    def review(self, now: Snapshot, wanted: Iterable[Wanted]) -> Reviewed:
         """Return what of the wanted may be planned, by what came of earlier moves."""
         self.pause.look(now.survey)
         asked = tuple(wanted)
@@ -69,8 +71,6 @@ class EngineMemory:
         )
         reviewed = self.trust.review(now, able)
         return replace(reviewed, skips=paused + reviewed.skips, kept=kept)
-        if outcome.moved_pages:
-            self.owners.note_memory(outcome.step.process, now)
 
     def record_eviction(self, outcome: EvictionOutcome, now: float) -> None:
         """Take note of one step of a policy's eviction."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from balancerd.engine.holds import doubled
-from balancerd.model.decision import Decision, Eviction, Reason, Skip
+from balancerd.model.decision import Decision, Reason, Skip, Wanted
 from balancerd.model.ids import NodeId
 from balancerd.model.migration import MigrationOutcome, PageStatus
 from balancerd.model.sample import Survey
@@ -75,11 +75,9 @@ class Pause:
         self._moved_to.clear()
         self._submitted_pages = self._failed_pages = 0
 
-    def part(
-        self, wanted: Iterable[Decision | Eviction], now: float
-    ) -> tuple[tuple[Decision | Eviction, ...], tuple[Skip, ...]]:
+    def part(self, wanted: Iterable[Wanted], now: float) -> tuple[tuple[Wanted, ...], tuple[Skip, ...]]:
         """Part what may move from what must wait."""
-        able: list[Decision | Eviction] = []
+        able: list[Wanted] = []
         skips: list[Skip] = []
         for each in wanted:
             rest = self._resting(each.target, now) if isinstance(each, Decision) else None

@@ -16,15 +16,15 @@ RESERVE_RATIO = 0.1
 """On a small node the reserve is this share of it."""
 
 
+def kept_bytes(memory: NodeMemory, watermark_ratio: float) -> int:
+    """Return how much moves leave available on a node: its high watermark and the reserve."""
+    reserve = min(RESERVE_BYTES, int(RESERVE_RATIO * memory.total_bytes))
+    return memory.high_watermark_bytes + max(int(watermark_ratio * memory.total_bytes), reserve)
+
+
 def room_bytes(memory: NodeMemory, watermark_ratio: float) -> int:
     """Return how much may be moved to a node: what is available beyond its watermark and the reserve."""
     return max(0, memory.available_bytes - kept_bytes(memory, watermark_ratio))
-
-
-def kept_bytes(memory: NodeMemory, watermark_ratio: float) -> int:
-    """Return what must stay available on a node: its watermark and the reserve."""
-    reserve = min(RESERVE_BYTES, int(RESERVE_RATIO * memory.total_bytes))
-    return memory.high_watermark_bytes + max(int(watermark_ratio * memory.total_bytes), reserve)
 
 
 def nearest(source: NodeId, nodes: Iterable[NodeId], topology: Topology) -> tuple[NodeId, ...]:

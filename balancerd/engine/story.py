@@ -13,7 +13,7 @@ from balancerd.model.topology import Topology
 NOT_ITS_BUSINESS = frozenset(
     {
         *(Reason.ONE_HOME, Reason.SEVERAL_HOMES, Reason.NOT_MATCHED, Reason.INSIDE_CPUSET, Reason.DRAINED),
-        *(Reason.ONE_TIER, Reason.HEAT_UNKNOWN, Reason.NOTHING_COLD),
+        *(Reason.ONE_TIER, Reason.HEAT_UNKNOWN, Reason.NOTHING_COLD, Reason.ROOMY),
     }
 )
 """Why a policy leaves a process to another one; if that one says more, its reason counts."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from balancerd.engine.holds import doubled
 from balancerd.engine.movable import movable_bytes_by_node
-from balancerd.model.decision import Decision, Eviction, Reason, Skip
+from balancerd.model.decision import Decision, Reason, Skip, Wanted
 from balancerd.model.extent import Extent, joined
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.judged import JudgedMove, MoveResult
@@ -54,7 +54,7 @@ Program = tuple[str, str | None, str]
 class Reviewed:
     """What may be planned: decisions, some of them only in part, and returns; who must wait; and what was judged."""
 
-    wanted: tuple[Decision | Eviction, ...]
+    wanted: tuple[Wanted, ...]
     skips: tuple[Skip, ...]
     judged: tuple[JudgedMove, ...]
     kept: tuple[Skip, ...] = ()
@@ -127,7 +127,7 @@ class Trust:
         """Go on under another configuration."""
         self._cooldown_seconds, self._canary = cooldown_seconds, canary
 
-    def review(self, now: Snapshot, wanted: Iterable[Decision | Eviction]) -> Reviewed:
+    def review(self, now: Snapshot, wanted: Iterable[Wanted]) -> Reviewed:
         """Judge what has moved by what is known now, and say what of the wanted may move in this tick."""
         asked = tuple(wanted)
         processes = {process.id: process for process in now.survey.processes}
@@ -137,7 +137,7 @@ class Trust:
             for key in tuple(self._moves)
             if (found := self._judge(key, now, processes.get(key[0]), is_wanted=key in wanted_now)) is not None
         ]
-        able: list[Decision | Eviction] = [*self._decide_returns(now)]
+        able: list[Wanted] = [*self._decide_returns(now)]
         going_back = {each.process for each in able}
         skips: list[Skip] = []
         for each in asked:
@@ -264,7 +264,7 @@ class Trust:
             detail=told,
         )
 
-    def _objection(self, wanted: Decision | Eviction, now: float, going_back: AbstractSet[ProcessId]) -> Skip | None:
+    def _objection(self, wanted: Wanted, now: float, going_back: AbstractSet[ProcessId]) -> Skip | None:
         if not isinstance(wanted, Decision) or wanted.reason in OPERATORS_WORD:
             return None
         held = self._distrust.get((wanted.process, wanted.policy))
@@ -297,7 +297,9 @@ class Trust:
             move.stage = len(STAGES)  # another process of its program has come to its end meanwhile
         if not move.is_trial:
             return wanted
-        return replace(wanted, most_bytes=max(PAGE_BYTES, move.stage_bytes - move.moved_bytes))
+        stage_bytes = max(PAGE_BYTES, move.stage_bytes - move.moved_bytes)
+        most_bytes = stage_bytes if wanted.most_bytes is None else min(stage_bytes, wanted.most_bytes)
+        return replace(wanted, most_bytes=most_bytes)
 
     def _must_try(self, wanted: Decision, process: ProcessSample | None) -> bool:
         if not self._canary or wanted.misplaced_bytes <= LEAST_BYTES:

@@ -28,7 +28,7 @@ STATES: Mapping[Reason, str] = {
     **dict.fromkeys(
         (
             *(Reason.WELL_PLACED, Reason.BALANCED, Reason.AS_RULED, Reason.INSIDE_CPUSET, Reason.DRAINED),
-            *(Reason.IN_ITS_TIER, Reason.ONE_TIER, Reason.NOTHING_COLD),
+            *(Reason.IN_ITS_TIER, Reason.ONE_TIER, Reason.NOTHING_COLD, Reason.ROOMY),
         ),
         "well-placed",
     ),
@@ -59,6 +59,7 @@ STATES: Mapping[Reason, str] = {
             *(Reason.NODE_BUSY, Reason.UNBALANCED, Reason.OUTSIDE_AFFINITY, Reason.THREADS_MOVED),
             *(Reason.MEMORY_MOVED, Reason.THREADS_RETURNED, Reason.OWN_AFFINITY, Reason.AFFINITY_REFUSED),
             Reason.NO_JOURNAL,
+            *(Reason.SPARED, Reason.KEPT_AWAY),
         ),
         "held",
     ),

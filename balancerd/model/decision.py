@@ -54,6 +54,9 @@ class Reason(enum.StrEnum):
     HOME_TOO_YOUNG = "home-too-young"
     LOSS_BELOW_COST = "loss-below-cost"
     COMING_HOME = "coming-home"
+    ROOMY = "roomy"
+    SPARED = "spared"
+    KEPT_AWAY = "kept-away"
     ONE_HOME = "one-home"
     NOT_WATCHED = "not-watched"
     TOO_FEW_SAMPLES = "too-few-samples"
@@ -167,6 +170,9 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.SHARED_ACCESS: "threads on several nodes use the same memory",
     Reason.NOT_SHARED: "too little of its memory is shared by threads on several nodes",
     Reason.BALANCED: "the nodes share evenly in serving the memory that its threads share",
+    Reason.ROOMY: "none of its memory lies on a node that is short of memory",
+    Reason.SPARED: "others that cost less make room on its node, or nothing of it can",
+    Reason.KEPT_AWAY: "it has made room on a node that would be short of memory again with it",
     Reason.GAIN_BELOW_COST: "the move would cost more than it can win back",
     Reason.NOT_MATCHED: "this policy is not for it: none of its rules matches it",
     Reason.NEVER: "a rule of the configuration says that it is never moved",
@@ -229,10 +235,8 @@ class Decision:
     it. None means all of its memory, wherever that lies. With `is_pass` the extents are the same in each tick, and the
     move goes on where it stopped, as that of a whole process does; it has one target at a time.
 
-    With `most_bytes` no more than that moves in this tick: the rest waits until that has shown to stay.
-
-    With `sources` pages on these nodes move, those on others stay. A decision that `holds` keeps its process from every
-    policy of a later place, even when it is turned down.
+    With `sources` pages on these nodes move, those on others stay; with `most_bytes` no more than that in this tick. A
+    decision that `holds` keeps its process from every policy of a later place, even when it is turned down.
     """
 
     policy: str

@@ -98,9 +98,11 @@ def _tell_verdict(verdict: Verdict, names: Names) -> str:
         )
         if verdict.sources is not None:
             sources += f", only from {format_id_list(verdict.sources)}"
+        most = "" if verdict.most_bytes is None else f", at most {verdict.most_bytes} B"
+        most += ", holds" * verdict.holds
         return (
             f"{number} {verdict.policy} to node {verdict.target} {verdict.reason.value}, {verdict.misplaced_bytes} B, "
-            f"gain {verdict.gain_cores:.9g}, cost {verdict.cost_seconds:.9g}{parts}{sources}{', holds' * verdict.holds}"
+            f"gain {verdict.gain_cores:.9g}, cost {verdict.cost_seconds:.9g}{parts}{sources}{most}"
         )
     if isinstance(verdict, Steer):
         return (

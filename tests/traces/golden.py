@@ -13,7 +13,18 @@ from balancerd.trace.reader import TraceReader
 from balancerd.trace.replay import Replay
 
 FOLDER = Path(__file__).parent
-NAMES = ("follow-cpu", "access", "interleave", "rule", "cpuset-follow", "drain", "threads", "tiering", "cold-eviction")
+NAMES = (
+    "follow-cpu",
+    "access",
+    "interleave",
+    "rule",
+    "cpuset-follow",
+    "drain",
+    "threads",
+    "tiering",
+    "cold-eviction",
+    "packing",
+)
 
 
 def path_of(name: str) -> Path:

@@ -14,8 +14,9 @@ from tests.traces.recording import OWN_PID, Recording
 from tests.unit.engine import test_tick_accesses, test_tick_interleave
 from tests.unit.engine.test_tick_accesses import PART_PAGES, HeatAsked, Machine
 from tests.unit.engine.test_tick_eviction import AgesHeat, PressedMachine
+from tests.unit.engine.test_tick_packing import Crowded
 from tests.unit.engine.test_tick_tiering import PartsHeat, TieredMachine
-from tests.unit.fakes import MIB, FakeAccessWatch, FakeClock, FakeKernel, make_process
+from tests.unit.fakes import MIB, N0, N1, N2, FakeAccessWatch, FakeClock, FakeKernel, make_process
 from tests.unit.jobs.machine import Memory, a_vma
 
 SELECT = SelectConfig(
@@ -369,6 +370,41 @@ def cold_eviction(path: Path) -> None:
     recording.write(path)
 
 
+def packing(path: Path) -> None:
+    """A node that becomes short of memory, with busy and idle processes, one stuck, one bound, and roomy again.
+
+    Behind packing there is follow-cpu, which would like to bring back what has made room. One process gathers.
+    """
+    clock = FakeClock()
+    kernel = Crowded(clock)
+    pack = {"name": "pack", "kind": "packing", "keep_free": "1GiB", "consolidate": "threads-stay", "max_pressure": "2%"}
+    config = Config(
+        select=SELECT,
+        policies=(PolicyConfig.model_validate(pack), HOME),
+        migrate=MigrateConfig(process_rate_limit_bytes_per_second=128 * MIB),
+    )
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+    for pid, mib, changes in (
+        (300, {0: 900}, {}),
+        (310, {0: 700}, {"cpu_cores": 0.0, "run_seconds": None}),
+        (320, {0: 500}, {"cpu_cores": 0.0, "run_seconds": None}),
+        (330, {0: 600, 3: 100}, {"cpu_cores": 0.1}),
+        (340, {0: 800}, {"mems_allowed": frozenset({N0})}),
+        (350, {1: 400, 2: 300}, {"cpu_cores": 0.8, "run_seconds": {N1: 1.2, N2: 0.8}}),
+    ):
+        process = make_process(pid, run={0: 2.0}, rss_bytes=sum(mib.values()) * MIB)
+        kernel.add(replace(process, **changes), mib)
+    kernel.stuck_mib[ProcessId(320, 1)] = 500.0
+
+    def before(tick: int) -> None:
+        kernel.used_mib = {0: 3400.0 if tick < 5 else 4600.0 if tick < 60 else 1000.0, 1: 4000.0}
+        kernel.pressure = Pressure(cpu_ratio=0.0, memory_ratio=0.05 if 30 <= tick < 40 else 0.0)
+
+    recording.start()
+    recording.ticks(90, before)
+    recording.write(path)
+
+
 SCENES: Mapping[str, Callable[[Path], None]] = {
     "follow-cpu": follow_cpu,
     "access": access,
@@ -379,4 +415,5 @@ SCENES: Mapping[str, Callable[[Path], None]] = {
     "threads": threads,
     "tiering": tiering,
     "cold-eviction": cold_eviction,
+    "packing": packing,
 }

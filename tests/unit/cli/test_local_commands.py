@@ -123,6 +123,7 @@ def test_policies_list_names_kinds_and_what_they_do(run: Run) -> None:
         "drain": "balancerd.policies.drain",
         "follow-cpu": "balancerd.policies.follow_cpu",
         "interleave": "balancerd.policies.interleave",
+        "packing": "balancerd.policies.packing",
         "rule": "balancerd.policies.rule",
         "threads": "balancerd.policies.threads",
         "tiering": "balancerd.policies.tiering",
