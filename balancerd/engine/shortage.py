@@ -44,8 +44,8 @@ class Level:
 
     @property
     def slack_bytes(self) -> int:
-        """What may be moved there."""
-        return 0 if self.is_short else max(0, min(self.room_bytes, self.available_bytes - self.relieved_bytes))
+        """What may be moved there: nothing while it is short."""
+        return max(0, min(self.room_bytes, self.available_bytes - self.relieved_bytes))
 
 
 def reserve_of(watermark_ratio: float) -> Callable[[NodeMemory], int]:

@@ -327,6 +327,10 @@ def test_it_is_asked_whether_gathering_pays() -> None:
     verdict = gathered(make_policy(consolidate="threads-follow"), held, even)[1]
     assert isinstance(verdict, Decision), "if threads follow it does"
     assert verdict.gain_cores * HORIZON_SECONDS > verdict.cost_seconds
+    nearly = [make_process(1, run={0: 1.045, 2: 0.955})]
+    verdict = gathered(make_policy(consolidate="threads-stay"), held, nearly)[1]
+    assert isinstance(verdict, Skip)
+    assert verdict.detail == "gain 0.003 cores on node 0, cost 0.59 s", "more than the cost, and not twice as much"
 
 
 @pytest.mark.parametrize(
@@ -350,6 +354,18 @@ def test_three_nodes_become_two_when_one_is_too_small() -> None:
     assert isinstance(verdict, Decision)
     assert verdict.detail.endswith("gather on node 0-1")
     assert verdict.sources == frozenset({N3})
+
+
+def test_who_has_one_home_and_who_is_kept_away_do_not_gather() -> None:
+    policy = make_policy(consolidate="threads-stay")
+    home = [make_process(1, run={0: 2.0})]
+    assert reason(gathered(policy, {1: {0: 300, 2: 300}}, home)[1]) is Reason.ROOMY
+    spread = [make_process(1, run={0: 1.4, 2: 0.6})]
+    policy = make_policy(consolidate="threads-stay")
+    assert moves(gathered(policy, {1: {0: 700}}, spread, free={0: 900}))
+    at = SETTLE_SECONDS + TICK
+    found = judged(policy, {1: {0: 350, 1: 350}}, spread, at=at, topology=roomy_topology(), free={0: 1300})
+    assert reason(found[1]) is Reason.KEPT_AWAY
 
 
 def test_after_gathering_a_process_rests() -> None:
