@@ -204,6 +204,10 @@ def _rows(document: Document) -> Iterator[tuple[str, ...]]:
             *map(_seconds, parts),
             UNKNOWN if local is None else words.percent(local),
         )
+    for name, key in (("best waiting", "waiting"), ("foresight", "foresight")):
+        lost = document["memory_alone"][key]["lost_seconds"]
+        if lost is not None:
+            yield (name, _seconds(lost), _of_work(lost, wanted), *[UNKNOWN] * 4)
     lost = document["optimum"]["lost_seconds"]
     if lost is not None:
         name = "optimum" if document["optimum"]["exact"] else "optimum, at least"
@@ -216,6 +220,10 @@ def _notes(document: Document) -> Iterator[str]:
     if to_nothing is not None:
         beside = "" if to_optimum is None else f", {to_optimum:.3f} times what it would take at the optimum"
         yield f"the work takes {to_nothing:.3f} times what it takes without balancerd{beside}"
+    waiting, foresight = (document["memory_alone"][key]["to_ratio"] for key in ("waiting", "foresight"))
+    if waiting is not None:
+        told = f"{foresight:.3f} times with foresight of where they go"
+        yield f"threads as they were: {waiting:.3f} times what it would take under the best rule that waits, {told}"
     if optimum["lost_seconds"] is None:
         yield f"the optimum is left out: {escape(optimum['why_not'])}"
     steady = engine["steady_ratio_per_hour"]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from balancerd.model.report import TickReport
+from balancerd.simulation.hindsight import Bounds, Hindsight
+from balancerd.simulation.machine import Machine
 from balancerd.simulation.optimum import NoSolverError, Optimum, find_optimum
 from balancerd.simulation.run import Means, Run, run_engine, run_without
 from balancerd.simulation.scenario import Scenario
@@ -22,6 +24,14 @@ class Judgement:
     engine: Run
     nothing: Run
     optimum: Optimum
+    bounds: Bounds | None
+    """What moving memory alone could have cost; None: not asked for."""
+
+    @property
+    def lost_ratio(self) -> float | None:
+        """What is lost under the engine over what is lost under nothing; None: nothing is lost under nothing."""
+        lost = self.nothing.accounts.lost_seconds
+        return self.engine.accounts.lost_seconds / lost if lost > 0 else None
 
     @property
     def to_nothing_ratio(self) -> float | None:
@@ -31,8 +41,29 @@ class Judgement:
     @property
     def to_optimum_ratio(self) -> float | None:
         """The same over what it would take at the optimum; None when that is not known."""
-        best = self.optimum_work_seconds
-        return self.engine.work_seconds / best if best else None
+        return self.to_ratio(self.optimum.lost_seconds)
+
+    @property
+    def foresight_lost_seconds(self) -> float | None:
+        """What is lost when memory moves as the future will have it, and the threads as they did; None: not known."""
+        return None if self.bounds is None else self._with_waiting(self.bounds.foresight_seconds)
+
+    @property
+    def waiting_lost_seconds(self) -> float | None:
+        """What is lost under the best rules that do not know the future; None: not known."""
+        return None if self.bounds is None else self._with_waiting(self.bounds.waiting_seconds)
+
+    def to_ratio(self, lost_seconds: float | None) -> float | None:
+        """Return the same over what it would take if so much were lost; None when that is not known."""
+        if lost_seconds is None:
+            return None
+        accounts = self.nothing.accounts
+        work = accounts.run_seconds + accounts.overload_seconds + lost_seconds
+        return self.engine.work_seconds / work if work > 0 else None
+
+    def _with_waiting(self, lost_seconds: float) -> float:
+        """Threads wait for CPUs wherever their memory is."""
+        return lost_seconds + self.nothing.accounts.overload_seconds
 
     @property
     def optimum_work_seconds(self) -> float | None:
@@ -56,18 +87,26 @@ def judge(
             optimum = find_optimum(scenario, seed)
         except NoSolverError as error:
             optimum = Optimum(lost_seconds=None, is_exact=False, why_not=str(error))
+    watchers: list[Hindsight] = []
+
+    def watch(machine: Machine) -> None:
+        if with_optimum:
+            watchers.append(Hindsight(machine))
+
     return Judgement(
         scenario=scenario,
         seed=seed,
         engine=run_engine(scenario, seed, means, listen),
-        nothing=run_without(scenario, seed),
+        nothing=run_without(scenario, seed, watch),
         optimum=optimum,
+        bounds=watchers[0].bounds() if watchers else None,
     )
 
 
 def to_document(judgement: Judgement) -> dict[str, Any]:
     """Return all figures as plain data."""
     scenario, optimum = judgement.scenario, judgement.optimum
+    foresight, waiting = judgement.foresight_lost_seconds, judgement.waiting_lost_seconds
     return {
         "title": scenario.title,
         "duration_seconds": scenario.duration_seconds,
@@ -82,6 +121,11 @@ def to_document(judgement: Judgement) -> dict[str, Any]:
             "exact": optimum.is_exact,
             "why_not": optimum.why_not,
         },
+        "memory_alone": {
+            "foresight": {"lost_seconds": foresight, "to_ratio": judgement.to_ratio(foresight)},
+            "waiting": {"lost_seconds": waiting, "to_ratio": judgement.to_ratio(waiting)},
+        },
+        "lost_ratio": judgement.lost_ratio,
         "to_nothing_ratio": judgement.to_nothing_ratio,
         "to_optimum_ratio": judgement.to_optimum_ratio,
     }

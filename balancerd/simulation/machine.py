@@ -9,6 +9,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from balancerd.engine.gate import cost_seconds
 from balancerd.model.ids import CpuId, NodeId, ProcessId
@@ -20,6 +21,13 @@ from balancerd.simulation.scenario import MachineSection
 
 LEAST_CHANGE = 1e-9
 """Of load: what is less is the error of adding up."""
+
+
+class OnChange(Protocol):
+    """Hears of a process just after it changed, or ended."""
+
+    def __call__(self, process: SimProcess, /, *, is_alive: bool) -> None:
+        """Take note."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +111,8 @@ class Machine:
         self._summed_at = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
+        self.on_change: OnChange = _ignore
+        """Is told of each process that costs otherwise from now on, or no more."""
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Have something happen at a time to come."""
@@ -157,6 +167,7 @@ class Machine:
         for part in process.parts:
             for node, pages in part.layout.pages_on.items():
                 self.nodes[node].used_pages -= pages
+        self.on_change(process, is_alive=False)
         last = self.list.pop()
         if last is not process:
             self.list[process.index], last.index = last, process.index
@@ -293,6 +304,7 @@ class Machine:
     def _rerate(self, process: SimProcess) -> None:
         self._take_rates(process, process.rate(self.scale, self.extra))
         process.version += 1
+        self.on_change(process, is_alive=True)
 
     def _take_rates(self, process: SimProcess, rates: tuple[float, float, float]) -> None:
         """Let a process run, stall and be served locally at other rates from now on."""
@@ -305,6 +317,10 @@ class Machine:
         seconds, self._summed_at = self.now - self._summed_at, self.now
         self.accounts.run_seconds += self._rates[0] * seconds
         self.accounts.stall_seconds += self._rates[1] * seconds
+
+
+def _ignore(_process: SimProcess, /, *, is_alive: bool) -> None:
+    del is_alive
 
 
 def _topology(section: MachineSection, ids: Sequence[NodeId]) -> Topology:

@@ -126,6 +126,16 @@ class SimProcess:
                         lost += used * pages * row[j]
         return busy, lost * STALL_SHARE * self.group.memory_bound_ratio, local
 
+    def stall_by_node(self, part: Part, scale: Sequence[float], extra: Sequence[Sequence[float]]) -> list[float]:
+        """Return the cores that accesses to a mapping would lose if all of it lay on each of the nodes."""
+        if part.owner is None:
+            users = self.busy_by_node(scale)
+        else:
+            owner = self.threads[part.owner]
+            users = {owner.node: owner.cpu_cores * scale[owner.node] * len(self.threads)}
+        each = part.weight * STALL_SHARE * self.group.memory_bound_ratio
+        return [each * sum(cores * extra[i][j] for i, cores in users.items()) for j in range(len(extra))]
+
     def enter_phase(self, number: int) -> None:
         """Begin a phase: how much CPU threads want from now on, and which memory they use."""
         self.phase = number

@@ -91,9 +91,10 @@ def build_machine(scenario: Scenario, seed: int) -> Machine:
     return machine
 
 
-def run_without(scenario: Scenario, seed: int) -> Run:
-    """Let a scenario live with nobody who moves memory."""
+def run_without(scenario: Scenario, seed: int, watch: Callable[[Machine], object] = lambda _machine: None) -> Run:
+    """Let a scenario live with nobody who moves memory. `watch` is shown the machine at its beginning."""
     machine = build_machine(scenario, seed)
+    watch(machine)
     course = _Course(machine, scenario.duration_seconds)
     course.note_until(scenario.duration_seconds)
     return course.end(ticks=0, errors={})

@@ -167,6 +167,11 @@ def tell(name: str, kind: str, found: Judgement) -> dict[str, object]:
         "lost_optimum": best,
         "to_nothing": found.to_nothing_ratio,
         "to_optimum": found.to_optimum_ratio,
+        "lost_ratio": found.lost_ratio,
+        "lost_waiting": found.waiting_lost_seconds,
+        "lost_foresight": found.foresight_lost_seconds,
+        "to_waiting": found.to_ratio(found.waiting_lost_seconds),
+        "to_foresight": found.to_ratio(found.foresight_lost_seconds),
         "steady": found.engine.steady_ratio_per_hour,
         "oscillated_bytes": found.engine.accounts.oscillated_bytes,
     }
