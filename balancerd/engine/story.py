@@ -1,6 +1,7 @@
 """What a tick meant for each process: the verdicts on it in order, and the one that counts."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 
 from balancerd.model.decision import REASON_TEXT, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
@@ -75,7 +76,7 @@ class Storyteller:
 
 
 def _are_same(before: Sequence[Verdict], now: Sequence[Verdict]) -> bool:
-    return len(before) == len(now) and all(a is b for a, b in zip(before, now, strict=True))
+    return len(before) == len(now) and all(map(is_, before, now))
 
 
 def report(

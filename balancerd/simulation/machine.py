@@ -110,13 +110,22 @@ class Machine:
         """Busy, stalled and locally served cores of all processes together, since `_summed_at`."""
         self._summed_at = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._causes: list[float] = []
         self._numbers = itertools.count()
         self.on_change: OnChange = _ignore
         """Is told of each process that costs otherwise from now on, or no more."""
 
-    def at(self, when: float, what: Callable[[], None]) -> None:
-        """Have something happen at a time to come."""
+    def at(self, when: float, what: Callable[[], None], *, answers: bool = False) -> None:
+        """Have something happen at a time to come. `answers`: it does nothing unless something else did before."""
         heapq.heappush(self._events, (when, next(self._numbers), what))
+        if not answers:
+            heapq.heappush(self._causes, when)
+
+    def next_cause_at(self) -> float:
+        """Return when something happens next that is no answer to anything before."""
+        while self._causes and self._causes[0] <= self.now:
+            heapq.heappop(self._causes)
+        return self._causes[0] if self._causes else float("inf")
 
     def advance(self, now: float) -> None:
         """Let time pass until `now`."""

@@ -31,12 +31,13 @@ def populate(machine: Machine, scenario: Scenario, scheduler: Scheduler, seed: i
     for group in scenario.groups:
         _Group(machine, group, pids, chance_of(seed, group.name)).begin()
     interval = scenario.scheduler.interval_seconds
+    answers = scenario.scheduler.kind != "random"
 
     def look() -> None:
         scheduler(machine)
-        machine.at(machine.now + interval, look)
+        machine.at(machine.now + interval, look, answers=answers)
 
-    machine.at(interval, look)
+    machine.at(interval, look, answers=answers)
 
 
 class _Group:

@@ -15,6 +15,7 @@ from balancerd.simulation.clock import SimClock
 from balancerd.simulation.kernel import SimKernel
 from balancerd.simulation.machine import Accounts, Machine
 from balancerd.simulation.population import chance_of, populate
+from balancerd.simulation.process import SimProcess
 from balancerd.simulation.scenario import Scenario
 from balancerd.simulation.schedulers import build as build_scheduler
 
@@ -22,6 +23,8 @@ MOMENTS = 200
 """So many times the state of the machine is noted."""
 
 NO_PID = -1
+
+JUST_BEFORE_SECONDS = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +129,7 @@ def run_engine(
         memory=settings.new_memory(),
     )
     course = _Course(machine, scenario.duration_seconds)
+    rest = _Rest(machine, means.interval_seconds, scenario.quiet_tick_seconds)
     errors: dict[str, str] = {}
     ticks = 0
     while clock.now() < scenario.duration_seconds:
@@ -136,11 +140,37 @@ def run_engine(
         if listen is not None:
             listen(report)
         course.note_until(clock.now())
-        due_at = began + means.interval_seconds
+        due_at = rest.due_at(began)
         clock.wait_until(due_at)
         clock.wait_until(engine.next_tick_at(due_at))
     course.note_until(scenario.duration_seconds)
     return course.end(ticks=ticks, errors=errors)
+
+
+class _Rest:
+    """When the next tick is due: at its interval, or where nothing changes as late as a scenario allows.
+
+    Whoever reacts to a change then does so at most twice as late as at every interval. A tick comes just before
+    anything happens, too: what ran until then did not run as it does afterwards.
+    """
+
+    def __init__(self, machine: Machine, interval_seconds: float, longest_seconds: float | None) -> None:
+        self._machine, self._interval, self._longest = machine, interval_seconds, longest_seconds
+        self._changed_at = machine.now
+        if longest_seconds is not None:
+            machine.on_change = self._note
+
+    def due_at(self, began: float) -> float:
+        """Return when the tick after the one that began then is due."""
+        due_at = began + self._interval
+        if self._longest is None:
+            return due_at
+        quiet = min(began - self._changed_at, self._longest)
+        return max(due_at, min(began + quiet, self._machine.next_cause_at() - JUST_BEFORE_SECONDS))
+
+    def _note(self, _process: SimProcess, /, *, is_alive: bool) -> None:
+        del is_alive
+        self._changed_at = self._machine.now
 
 
 class _Course:

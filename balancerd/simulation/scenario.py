@@ -148,6 +148,11 @@ class Scenario(Section):
     machine: MachineSection = Field(default=MachineSection(), description="The machine.")
     scheduler: SchedulerSection = Field(default=SchedulerSection(), description="Its scheduler.")
     groups: Annotated[tuple[GroupSection, ...], AfterValidator(_check_some)] = Field(description="The processes.")
+    quiet_tick_seconds: Life | None = Field(
+        default=None,
+        description="While nothing changes a tick waits for as long as nothing has changed, but for so long at most. "
+        "null: all ticks come at their interval.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
