@@ -12,6 +12,7 @@
 #define CANDIDATES 16 /* cells of which one is given up when there is no room */
 #define NEW_TICKS 256 /* sixteen seconds */
 #define AHEAD 32      /* cells are fetched so many accesses before they are counted, as memory is slow */
+#define CHUNK 256
 #define DECAY_16 64225 /* 0.98 in 65536ths */
 
 static struct bal_access_cell *next(const struct bal_access_table *table, struct bal_access_cell *cell)
@@ -25,11 +26,16 @@ static struct bal_access_cell *next(const struct bal_access_table *table, struct
 /* The cell of the key, or else the empty one where it would be, or else NULL. */
 static struct bal_access_cell *probe(const struct bal_access_table *table, uint64_t key, uint64_t home)
 {
-	struct bal_access_cell *cell = bal_access_cell(table, home);
+	uint64_t at = home;
 
-	for (int i = 0; i < WINDOW; i++, cell = next(table, cell))
+	for (int i = 0; i < WINDOW; i++) {
+		struct bal_access_cell *cell = bal_access_cell(table, at);
+
 		if (cell->key == key || !cell->key)
 			return cell;
+		if (++at == table->capacity)
+			at = 0;
+	}
 	return NULL;
 }
 
@@ -116,6 +122,20 @@ static struct bal_access_cell *enter(struct bal_access_table *table, struct bal_
 	return cell;
 }
 
+/* Lets all weights fall, four at a time: a lane of 16 bits times a factor below 2^16 stays within 32 bits. */
+static void decay(const struct bal_access_table *table, struct bal_access_cell *cell)
+{
+	const uint64_t even = UINT64_C(0x0000ffff0000ffff);
+
+	for (uint32_t i = 0; i < table->n_slots; i += 4) {
+		uint64_t four;
+
+		memcpy(&four, &cell->weight[i], sizeof(four));
+		four = ((four & even) * DECAY_16 >> 16 & even) | ((four >> 16 & even) * DECAY_16 & ~even);
+		memcpy(&cell->weight[i], &four, sizeof(four));
+	}
+}
+
 static void count(struct bal_access_table *table, const struct bal_access *access, uint64_t home, int slot,
 		  int first_is_touch)
 {
@@ -139,27 +159,39 @@ static void count(struct bal_access_table *table, const struct bal_access *acces
 		cell->tid = 0;
 	cell->threads |= (uint16_t)(1 << (access->tid * UINT32_C(0x9e3779b9) >> 28));
 	cell->samples += cell->samples < UINT16_MAX;
-	for (uint32_t i = 0; i < table->n_slots; i++)
-		cell->weight[i] = (uint16_t)((uint32_t)cell->weight[i] * DECAY_16 >> 16);
+	decay(table, cell);
 	cell->weight[slot] += BAL_ACCESS_UNIT;
+}
+
+void bal_access_count(const struct bal_access *accesses, const uint64_t *homes, size_t n, int first_is_touch,
+		      struct bal_access_table *table)
+{
+	for (size_t i = 0; i < n && i < AHEAD; i++)
+		bal_access_fetch(table, homes[i]);
+	for (size_t i = 0; i < n; i++) {
+		const struct bal_access *access = &accesses[i];
+		int slot = access->cpu < table->n_cpus ? table->slot_of_cpu[access->cpu] : -1;
+
+		if (i + AHEAD < n)
+			bal_access_fetch(table, homes[i + AHEAD]);
+		table->taken++;
+		if ((uint32_t)slot >= table->n_slots)
+			table->unknown_cpus++;
+		else
+			count(table, access, homes[i], slot, first_is_touch);
+	}
 }
 
 int bal_access_add(const struct bal_access *accesses, size_t n, int first_is_touch, struct bal_access_table *table)
 {
-	uint64_t home[AHEAD];
+	uint64_t homes[CHUNK];
 
-	for (size_t i = 0; i < n + AHEAD; i++) {
-		if (i >= AHEAD) {
-			const struct bal_access *access = &accesses[i - AHEAD];
-			int slot = access->cpu < table->n_cpus ? table->slot_of_cpu[access->cpu] : -1;
-			table->taken++;
-			if (slot < 0 || (uint32_t)slot >= table->n_slots)
-				table->unknown_cpus++;
-			else
-				count(table, access, home[i % AHEAD], slot, first_is_touch);
-		}
-		if (i < n)
-			home[i % AHEAD] = bal_access_fetch(table, accesses[i].address);
+	for (size_t begin = 0; begin < n; begin += CHUNK) {
+		size_t here = n - begin < CHUNK ? n - begin : CHUNK;
+
+		for (size_t i = 0; i < here; i++)
+			homes[i] = bal_access_home_of(table, accesses[begin + i].address);
+		bal_access_count(&accesses[begin], homes, here, first_is_touch, table);
 	}
 	return 0;
 }

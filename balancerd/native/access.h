@@ -35,16 +35,23 @@ static inline uint64_t bal_access_home(const struct bal_access_table *table, uin
 	return (uint64_t)(((unsigned __int128)hash * table->capacity) >> 64);
 }
 
-/* Have the cell of an address brought near, which takes a while; where it is, or near it, is returned. */
-static inline uint64_t bal_access_fetch(const struct bal_access_table *table, uint64_t address)
+static inline uint64_t bal_access_home_of(const struct bal_access_table *table, uint64_t address)
 {
-	uint64_t home = bal_access_home(table, (address >> BAL_PAGE_SHIFT) + 1);
+	return bal_access_home(table, (address >> BAL_PAGE_SHIFT) + 1);
+}
+
+/* Have the cell at a home, or near it, brought near, which takes a while. */
+static inline void bal_access_fetch(const struct bal_access_table *table, uint64_t home)
+{
 	char *cell = (char *)bal_access_cell(table, home);
 
 	__builtin_prefetch(cell, 1);
 	__builtin_prefetch(cell + 64, 1); /* two cells to a cache line, and every second key lies further on */
-	return home;
 }
+
+/* Count accesses whose homes are known; see bal_access_add(). Those that were fetched before are counted faster. */
+void bal_access_count(const struct bal_access *accesses, const uint64_t *homes, size_t n, int first_is_touch,
+		      struct bal_access_table *table);
 
 /* The cell of a key, or NULL. */
 struct bal_access_cell *bal_access_find(const struct bal_access_table *table, uint64_t key);

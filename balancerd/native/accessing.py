@@ -6,6 +6,7 @@ know where accesses come from, policies, or the model. Every call releases the G
 
 import mmap
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from balancerd.native._core import ffi, lib
@@ -23,7 +24,11 @@ from balancerd.native.binding import check
 REGION_BYTES = 2 << 20
 """What one region covers; it begins at a multiple of that."""
 
+GATHER_RATIO = 0.05
+"""Of the pages that it may hold: then there are four on each of its base pages, and less than 2 % hold none."""
+
 _SECOND = 1_000_000_000
+_MADV_COLLAPSE = 25  # include/uapi/asm-generic/mman-common.h; not in Python 3.11
 
 
 class AccessNodes:
@@ -52,7 +57,7 @@ class AccessTable:
     needs 16 bytes a page beside it while it runs. Raises ValueError when no page has room.
     """
 
-    __slots__ = ("_cells", "_max_bytes", "_memory", "_nodes", "data")
+    __slots__ = ("_cells", "_is_gathered", "_max_bytes", "_memory", "_nodes", "data")
 
     def __init__(self, nodes: AccessNodes, max_bytes: int) -> None:
         self._nodes = nodes
@@ -60,6 +65,7 @@ class AccessTable:
         self._memory = mmap.mmap(-1, max(max_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.data: Any = ffi.new("struct bal_access_table *")
         self._cells = ffi.from_buffer(self._memory)
+        self._is_gathered = False
         rc = lib.bal_access_start(self._cells, max_bytes, len(nodes.nodes), nodes.data, nodes.n_cpus, self.data)
         if rc:
             raise ValueError(f"no page has room in {max_bytes} bytes")
@@ -78,6 +84,21 @@ class AccessTable:
         self.data = None
         ffi.release(self._cells)
         self._memory.close()
+
+    def gather(self) -> bool:
+        """Have the kernel put the table on huge pages, if a good part of it is in use; return whether it tried now.
+
+        Keys are spread over the whole table, so by then nearly all of its base pages are in use, too, and it takes no
+        more memory. It is tried once. Where the kernel has no huge pages to give, or does not know MADV_COLLAPSE
+        (before Linux 6.1), all stays as it is.
+        """
+        if self._is_gathered or self.data.pages < GATHER_RATIO * self.data.limit:
+            return False
+        self._is_gathered = True
+        for advice in (mmap.MADV_HUGEPAGE, _MADV_COLLAPSE):
+            with suppress(OSError):
+                self._memory.madvise(advice)
+        return True
 
     def add(self, accesses: Iterable[tuple[int, float, int, int]], *, first_is_touch: bool = False) -> None:
         """Count accesses given as (address, seconds, tid, cpu), such as those of a log.

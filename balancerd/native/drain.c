@@ -16,7 +16,8 @@
 
 #define BATCH 64
 #define LONGEST_INSTRUCTION 15
-#define RECORDS_AHEAD 4
+#define BYTES_AHEAD 1024
+#define SAMPLE_BYTES (offsetof(struct bal_registers_sample, value) + (size_t)BAL_REGISTERS_HERE * sizeof(uint64_t))
 
 struct draining {
 	const struct bal_span *spans;
@@ -27,13 +28,14 @@ struct draining {
 	struct bal_access_table *table;
 	struct bal_drain *ret;
 	struct bal_access batch[BATCH + BAL_REGISTERS];
+	uint64_t home[BATCH + BAL_REGISTERS]; /* where the cell of each is, which is on its way */
 	size_t n;
 	int first_is_touch;
 };
 
 static void flush(struct draining *d)
 {
-	bal_access_add(d->batch, d->n, d->first_is_touch, d->table);
+	bal_access_count(d->batch, d->home, d->n, d->first_is_touch, d->table);
 	d->n = 0;
 }
 
@@ -114,6 +116,14 @@ static const struct bal_operand *operand_at(struct draining *d, uint64_t ip)
 	return operand->is_known ? operand : NULL;
 }
 
+/* One more access; what fetching its cell takes passes while those before it are found and counted. */
+static void put(struct draining *d, const struct bal_access *access)
+{
+	d->home[d->n] = bal_access_home_of(d->table, access->address);
+	bal_access_fetch(d->table, d->home[d->n]);
+	d->batch[d->n++] = *access;
+}
+
 /* One page of a sample, unless the sample has it already. */
 static void add(struct draining *d, size_t began, const struct bal_access *access)
 {
@@ -121,8 +131,7 @@ static void add(struct draining *d, size_t began, const struct bal_access *acces
 		began++;
 	if (began < d->n)
 		return;
-	bal_access_fetch(d->table, access->address);
-	d->batch[d->n++] = *access;
+	put(d, access);
 }
 
 /* The address that the program accesses where the sample found it; returns a bit for each register that it is made of. */
@@ -147,12 +156,14 @@ static uint32_t take_operand(struct draining *d, struct bal_access *access, cons
 static void take_registers(struct draining *d, struct bal_ring *ring, const struct bal_registers_sample *sample)
 {
 	struct bal_access access = { .time_ns = sample->time_ns, .tid = sample->tid, .cpu = sample->cpu };
+	uint64_t lowest = d->lowest, extent = d->extent;
 	size_t began = d->n;
 	uint32_t used = d->operands ? take_operand(d, &access, sample) : 0, candidates = 0;
 	int repeated = 0;
 
-	for (int i = 0; i < BAL_REGISTERS_HERE; i++) /* mostly small numbers and places on the stack */
-		candidates |= (uint32_t)(sample->value[i] - d->lowest < d->extent) << i;
+#pragma GCC unroll 32
+	for (int i = BAL_REGISTERS_HERE; i-- > 0;) /* mostly small numbers and places on the stack */
+		candidates += candidates + (sample->value[i] - lowest < extent);
 	for (; candidates; candidates &= candidates - 1) {
 		int i = __builtin_ctz(candidates);
 
@@ -181,9 +192,8 @@ static void take_fault(struct draining *d, const struct bal_fault_sample *sample
 	}
 	d->ret->with_access++;
 	d->ret->accesses++;
-	d->batch[d->n++] = (struct bal_access){
-		.address = sample->address, .time_ns = sample->time_ns, .tid = sample->tid, .cpu = sample->cpu
-	};
+	put(d, &(struct bal_access){
+		.address = sample->address, .time_ns = sample->time_ns, .tid = sample->tid, .cpu = sample->cpu });
 }
 
 static int is_of_guest(const struct perf_event_header *header)
@@ -213,10 +223,8 @@ static void take_memory(struct draining *d, const struct bal_memory_sample *samp
 		d->ret->with_access++;
 		d->ret->accesses++;
 		d->ret->cycles += sample->cycles;
-		d->batch[d->n++] = (struct bal_access){ .address = sample->address,
-							.time_ns = sample->time_ns,
-							.tid = sample->tid,
-							.cpu = sample->cpu };
+		put(d, &(struct bal_access){
+			.address = sample->address, .time_ns = sample->time_ns, .tid = sample->tid, .cpu = sample->cpu });
 	}
 }
 
@@ -237,7 +245,7 @@ static int take_sample(struct draining *d, struct bal_ring *ring, const struct p
 			    header->size == sizeof(struct bal_memory_sample));
 	} else if (header->size == without && sample->abi == PERF_SAMPLE_REGS_ABI_NONE) {
 		d->ret->no_registers++;
-	} else if (header->size == without + (size_t)BAL_REGISTERS_HERE * sizeof(uint64_t)) {
+	} else if (header->size == SAMPLE_BYTES) {
 		take_registers(d, ring, sample);
 	} else {
 		return -EBADMSG;
@@ -285,8 +293,8 @@ static void drain(struct draining *d, struct bal_ring *ring)
 		const struct perf_event_header *header = (const struct perf_event_header *)(data + at);
 		uint64_t size; /* of multiples of 8 bytes: a header is never cut in two */
 
-		for (uint64_t line = 0; line < sizeof(whole); line += 64) /* another CPU wrote it */
-			__builtin_prefetch(data + ((tail + RECORDS_AHEAD * sizeof(whole) + line) & (ring->data_bytes - 1)));
+		for (uint64_t line = 0; line < SAMPLE_BYTES; line += 64) /* another CPU wrote it */
+			__builtin_prefetch(data + ((tail + BYTES_AHEAD + line) & (ring->data_bytes - 1)));
 		size = header->size;
 		if (size < sizeof(*header) || size % 8 || size > head - tail) {
 			d->ret->foreign++;
@@ -325,12 +333,14 @@ int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_spa
 
 		if (!rings[i].map)
 			continue;
+		if (d.first_is_touch != rings[i].first_is_touch)
+			flush(&d);
 		d.first_is_touch = rings[i].first_is_touch;
 		drain(&d, &rings[i]);
-		flush(&d);
 		came = ret->samples + ret->lost - before;
 		ret->busiest = came > ret->busiest ? came : ret->busiest;
 	}
+	flush(&d);
 	ret->seconds = bal_now_seconds() - began;
 	return 0;
 }

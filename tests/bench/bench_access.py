@@ -1,12 +1,15 @@
 """What it costs to count accesses by page, with a million different pages.
 
-    python -m tests.bench.bench_access [--pages N] [--samples N] [--turns N]
+    python -m tests.bench.bench_access [--pages N] [--samples N] [--turns N] [--beside FOLDER]
 
 Nanoseconds of CPU time of this thread; of each the least, as other programs only add to it. `first`: pages that the
 table does not know, `add`: accesses of random ones that it knows, `drain`: samples as perf writes them, taken out of
 their ring into the table, each with a register that points to a random page and fourteen that point elsewhere, `loads`:
-samples of a PMU, of loads that memory answered, `judge`: each page of the table.
-The table holds 1.3 million cells of 32 bytes, so nearly every access goes to memory.
+samples of a PMU, of loads that memory answered, `judge`: each page of the table. What is a part of `drain`: `pass`:
+samples that point nowhere, which are only read, and `few`: samples of 200 pages, whose cells are in the cache.
+The table holds 1.3 million cells of 32 bytes, so nearly every access goes to memory. All is measured twice, on base
+pages and (`huge`) after the table was put on huge pages, as it is once that many are in use. With --beside FOLDER each
+turn is a process of its own, and of another checkout in turn; then the ratios are told, of huge pages to what is there.
 Prints a table, then one line of JSON.
 """
 
@@ -14,9 +17,11 @@ import argparse
 import itertools
 import json
 import random
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from balancerd.native import AccessNodes, AccessTable, AddressRanges, JudgeRule, PerfKind
@@ -43,7 +48,7 @@ def packed(addresses: list[int]) -> Any:
     )
 
 
-def records(addresses: list[int], choose: random.Random) -> bytes:
+def records(addresses: Iterable[int], choose: random.Random) -> bytes:
     """Samples whose other registers hold small numbers and places on the stack."""
     return b"".join(
         registers_record(
@@ -72,22 +77,36 @@ def bench(pages: int, samples: int, turns: int) -> list[Row]:
     known = [BASE + page * PAGE for page in range(pages)]
     choose.shuffle(known)
     first = packed(known)
-    times: dict[str, list[float]] = {part: [] for part in ("first", "add", "drain", "loads", "judge")}
-    times["first"].append(ns_each(lambda: lib.bal_access_add(first, pages, 0, table.data), pages))
+    times: dict[str, list[float]] = {}
+
+    def time_part(part: str, function: Callable[[], object], count: int) -> None:
+        times.setdefault(part, []).append(ns_each(function, count))
+
+    time_part("first", lambda: lib.bal_access_add(first, pages, 0, table.data), pages)
     ends = [BASE + n * pages // 8 * PAGE for n in range(9)]
     ranges = AddressRanges([(start, end - PAGE) for start, end in itertools.pairwise(ends)])
     ring_bytes = 1 << (168 * samples - 1).bit_length()
-    for _ in range(turns):
-        chosen = [choose.choice(known) for _ in range(samples)]
-        again = packed(chosen)
-        times["add"].append(ns_each(lambda: lib.bal_access_add(again, samples, 0, table.data), samples))  # noqa: B023
-        chosen = [choose.choice(known) for _ in range(samples)]
-        with filled(records(chosen, choose), kind=PerfKind.REGISTERS, data_bytes=ring_bytes) as rings:
-            times["drain"].append(ns_each(lambda: rings.read(table, ranges), samples))
-        chosen = [choose.choice(known) for _ in range(samples)]
-        with filled(loads(chosen), kind=PerfKind.MEMORY, data_bytes=ring_bytes) as rings:
-            times["loads"].append(ns_each(lambda: rings.read(table, ranges), samples))
-        times["judge"].append(ns_each(lambda: table.judge(JudgeRule()), pages))
+
+    def pick() -> list[int]:
+        return [choose.choice(known) for _ in range(samples)]
+
+    def time_rings(part: str, samples_of_kind: bytes, kind: PerfKind) -> None:
+        with filled(samples_of_kind, kind=kind, data_bytes=ring_bytes) as rings:
+            time_part(part, lambda: rings.read(table, ranges), samples)
+
+    for suffix in ("", " huge"):
+        for _ in range(turns):
+            again = packed(pick())
+            time_part("add" + suffix, partial(lib.bal_access_add, again, samples, 0, table.data), samples)
+            time_rings("drain" + suffix, records(pick(), choose), PerfKind.REGISTERS)
+            time_rings("loads" + suffix, loads(pick()), PerfKind.MEMORY)
+            time_part("judge" + suffix, lambda: table.judge(JudgeRule()), pages)
+            if not suffix:
+                time_rings("pass", records([0] * samples, choose), PerfKind.REGISTERS)
+                time_rings(
+                    "few", records(itertools.islice(itertools.cycle(known[:200]), samples), choose), PerfKind.REGISTERS
+                )
+        table.gather()
     totals = table.totals()
     table.close()
     return [
@@ -102,13 +121,33 @@ def bench(pages: int, samples: int, turns: int) -> list[Row]:
     ]
 
 
+def beside(folder: str, pages: int, samples: int, turns: int) -> list[Row]:
+    """Run this checkout and another one by turns; return the least of each, and their ratio if both have the part."""
+    sizes = f"--pages={pages}", f"--samples={samples}", "--turns=1"
+    least: dict[str, dict[str, float]] = {".": {}, folder: {}}
+    for _ in range(turns):
+        for where, values in least.items():
+            command = (f"{where}/.venv/bin/python", "-m", "tests.bench.bench_access", *sizes)
+            done = subprocess.run(command, cwd=where, check=True, capture_output=True, text=True)
+            for row in json.loads(done.stdout.splitlines()[-1])["rows"]:
+                part = str(row["part"])
+                values[part] = min(float(row["ns each"]), values.get(part, float("inf")))
+    rows: list[Row] = []
+    for part, ns in least["."].items():
+        before = least[folder].get(part, least[folder].get(part.partition(" ")[0], float("nan")))
+        rows.append({"part": part, "ns each": ns, "there": before, "ratio": round(ns / before, 2)})
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pages", type=int, default=1_000_000)
     parser.add_argument("--samples", type=int, default=200_000)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--beside", metavar="FOLDER")
     options = parser.parse_args()
-    rows = bench(options.pages, options.samples, options.turns)
+    sizes = options.pages, options.samples, options.turns
+    rows = beside(options.beside, *sizes) if options.beside else bench(*sizes)
     print_table(rows)
     print(json.dumps({"bench": "access", "rows": rows}))
     sys.stdout.flush()

@@ -154,6 +154,7 @@ class RingSource(abc.ABC):
         if watched.turns.is_due(now):
             judging_from = self._clock.cpu_seconds()
             watched.table.forget(now - self.forget_seconds)
+            watched.table.gather()
             watched.found.judged = judge(watched.table, self._rule, since_seconds=now - self.lookback_seconds)
             self._locator.locate(process, watched.found, now)
             watched.turns.note(now, self._clock.cpu_seconds() - judging_from, self.budget_ratio)

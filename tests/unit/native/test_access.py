@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancerd.native import AccessNodes, AccessRun, AccessTable, JudgeRule
+from balancerd.native.accessing import GATHER_RATIO
 
 PAGE = 4096
 REGION_PAGES = 512
@@ -406,3 +407,33 @@ def test_what_is_added_to_a_copy_is_not_in_the_table_it_was_made_of() -> None:
     table.close()
     assert copy.page(at(2)) is not None
     copy.close()
+
+
+def test_a_table_in_use_is_put_on_huge_pages_once_and_holds_what_it_held() -> None:
+    table = table_of(1 << 17)  # 4 MiB, so that a whole huge page lies inside
+    few = round(GATHER_RATIO * table.totals().capacity_pages) - 1
+    table.add((at(page), 1.0, 1 + page % 3, page % 4) for page in range(few))
+    assert not table.gather()
+    table.add((at(page), 1.0, 1 + page % 3, page % 4) for page in range(few, few + 2))
+    before = [table.page(at(page)) for page in range(few + 2)]
+    assert table.gather()
+    assert not table.gather()
+    assert [table.page(at(page)) for page in range(few + 2)] == before
+    table.close()
+
+
+@pytest.mark.parametrize("n_nodes", [1, 4, 5, 16])
+def test_weights_fall_alike_on_machines_of_any_number_of_nodes(n_nodes: int) -> None:
+    table = AccessTable(AccessNodes([(cpu, cpu) for cpu in range(n_nodes)]), 1 << 16)
+    choose = random.Random(n_nodes)  # noqa: S311 the same in every run
+    model = Counter[int]()
+    for _ in range(300):
+        cpu = choose.randrange(n_nodes)
+        table.add([(at(0), 1.0, 1, cpu)])
+        for node in model:
+            model[node] = model[node] * 64225 >> 16
+        model[cpu] += 1024
+    found = table.page(at(0))
+    assert found is not None
+    assert found.weights == tuple((node, model[node] / 1024) for node in sorted(model) if model[node])
+    table.close()
