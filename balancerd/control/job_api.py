@@ -1,4 +1,35 @@
-"""The answers about jobs and moves: pure functions from records to plain dicts; api.py documents them."""
+"""The answers about jobs and moves: pure functions from records to plain dicts.
+
+POST /v1/jobs               (202; root and the daemon's user only; 400: not understood, or a node without memory;
+                             404: no such process or move; 409: the process has a job already, or too many wait)
+    takes a JSON object, "kind" and what belongs to it:
+        move    pid, to ("2-3"), and if need be: from ("0-1"; null: every other node), move_all, ignore_mempolicy,
+                whole (one migrate_pages(2); false like the others unless given)
+        evict   pid, and if need be: cold_only
+        undo    move (the id of a move)
+    schema, job: as below
+
+GET /v1/jobs                schema, jobs: [job], oldest first; the last 64 that ended are remembered
+GET /v1/jobs/ID             schema, job    (404: no such job)
+POST /v1/jobs/ID/cancel     schema, job    (202; root and the daemon's user only): it ends after the call at hand
+    job     {id, kind, and what was asked for: to, from, move_all, ignore_mempolicy, whole | cold_only | undone_move,
+            pid, start_ticks, comm, target_of: {node: node}, state ("queued", "running", "done", "cancelled", "failed"),
+            cancel_requested, reason, reason_text (why not all was done, or null), detail, waiting_for (a reason or
+            null), move (the id for undo, or null), age_seconds, seconds (running; null before),
+            total_bytes (an estimate; null before), done_bytes (dealt with, moved or not), rate_bytes_per_second,
+            eta_seconds (null when not known),
+            looked_pages = on_target_pages + the sum of passed_over + submitted_pages = the sum of pages {status: n},
+            moved_from {node: pages}, moved_bytes, retried_pages, held_back_bytes (for their mempolicy),
+            verified: null or {asked_pages, on_target_pages, elsewhere_pages, absent_pages, unknown_pages},
+            calls, longest_call_seconds, call_seconds, stalls, throttled_seconds {cause: n},
+            eviction: null or {absent_pages, other_pages, advised_pages, evicted_pages, kept_pages},
+            whole_move: null or {not_moved_pages, seconds, before_bytes, after_bytes}}
+
+GET /v1/moves
+    schema, moves: newest first: [{id, pid, start_ticks, policy, reason, reason_text, to ("2-3"), from {node: bytes},
+            moved_bytes, undoable_bytes (of which is recorded where they came from), pages {status: n}, going_on,
+            age_seconds (since it began)}]
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict

@@ -201,12 +201,7 @@ class Engine:
         watch.lap("migrate")
 
         self._before = snapshot
-        everything: tuple[Verdict, ...] = (
-            *selection.skips,
-            *self._missed.values(),
-            *verdicts,
-            *plan.rejected,
-        )
+        everything: tuple[Verdict, ...] = (*selection.skips, *self._missed.values(), *verdicts, *plan.rejected)
         return TickReport(
             number=self._number,
             mode=self._kernel.mode,
