@@ -16,8 +16,7 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
 6. `engine.trust` judges what moved before: the first move of a process begins with a part, and what did not stay is
    held back. `engine.plan` arbitrates: places of policies, other managers, pressure, holds, cpusets, quarantine,
    watermarks, budgets, mempolicies. What it turns down it keeps, with the reason. Mempolicies cost time in proportion
-   to memory, so they are read only now, by `Kernel.sample()` again, for those that would move; then the plan is made
-   anew.
+   to memory, so they are read only now, by `Kernel.sample()` again, for those that would move; then it plans anew.
 7. `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. A process
    rests from calls as much as they hold it up; meanwhile `engine.together` gives the next one its turn.
 8. The TickReport goes to every Sink: metrics, one log line, the control socket.

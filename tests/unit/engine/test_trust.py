@@ -261,8 +261,9 @@ def test_a_process_on_trial_goes_on_at_once_when_another_of_its_program_has_been
 def test_trust_is_gone_when_what_was_moved_came_back_later() -> None:
     trust = trusting()
     finished(trust, {0: 1024.0}, make_process(cgroup="/a"))
-    trust.revoke(PID)
     again = look(10.0, {2: 1024.0}, process=make_process(cgroup="/elsewhere"))
+    assert most(trust.review(again, [wanting(1024)])) is None  # the process is trusted, wherever it is put
+    trust.revoke(PID)
     assert most(trust.review(again, [wanting(1024)])) == 64 * MIB
 
 
