@@ -186,7 +186,7 @@ class Engine:
         kept = tuple(v for v in verdicts if isinstance(v, Skip) and v.holds)
         reviewed = self._memory.review(snapshot, able)
         snapshot, planned = self._plan(snapshot, reviewed.wanted, kept + reviewed.kept)
-        self._take_note(wanted, planned.turn_down, survey.taken_at)
+        self._take_note(reviewed.without_waiting(wanted), planned.turn_down, survey.taken_at)
         watch.lap("plan")
 
         end = self._clock.now() + max(settings.limits.budget_seconds, MOVING_RATIO * sum(watch.seconds.values()))

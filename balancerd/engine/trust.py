@@ -60,6 +60,11 @@ class Reviewed:
     kept: tuple[Skip, ...] = ()
     """Decisions of these policies that hold their process, and wait."""
 
+    def without_waiting(self, wanted: Iterable[Decision | Eviction]) -> list[Decision | Eviction]:
+        """Return the wanted but for those of processes that must all wait: what they began does not go on."""
+        waiting = {skip.process for skip in self.skips} - {each.process for each in self.wanted}
+        return [each for each in wanted if each.process not in waiting]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
@@ -80,7 +85,6 @@ class _Move:
     before: _Look
     stage: int
     moved_bytes: int = 0
-    judged_bytes: int = 0
     moved_at: float = 0.0
     stays: bool = True
     """Whether the mover found what it moved at the target, right after."""
@@ -210,7 +214,6 @@ class Trust:
         fallen_bytes = move.before.away_bytes + growth_bytes - look.away_bytes
         missing_bytes = FALLEN_RATIO * move.moved_bytes - fallen_bytes
         has_stayed = missing_bytes <= look.error_bytes + move.before.error_bytes if is_fresh else move.stays
-        move.judged_bytes = move.moved_bytes
         if has_stayed and is_wanted and not move.is_over:
             while move.is_trial and move.moved_bytes >= REACHED_RATIO * move.stage_bytes:
                 move.stage += 1

@@ -381,3 +381,4 @@ def test_what_somebody_moves_away_at_once_is_put_back_and_left_alone() -> None:
     assert [judged.result for report in reports for judged in report.judged] == [MoveResult.WORSE]
     assert {report.processes[0].reason for report in reports[5:]} == {Reason.NOT_TRUSTED}
     assert reports[4].processes[0].reason is Reason.ROLLBACK
+    assert run.memory.ledger.moving() == frozenset()  # nor is it sampled at each tick for what does not go on
