@@ -171,6 +171,18 @@ def test_a_part_that_did_not_stay_goes_back_and_the_policy_waits() -> None:
     assert most(trust.review(look(42.0, {2: 1024.0}), [wanting(1024)])) == 64 * MIB
 
 
+def test_what_is_lost_after_its_parts_had_stayed_is_judged_and_not_put_back() -> None:
+    trust, held = trusting(), 0.0
+    for tick, mib in enumerate((64.0, 192.0, 768.0)):
+        now = look(2.0 * tick, {2: 1024.0 - held, 0: held})
+        assert trust.review(now, [wanting(1024 - held)]).judged == ()
+        trust.note(moved(wanting(1024), mib, resume=tick < 2), 2.0 * tick + 1.0)
+        held += mib
+    reviewed = trust.review(look(6.0, {2: 1000.0, 0: 24.0}), [wanting(1000)])
+    assert [(judged.result, judged.is_trial) for judged in reviewed.judged] == [(MoveResult.WORSE, False)]
+    assert reviewed.wanted == ()
+
+
 def test_what_cannot_go_back_is_given_up_after_a_few_ticks() -> None:
     trust, reviewed = after_a_part({2: 1024.0})
     tries = 0
