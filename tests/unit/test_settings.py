@@ -7,6 +7,7 @@ from balancerd.config.schema import (
     AccessesConfig,
     Config,
     MigrateConfig,
+    PlanConfig,
     PolicyConfig,
     RuleConfig,
     SelectConfig,
@@ -66,3 +67,9 @@ def test_how_accesses_are_watched_is_what_the_configuration_says() -> None:
         log_directory="/x",
         heat=HeatMethod.SOFT_DIRTY,
     )
+
+
+@pytest.mark.parametrize("canary", [True, False])
+def test_whether_a_move_begins_with_a_part_is_configured(*, canary: bool) -> None:
+    assert Config().plan.canary
+    assert build_settings(Config(plan=PlanConfig(canary=canary))).canary is canary

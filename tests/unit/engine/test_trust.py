@@ -15,7 +15,7 @@ from balancerd.model.judged import JudgedMove, MoveResult
 from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatus, Range
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
-from tests.unit.engine.test_tick import Run
+from tests.unit.engine.test_tick import Run, Wanting
 from tests.unit.fakes import (
     GIB,
     MIB,
@@ -394,3 +394,36 @@ def test_what_somebody_moves_away_at_once_is_put_back_and_left_alone() -> None:
     assert {report.processes[0].reason for report in reports[5:]} == {Reason.NOT_TRUSTED}
     assert reports[4].processes[0].reason is Reason.ROLLBACK
     assert run.memory.ledger.moving() == frozenset()  # nor is it sampled at each tick for what does not go on
+
+
+def test_a_rule_that_waits_for_a_pause_lets_no_other_policy_have_its_process() -> None:
+    rule, home = Wanting(wanting(256, policy="test", reason=Reason.RULE, holds=True)), Wanting(wanting(256, target=1))
+    home.name = "home"
+    run = Run(policies=[rule, home])
+    limits = replace(run.settings.limits, places={"test": 0, "home": 1})
+    run.settings = replace(run.settings, limits=limits)
+    run.engine = run.load([rule, home])
+    run.kernel.add(make_process(), {2: 256})
+    run.ticks(1)  # first sight
+    run.memory.pause.note(moved(wanting(1), 0, stopped_by=Reason.NO_MEMORY, moved_from={}), run.clock.time)
+    (report,) = run.ticks(1)
+    assert run.kernel.steps == [] or run.kernel.steps[-1].target == N0
+    assert [skip.reason for skip in report.plan.rejected] == [Reason.PAUSED, Reason.CLAIMED]
+    assert report.paused == "node 0 ran out of memory during a move"
+
+
+def test_pages_that_come_back_later_take_the_trust_away() -> None:
+    run = a_run(256)
+    run.ticks(7)
+    assert run.memory.trust._trusted == {(PID, "home")}
+    run.kernel.returned_ratio[PID] = 0.5
+    run.ticks(8)
+    assert run.memory.trust._trusted == set()
+
+
+def test_what_is_known_of_processes_goes_with_them() -> None:
+    run = a_run(256)
+    run.ticks(7)
+    run.kernel.processes.clear()
+    run.ticks(1)
+    assert run.memory.trust._trusted == set()
