@@ -116,6 +116,7 @@ def test_what_the_machine_has_measured_is_what_a_move_costs() -> None:
     policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
     fast = Copying(copied_bytes=float(64 * GIB), seconds=32.0)
     costs: list[float] = []
+    verdict: Verdict | None = None
     for copying in (Copying(), fast):
         for tick in range(10):
             now = TICK * (tick + 1 + 10 * bool(costs))
