@@ -179,19 +179,16 @@ def is_spread(held: Mapping[NodeId, int]) -> bool:
 
 
 def gather(spreads: Iterable[Spread], capacity: Capacity) -> list[Gathering | None]:
-    """Return where the memory of each gathers, all of them together within the capacity; None: it stays."""
+    """Return where the memory of each gathers, all of them together within the capacity; None: it stays.
+
+    What one leaves is not room for another: moves take time, and not each is made.
+    """
     found = [_ways(spread, capacity) for spread in spreads]
     if not found:
         return []
     items = [[option for _, option in ways] for ways in found]
-    slack = {
-        node: free + sum(i[0].added_bytes.get(node, 0) for i in items) for node, free in capacity.slack_bytes.items()
-    }
-    cores = {
-        node: capacity.cores(node) - busy + sum(item[0].added_cores.get(node, 0.0) for item in items)
-        for node, busy in capacity.busy_cores.items()
-    }
-    packing = pack(items, Slack(memory_bytes=slack, cpu_cores=cores if capacity.follow else {}))
+    cores = {node: capacity.cores(node) - busy for node, busy in capacity.busy_cores.items()}
+    packing = pack(items, Slack(memory_bytes=capacity.slack_bytes, cpu_cores=cores if capacity.follow else {}))
     return [ways[number][0] for ways, number in zip(found, packing.chosen, strict=True)]
 
 
@@ -212,11 +209,8 @@ def arriving(
 
 def _ways(spread: Spread, capacity: Capacity) -> list[tuple[Gathering | None, Option]]:
     """Return what may become of a process: nothing, or its memory on the nodes of one of the smallest sets that fit."""
-    stays_cores = {node: share * spread.cores for node, share in spread.run.items()} if capacity.follow else {}
     before = spread.cores * STALL_SHARE * remoteness(spread.run, _shares(spread.held), capacity.topology)
-    ways: list[tuple[Gathering | None, Option]] = [
-        (None, Option(cost=before, added_bytes=dict(spread.held), added_cores=stays_cores))
-    ]
+    ways: list[tuple[Gathering | None, Option]] = [(None, Option(cost=before))]
     allowed = capacity.topology.memory_nodes & (spread.process.mems_allowed or frozenset())
     able = sorted(node for node in allowed if capacity.cores(node) > 0)
     for size in range(1, len([size for size in spread.held.values() if size])):
@@ -238,8 +232,9 @@ def _way(
     run = {node: 1.0 / len(nodes) for node in sorted(nodes)} if capacity.follow else spread.run
     lost = spread.cores * STALL_SHARE * remoteness(run, _shares(after), capacity.topology)
     moving = cost_seconds(sum(parts.values()), capacity.bytes_per_second)
-    cores = {node: share * spread.cores for node, share in run.items()} if capacity.follow else {}
-    option = Option(cost=lost + moving / HORIZON_SECONDS, added_bytes=after, added_cores=cores)
+    more = {node: spread.cores * (share - spread.run.get(node, 0.0)) for node, share in run.items()}
+    cores = {node: each for node, each in more.items() if each > 0.0} if capacity.follow else {}
+    option = Option(cost=lost + moving / HORIZON_SECONDS, added_bytes=parts, added_cores=cores)
     return Gathering(nodes, parts, before - lost, moving), option
 
 
