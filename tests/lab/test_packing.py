@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(300)]
 BRISK = {"select.min_age": "1s", "tick_interval": "1s", "migrate.duty_cycle": "100%"}
 NODE = 2
 STEP_MIB = 32
-LEFT_MIB = 192
+LEFT_MIB = 160
 """What the grower leaves at first: more than what makes a node of 1 GiB short."""
-BEYOND_MIB = 96
+BEYOND_MIB = 64
 """By so much more than there is the two want in the end."""
 
 HOME = "  - {name: home, kind: follow-cpu}\n"
@@ -44,7 +44,7 @@ def node_mib(*names: str) -> int:
 def is_calm() -> bool:
     """Whether nobody has waited for memory lately."""
     text = Path("/proc/pressure/memory").read_text(encoding="ascii")
-    return float(text.split("avg10=")[1].split()[0]) < 1.0
+    return float(text.split("avg10=")[1].split()[0]) < 5.0
 
 
 class Grower(Verifier):
@@ -76,7 +76,7 @@ def test_a_growth_that_was_killed_goes_on_when_packing_makes_room(tmp_path: Path
         Balancerd(tmp_path, "policies:\n" + HOME, overrides=BRISK) as daemon,
     ):
         daemon.wait_for_reason(hog.pid, "well-placed", 90.0)
-        free_mib, cache_mib = node_mib("MemFree"), node_mib("FilePages", "SReclaimable")
+        free_mib, cache_mib = node_mib("MemFree"), node_mib("Active(file)", "Inactive(file)", "SReclaimable")
         first_mib = free_mib - LEFT_MIB
         most_mib = free_mib + cache_mib + BEYOND_MIB
         print(f"node {NODE}: hog {hog_mib} MiB, free {free_mib}, cache {cache_mib}; growth {first_mib} to {most_mib}")
@@ -93,7 +93,9 @@ def test_a_growth_that_was_killed_goes_on_when_packing_makes_room(tmp_path: Path
         daemon.wait_for_reason(hog.pid, "well-placed", 60.0)
         with Grower(cpuset, first_mib, most_mib) as grower:
             began = time.monotonic()
-            assert grower.grow(lambda: daemon.wait_for(lambda: node_mib("MemFree") > 2 * STEP_MIB, 90.0, "room"))
+            assert grower.grow(
+                lambda: daemon.wait_for(lambda: node_mib("MemFree", "Inactive(file)") > 2 * STEP_MIB, 90.0, "room")
+            )
             print(f"with packing it grew to {grower.mib} MiB in {time.monotonic() - began:.0f} s")
             told = daemon.wait_for_reason(hog.pid, "kept-away", 60.0)
             print(f"hog: {mib_by_node(hog.pid)}, {told['detail']}")
