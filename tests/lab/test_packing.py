@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(300)]
 
 BRISK = {"select.min_age": "1s", "tick_interval": "1s", "migrate.duty_cycle": "100%"}
 NODE = 2
-STEP_MIB = 32
+STEP_MIB = 48
 LEFT_MIB = 160
 """What the grower leaves at first: more than what makes a node of 1 GiB short."""
 BEYOND_MIB = 64
@@ -70,7 +70,7 @@ class Grower(Verifier):
 
 def test_a_growth_that_was_killed_goes_on_when_packing_makes_room(tmp_path: Path, cpuset: Path) -> None:
     """The hog may be anywhere and lies where the grower must be; nothing but packing would move it."""
-    hog_mib = node_mib("MemFree") // 2
+    hog_mib = node_mib("MemFree") * 2 // 5
     with (
         Hog("base", hog_mib, touch_cpu=NODE, spin_cpu=NODE, busy_percent=20) as hog,
         Balancerd(tmp_path, "policies:\n" + HOME, overrides=BRISK) as daemon,
@@ -79,12 +79,15 @@ def test_a_growth_that_was_killed_goes_on_when_packing_makes_room(tmp_path: Path
         free_mib, cache_mib = node_mib("MemFree"), node_mib("Active(file)", "Inactive(file)", "SReclaimable")
         first_mib = free_mib - LEFT_MIB
         most_mib = free_mib + cache_mib + BEYOND_MIB
-        print(f"node {NODE}: hog {hog_mib} MiB, free {free_mib}, cache {cache_mib}; growth {first_mib} to {most_mib}")
+        print(
+            f"node {NODE}: hog {hog_mib} MiB, free {free_mib}, cache {cache_mib}; growth {first_mib} to {most_mib}",
+            flush=True,
+        )
         killed = vmstat("oom_kill")
         with Grower(cpuset, first_mib, most_mib) as grower:
             assert not grower.grow(lambda: daemon.wait_ticks(1))
             assert grower.process.wait(30) == -signal.SIGKILL
-            print(f"without packing it is killed at {grower.mib} MiB")
+            print(f"without packing it is killed at {grower.mib} MiB", flush=True)
         assert vmstat("oom_kill") == killed + 1
         assert share(hog.pid, NODE) > 0.98
 
@@ -96,9 +99,9 @@ def test_a_growth_that_was_killed_goes_on_when_packing_makes_room(tmp_path: Path
             assert grower.grow(
                 lambda: daemon.wait_for(lambda: node_mib("MemFree", "Inactive(file)") > 2 * STEP_MIB, 90.0, "room")
             )
-            print(f"with packing it grew to {grower.mib} MiB in {time.monotonic() - began:.0f} s")
+            print(f"with packing it grew to {grower.mib} MiB in {time.monotonic() - began:.0f} s", flush=True)
             told = daemon.wait_for_reason(hog.pid, "kept-away", 60.0)
-            print(f"hog: {mib_by_node(hog.pid)}, {told['detail']}")
+            print(f"hog: {mib_by_node(hog.pid)}, {told['detail']}", flush=True)
             assert grower.end() == Ended(status=0, told=f"verified {most_mib * 256} pages")
         assert vmstat("oom_kill") == killed + 1
         assert share(hog.pid, 3) > 0.98 - share(hog.pid, NODE), "the nearest node has what made room"
