@@ -350,10 +350,16 @@ def test_it_gathers_where_memory_and_threads_fit(cores: float, free: dict[int, i
 
 def test_three_nodes_become_two_when_one_is_too_small() -> None:
     spread = [make_process(1, run={0: 1.0, 1: 0.7, 3: 0.5}, cpu_cores=5.0)]
-    verdict = gathered(make_policy(consolidate="threads-follow"), {1: {0: 300, 1: 300, 3: 300}}, spread)[1]
+    policy = make_policy(consolidate="threads-follow")
+    verdict = gathered(policy, {1: {0: 300, 1: 300, 3: 300}}, spread)[1]
     assert isinstance(verdict, Decision)
     assert verdict.detail.endswith("gather on node 0-1")
     assert verdict.sources == frozenset({N3})
+    assert verdict.most_bytes == verdict.misplaced_bytes == 300 * MIB
+    at = SETTLE_SECONDS + TICK
+    rests = judged(policy, {1: {0: 600, 1: 300}}, spread, at=at, topology=roomy_topology())[1]
+    assert isinstance(rests, Skip)
+    assert rests.detail == "it was gathered; again in 1800 s", "six times as long as on one node"
 
 
 def test_who_has_one_home_and_who_is_kept_away_do_not_gather() -> None:
@@ -387,6 +393,17 @@ def test_after_gathering_a_process_rests() -> None:
     assert reason(judged(policy, {1: {0: 600}}, spread, at=at + 2, **more)[1]) is Reason.COOLDOWN
     assert reason(judged(policy, {1: {0: 300, 2: 300}}, spread, at=at + 290, **more)[1]) is Reason.COOLDOWN
     assert moves(judged(policy, {1: {0: 300, 2: 300}}, spread, at=at + 303, **more))
+
+
+def test_gatherings_that_go_on_share_the_room_that_is_left() -> None:
+    policy = make_policy(consolidate="threads-stay")
+    processes = [make_process(pid, run={0: 1.4, 2: 0.6}) for pid in (1, 2)]
+    held = {1: {0: 300, 2: 300}, 2: {0: 300, 2: 300}}
+    assert moves(gathered(policy, held, processes)) == {1: (N0, 300), 2: (N0, 300)}
+    at = SETTLE_SECONDS + TICK
+    found = judged(policy, held, processes, at=at, topology=roomy_topology(), free={0: 1250 + 500})
+    assert moves(found) == {1: (N0, 300)}
+    assert reason(found[2]) is Reason.COOLDOWN
 
 
 def test_a_gathering_that_does_not_get_on_is_given_up() -> None:
