@@ -79,6 +79,7 @@ class Application:
         self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
         self._state = ControlState(self._clock.now)
         self._overrun = Overrun(LONGEST_SECONDS, self._on_policy_hangs)
+        self._built: tuple[Config, Settings] | None = None
         self._memory: EngineMemory = self._settings(self._config).new_memory()
         self._jobs = Jobs(
             self._means(self._config),
@@ -173,7 +174,10 @@ class Application:
         )
 
     def _settings(self, config: Config) -> Settings:
-        return build_settings(config, self._plugins)
+        """Return what a configuration means to the engine, worked out once: whoever asks for a process asks for it."""
+        if self._built is None or self._built[0] is not config:
+            self._built = config, build_settings(config, self._plugins)
+        return self._built[1]
 
     def _reload(self) -> Running:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from balancerd.engine.room import SMALLEST_STEP_BYTES, Room
+from balancerd.engine.room import SMALLEST_STEP_BYTES, Room, nearest
 from balancerd.model.ids import NodeId
 from balancerd.model.topology import Topology
 
@@ -33,11 +33,9 @@ def find_refuge(
         return None
     held = {at: size for at, size in held_bytes.items() if size and at in topology.node_ids}
     others = [node for node in topology.memory_nodes if node != home and (allowed is None or node in allowed)]
-    for node in sorted(others, key=lambda node: (topology.distance(home, node), node)):
+    for node in nearest(home, others, topology):
         near = topology.distance(home, node)
         farther = {at: size for at, size in held.items() if topology.distance(home, at) > near}
-        if not farther:
-            return None
-        if room.left(node) >= min(sum(farther.values()), SMALLEST_STEP_BYTES):
+        if farther and room.left(node) >= min(sum(farther.values()), SMALLEST_STEP_BYTES):
             return Refuge(node=node, farther_bytes=farther)
     return None
