@@ -5,10 +5,12 @@ access      counting accesses by page, with a million pages (here)
 survey      a pass over all processes beside psutil and beside a bare C loop over their stat (here, as root)
 coverage    how often the intervals of sampled placements hold the truth, over random placements (simulated)
 dwell       what a process that changes nodes loses under follow-cpu, beside other rules (simulated)
+stays       what processes that wander lose under the whole engine and each scheduler, beside nobody (simulated)
 trace       a tick that is recorded beside one that is not, on 1,000 processes in memory (here)
 simulation  what the default configuration costs in simulated machines beside nothing and the optimum (simulated)
 rounds      what the engine takes for a tick with 60 processes on 4 nodes, and 5,000 on 16 (simulated)
 large       simulated seconds for one here, of a machine with ten thousand processes (simulated)
+month       how long a month of ten thousand processes takes, with ticks that wait while nothing changes (simulated)
 to-and-fro  whether memory goes to and fro, or anything takes longer, in a thousand scenarios by chance (simulated)
 observe     a tick of the daemon beside numad's pass, on 1,000 processes with 5,000 threads (in the virtual machine)
 tick        a tick of the daemon beside psutil, pidstat and numastat on as many (here, as root)
@@ -47,10 +49,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "survey": ("tests.bench.bench_survey",),
     "coverage": ("tests.bench.bench_coverage",),
     "dwell": ("tests.bench.bench_dwell",),
+    "stays": ("tests.bench.bench_stays",),
     "trace": ("tests.bench.bench_trace",),
     "simulation": ("tests.bench.bench_simulation", "judge"),
     "rounds": ("tests.bench.bench_simulation", "rounds"),
     "large": ("tests.bench.bench_simulation", "large"),
+    "month": ("tests.bench.bench_simulation", "month"),
     "to-and-fro": ("tests.bench.bench_simulation", "random"),
     "observe": (
         *LAB_OF_CPU_TIME,

@@ -3,12 +3,13 @@
     python -m tests.bench.bench_simulation judge --seconds 3600
     python -m tests.bench.bench_simulation rounds
     python -m tests.bench.bench_simulation large --seconds 600
+    python -m tests.bench.bench_simulation month
     python -m tests.bench.bench_simulation random --scenarios 1000
 
-`judge` runs the shipped scenarios, but for the large one, under three schedulers and tells the work beside that with
+`judge` runs the shipped scenarios, but for the two large ones, under three schedulers and tells the work beside that with
 nobody who moves memory, and at the optimum. `rounds` times what the engine takes for one tick, without what the
 simulated machine takes, of 60 processes on 4 nodes and of 5,000 on 16, all of them busy. `large` tells simulated
-seconds for a second here. `random` looks for memory that goes to and fro in scenarios made by chance.
+seconds for a second here; `month` lets a month of such a machine pass, with few ticks where nothing happens. `random` looks for memory that goes to and fro in scenarios made by chance.
 """
 
 import argparse
@@ -43,6 +44,7 @@ from balancerd.simulation.scenario import GroupSection, MachineSection, Scenario
 from tests.simulations import KINDS, is_memory_bound, make_means, random_scenario, under
 
 LARGE = "ten-thousand"
+MONTH = "fleet-month"
 MOST_ROUND_SECONDS = {"60 processes, 4 nodes": 0.1, "5000 processes, 16 nodes": 1.0}
 MOST_RATIO = 1.01
 UNKNOWN = "-"
@@ -156,6 +158,25 @@ def large(given: argparse.Namespace) -> int:
     return 0
 
 
+def month(given: argparse.Namespace) -> int:
+    """Let the month pass under nobody, and under the engine."""
+    scenario = loading.load(MONTH)
+    seconds = min(given.seconds, scenario.duration_seconds)
+    scenario = scenario.model_copy(update={"duration_seconds": seconds})
+    began, cpu_before = time.perf_counter(), time.process_time()
+    found = judge(scenario, 1, make_means(), with_optimum=False)
+    took, cpu = time.perf_counter() - began, time.process_time() - cpu_before
+    engine, nothing = found.engine, found.nothing
+    print(
+        f"{engine.processes} processes for {seconds / 86_400.0:.1f} days, under nobody and balancerd: {took:.0f} s, "
+        f"{cpu:.0f} s of CPU, {engine.ticks} ticks; lost {engine.accounts.lost_seconds:.0f} s of CPU, "
+        f"{nothing.accounts.lost_seconds:.0f} s under nobody"
+    )
+    row = {"simulated_seconds": seconds, "seconds": took, "cpu_seconds": cpu, "ticks": engine.ticks}
+    print(json.dumps({"bench": "month", **row, "lost_ratio": found.lost_ratio}))
+    return 0
+
+
 def tell(name: str, kind: str, found: Judgement) -> dict[str, object]:
     best = found.optimum.lost_seconds
     row = {
@@ -188,7 +209,7 @@ def tell(name: str, kind: str, found: Judgement) -> dict[str, object]:
 def judge_all(given: argparse.Namespace) -> int:
     print("scenario          scheduler    load  lost/nothing  /engine  /optimum  to none  to best  steady/h")
     rows, ratios, missed = [], [], []
-    for name in given.names or [name for name in loading.shipped() if name != LARGE]:
+    for name in given.names or [name for name in loading.shipped() if name not in {LARGE, MONTH}]:
         for kind in KINDS:
             scenario = under(loading.load(name), kind, given.seconds)
             found = judge(scenario, given.seed, make_means())
@@ -238,6 +259,7 @@ def main(arguments: Sequence[str]) -> int:
         "judge": judge_all,
         "rounds": rounds,
         "large": large,
+        "month": month,
         "random": scan,
     }
     for name in parts:
@@ -246,6 +268,7 @@ def main(arguments: Sequence[str]) -> int:
     verbs.choices["judge"].add_argument("--seed", type=int, default=1)
     verbs.choices["judge"].add_argument("--seconds", type=float, default=3600.0, help="for each scenario at most")
     verbs.choices["large"].add_argument("--seconds", type=float, default=600.0)
+    verbs.choices["month"].add_argument("--seconds", type=float, default=30 * 86_400.0)
     verbs.choices["random"].add_argument("--scenarios", type=int, default=1000)
     verbs.choices["random"].add_argument("--first", type=int, default=0)
     given = parser.parse_args(arguments)

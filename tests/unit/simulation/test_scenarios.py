@@ -14,7 +14,7 @@ from tests.bench.bench_dwell import lost_by_wandering
 from tests.simulations import KINDS, is_memory_bound, make_means, random_scenario, under
 from tests.unit.simulation.machines import GIB
 
-LARGE = {"ten-thousand", "thirty-two-nodes", "eight-nodes"}
+LARGE = {"ten-thousand", "fleet-month", "thirty-two-nodes", "eight-nodes"}
 SMALL = [name for name in loading.shipped() if name not in LARGE]
 SETTLED = ("crossed", "memory-bound", "overcommitted", "phases", "shared-threads", "single-misplaced")
 """Those in which nobody wanders, comes or goes."""
