@@ -6,10 +6,11 @@
     python -m tests.bench.bench_simulation month
     python -m tests.bench.bench_simulation random --scenarios 1000
 
-`judge` runs the shipped scenarios, but for the two large ones, under three schedulers and tells the work beside that with
-nobody who moves memory, and at the optimum. `rounds` times what the engine takes for one tick, without what the
+`judge` runs the shipped scenarios, but for the two large ones, under three schedulers and tells the work beside that
+with nobody who moves memory, and at the optimum. `rounds` times what the engine takes for one tick, without what the
 simulated machine takes, of 60 processes on 4 nodes and of 5,000 on 16, all of them busy. `large` tells simulated
-seconds for a second here; `month` lets a month of such a machine pass, with few ticks where nothing happens. `random` looks for memory that goes to and fro in scenarios made by chance.
+seconds for a second here; `month` lets a month of such a machine pass, with few ticks where nothing happens. `random`
+looks for memory that goes to and fro in scenarios made by chance.
 """
 
 import argparse
