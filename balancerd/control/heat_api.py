@@ -94,7 +94,7 @@ def _accesses(window: AccessWindow, now: float) -> Json:
         "watched_seconds": round(window.watched_seconds, 6),
         "samples": window.samples,
         "hits": window.hits,
-        "lost_samples": window.lost_samples,
+        "lost_samples": window.lost_samples + window.cut_samples,
         "throttled": window.throttled,
         "threads": window.threads,
         "unreported_regions": window.unreported_regions,

@@ -35,7 +35,7 @@ class ObservationCounters:
             "source",
         )
         for source in AccessMethod:
-            for result in ("hit", "no-address", "lost"):
+            for result in ("hit", "no-address", "lost", "cut"):
                 self._samples.add(source.value, result, by=0.0)
             self._throttled.add(source.value, by=0.0)
             self._access_cpu.add(source.value, by=0.0)
@@ -56,6 +56,7 @@ class ObservationCounters:
             self._samples.add(source, "hit", by=window.hits)
             self._samples.add(source, "no-address", by=window.samples - window.hits)
             self._samples.add(source, "lost", by=window.lost_samples)
+            self._samples.add(source, "cut", by=window.cut_samples)
             self._throttled.add(source, by=window.throttled)
             self._access_cpu.add(source, by=window.cpu_seconds)
 

@@ -78,9 +78,10 @@ class AccessWindow:
     """What is known of the accesses of one process at `taken_at`.
 
     In the `seconds` since the window before, `samples` of `threads` were taken, of which `hits` told an address in
-    watched memory; `lost_samples` had no room, `throttled` counts how often the kernel switched sampling off for a
-    while. `watched_seconds` is how long the process has been watched. `regions` and `runs` ascend; they rest on all
-    samples of pages used lately. `unreported_runs` and `unreported_regions` did not fit.
+    watched memory; `lost_samples` had no room, `cut_samples` neither, or were left out since those of another thread
+    had none by then: what all threads did up to then was counted. `throttled` counts how often the kernel switched
+    sampling off for a while. `watched_seconds` is how long the process has been watched. `regions` and `runs` ascend;
+    they rest on all samples of pages used lately. `unreported_runs` and `unreported_regions` did not fit.
     """
 
     process: ProcessId
@@ -91,6 +92,7 @@ class AccessWindow:
     samples: int
     hits: int
     lost_samples: int = 0
+    cut_samples: int = 0
     throttled: int = 0
     threads: int = 0
     regions: tuple[AccessRegion, ...] = ()
@@ -106,7 +108,7 @@ class AccessWindow:
 
     @property
     def lost_ratio(self) -> float:
-        """Share of what should have been seen in this window and was lost."""
+        """Share of what should have been seen in this window and was lost, to the disadvantage of some threads."""
         taken = self.samples + self.lost_samples
         return self.lost_samples / taken if taken else 0.0
 

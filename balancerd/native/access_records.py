@@ -161,8 +161,9 @@ class PerfReading:
     samples == with_access + elsewhere + repeated + no_registers + no_address + near + far. An access is a page that a
     sample's registers point into, the address of a fault, or that of a load or store that went to memory; one sample of
     registers may have several. `repeated`: the registers point into the ranges only where they did before, such as at
-    the start of an array. `lost`: samples that found their ring full. Both it and `throttled` say that the reading is
-    not of all time.
+    the start of an array. `lost`: samples that found their ring full, some time ago. `cut`: none of `samples`, since
+    the ring of another thread was full by then; never of faults. Both, and `throttled`, say that the reading is
+    not of all time; but up to then it is of all threads.
     """
 
     samples: int
@@ -192,6 +193,7 @@ class PerfReading:
     code_reads: int
     """Different instructions read from the process."""
     lost: int
+    cut: int
     throttled: int
     unthrottled: int
     foreign: int

@@ -587,6 +587,7 @@ struct bal_drain {
 	uint64_t exact;	       /* of accesses: by the operand of an instruction */
 	uint64_t code_reads; /* instructions fetched from the process */
 	uint64_t lost;
+	uint64_t cut; /* left out, since a ring was full by then; not of `samples` */
 	uint64_t throttled;
 	uint64_t unthrottled;
 	uint64_t foreign; /* records of other types or lengths */
@@ -600,6 +601,11 @@ struct bal_drain {
  * not gone to. With `operands` (BAL_OPERANDS, of no meaning before or after) the instruction before the one that the
  * thread was to go on with is read from process `pid`, on x86-64, since it is there that a thread which waits for memory is
  * found; or else that one. An address that it makes in the spans counts each time, in place of the registers that make it.
+ *
+ * A ring that is full has the samples of the beginning alone, and the kernel tells what it lost with its next record. What
+ * other rings have of later than its last sample is left out (`cut`): else busy threads would lose most, and what all
+ * share would seem to belong to the others. So what is counted is right, as far as it goes, and `lost` does not speak
+ * against it. Not so for faults, where each says something that nothing else will say until the next scan.
  */
 int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_span *spans, size_t n_spans, int pid,
 		    struct bal_operand *operands, struct bal_access_table *table, struct bal_drain *ret);

@@ -13,11 +13,11 @@
 #include "data_src.h"
 #include "decode.h"
 #include "perf.h"
+#include "ring.h"
 
 #define BATCH 64
 #define LONGEST_INSTRUCTION 15
 #define BYTES_AHEAD 1024
-#define SAMPLE_BYTES (offsetof(struct bal_registers_sample, value) + (size_t)BAL_REGISTERS_HERE * sizeof(uint64_t))
 
 struct draining {
 	const struct bal_span *spans;
@@ -30,6 +30,7 @@ struct draining {
 	struct bal_access batch[BATCH + BAL_REGISTERS];
 	uint64_t home[BATCH + BAL_REGISTERS]; /* where the cell of each is, which is on its way */
 	size_t n;
+	uint64_t until_ns; /* from when on a ring was full */
 	int first_is_touch;
 };
 
@@ -245,7 +246,7 @@ static int take_sample(struct draining *d, struct bal_ring *ring, const struct p
 			    header->size == sizeof(struct bal_memory_sample));
 	} else if (header->size == without && sample->abi == PERF_SAMPLE_REGS_ABI_NONE) {
 		d->ret->no_registers++;
-	} else if (header->size == SAMPLE_BYTES) {
+	} else if (header->size == BAL_REGISTERS_BYTES) {
 		take_registers(d, ring, sample);
 	} else {
 		return -EBADMSG;
@@ -281,7 +282,7 @@ static int take_record(struct draining *d, struct bal_ring *ring, const struct p
 static void drain(struct draining *d, struct bal_ring *ring)
 {
 	struct perf_event_mmap_page *page = ring->map;
-	char *data = (char *)ring->map + (ring->map_bytes - ring->data_bytes);
+	char *data = bal_ring_data(ring);
 	uint64_t head = __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE), tail = page->data_tail;
 	union {
 		struct perf_event_header header;
@@ -293,12 +294,18 @@ static void drain(struct draining *d, struct bal_ring *ring)
 		const struct perf_event_header *header = (const struct perf_event_header *)(data + at);
 		uint64_t size; /* of multiples of 8 bytes: a header is never cut in two */
 
-		for (uint64_t line = 0; line < SAMPLE_BYTES; line += 64) /* another CPU wrote it */
+		for (uint64_t line = 0; line < BAL_REGISTERS_BYTES; line += 64) /* another CPU wrote it */
 			__builtin_prefetch(data + ((tail + BYTES_AHEAD + line) & (ring->data_bytes - 1)));
 		size = header->size;
 		if (size < sizeof(*header) || size % 8 || size > head - tail) {
 			d->ret->foreign++;
 			break;
+		}
+		if (d->until_ns != UINT64_MAX && header->type == PERF_RECORD_SAMPLE &&
+		    bal_ring_time(ring, tail) > d->until_ns) {
+			d->ret->cut++;
+			tail += size;
+			continue;
 		}
 		if (size > before_end && size <= sizeof(whole)) {
 			memcpy(whole.bytes, header, before_end);
@@ -315,7 +322,8 @@ static void drain(struct draining *d, struct bal_ring *ring)
 int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_span *spans, size_t n_spans, int pid,
 		    struct bal_operand *operands, struct bal_access_table *table, struct bal_drain *ret)
 {
-	struct draining d = { .spans = spans, .n_spans = n_spans, .pid = pid, .table = table, .ret = ret };
+	struct draining d = { .spans = spans, .n_spans = n_spans, .pid = pid, .table = table, .ret = ret,
+			      .until_ns = UINT64_MAX };
 	double began = bal_now_seconds();
 
 	memset(ret, 0, sizeof(*ret));
@@ -329,7 +337,12 @@ int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_spa
 		memset(operands, 0, BAL_OPERANDS * sizeof(*operands));
 #endif
 	for (size_t i = 0; i < n_rings; i++) {
-		uint64_t before = ret->samples + ret->lost, came;
+		uint64_t end = rings[i].map ? bal_ring_end(&rings[i]) : UINT64_MAX;
+
+		d.until_ns = end < d.until_ns ? end : d.until_ns;
+	}
+	for (size_t i = 0; i < n_rings; i++) {
+		uint64_t before = ret->samples + ret->lost + ret->cut, came;
 
 		if (!rings[i].map)
 			continue;
@@ -337,7 +350,7 @@ int bal_rings_drain(struct bal_ring *rings, size_t n_rings, const struct bal_spa
 			flush(&d);
 		d.first_is_touch = rings[i].first_is_touch;
 		drain(&d, &rings[i]);
-		came = ret->samples + ret->lost - before;
+		came = ret->samples + ret->lost + ret->cut - before;
 		ret->busiest = came > ret->busiest ? came : ret->busiest;
 	}
 	flush(&d);

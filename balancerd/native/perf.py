@@ -180,6 +180,7 @@ class ThreadRings:
             exact=ret.exact,
             code_reads=ret.code_reads,
             lost=ret.lost,
+            cut=ret.cut,
             throttled=ret.throttled,
             unthrottled=ret.unthrottled,
             foreign=ret.foreign,

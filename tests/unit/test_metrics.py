@@ -119,12 +119,12 @@ def test_samples_of_accesses_are_counted_by_what_they_told_and_the_lost_ones_too
     metrics = new_metrics()
     name = "balancerd_access_samples_total"
     assert scrape(metrics)[f'{name}{{result="hit",source="registers"}}'] == 0
-    window = make_access_window(samples=800, hits=700, lost_samples=5, throttled=2, cpu_seconds=0.25)
+    window = make_access_window(samples=800, hits=700, lost_samples=5, cut_samples=3, throttled=2, cpu_seconds=0.25)
     for _ in range(2):
         metrics.emit(replace(a_moving_report(), accesses=(window,)))
     samples = scrape(metrics)
-    told = {k: samples[f'{name}{{result="{k}",source="registers"}}'] for k in ("hit", "no-address", "lost")}
-    assert told == {"hit": 1400, "no-address": 200, "lost": 10}
+    told = {k: samples[f'{name}{{result="{k}",source="registers"}}'] for k in ("hit", "no-address", "lost", "cut")}
+    assert told == {"hit": 1400, "no-address": 200, "lost": 10, "cut": 6}
     assert samples['balancerd_access_throttled_total{source="registers"}'] == 4
     assert samples['balancerd_access_cpu_seconds_total{source="registers"}'] == 0.5
 

@@ -98,6 +98,7 @@ class PmuSource(RingSource):
         rings = watched.rings
         reading = rings.read(watched.table, watched.ranges)
         told = reading.samples - reading.no_address - reading.near
+        gone = reading.lost + reading.cut
         if rings.tids:  # else this is the first reading, before which none was open
             self._note(process, watched, reading)
         periods = self._choose_periods(rings, watched.seconds or EXPECTED_SECONDS)
@@ -106,7 +107,7 @@ class PmuSource(RingSource):
         return Drained(
             samples=told,
             hits=reading.with_access,
-            lost=round(reading.lost * told / reading.samples) if reading.samples else reading.lost,
+            cut=round(gone * told / reading.samples) if reading.samples else gone,
             throttled=reading.throttled,
         )
 
@@ -117,7 +118,7 @@ class PmuSource(RingSource):
     def _note(self, process: ProcessId, watched: Watched, reading: native.PerfReading) -> None:
         """Have both governors know how often their events happen. Of lost samples nobody knows which they were."""
         rings = watched.rings
-        taken = reading.samples + reading.lost
+        taken = reading.samples + reading.lost + reading.cut
         stores = reading.stores / reading.samples if reading.samples and _has_stores(rings) else 0.0
         for governor, share, period in (
             (self._loads, 1.0 - stores, rings.period),

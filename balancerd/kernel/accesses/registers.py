@@ -42,7 +42,7 @@ class RegisterSource(RingSource):
         rings = watched.rings
         reading = rings.read(watched.table, watched.ranges, pid=process.pid)
         if rings.tids:
-            taken = reading.samples + reading.lost
+            taken = reading.samples + reading.lost + reading.cut
             self._governor.note(process, samples=taken, seconds=watched.seconds, at_hz=rings.frequency_hz)
         frequency_hz = self._choose_hz(rings.ring_pages, watched.seconds or EXPECTED_SECONDS)
         if frequency_hz != rings.frequency_hz:
@@ -50,7 +50,7 @@ class RegisterSource(RingSource):
         return Drained(
             samples=reading.samples,
             hits=reading.with_access + reading.repeated,
-            lost=reading.lost,
+            cut=reading.lost + reading.cut,
             throttled=reading.throttled,
         )
 

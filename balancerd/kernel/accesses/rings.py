@@ -46,12 +46,16 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """What came out of the rings of a process: of `samples` those that told an address, and what is not known."""
+    """What came out of the rings of a process: of `samples` those that told an address, and what is not known.
+
+    `lost` speak against what was counted; `cut` do not, since all threads were cut off at the same time.
+    """
 
     samples: int
     hits: int
-    lost: int
     throttled: int
+    lost: int = 0
+    cut: int = 0
 
 
 @dataclass(slots=True)
@@ -169,6 +173,7 @@ class RingSource(abc.ABC):
             samples=drained.samples,
             hits=drained.hits,
             lost_samples=drained.lost + lost,
+            cut_samples=drained.cut,
             throttled=drained.throttled,
             threads=len(watched.rings),
             regions=watched.found.judged.regions,

@@ -457,3 +457,58 @@ def test_without_privileges_the_kernel_refuses(kind: PerfKind) -> None:
 
     paranoid = int(Path("/proc/sys/kernel/perf_event_paranoid").read_text())
     assert without_privileges(attempt) == (errno.EACCES if paranoid > 1 else None)
+
+
+def samples_of(tid: int, *seconds: float, page: int = 0, step: int = 8) -> bytes:
+    """A thread's samples of one page, each at an address of its own."""
+    return b"".join(
+        registers_record([LOW + page * PAGE + at * step], tid=tid, seconds=second, cpu=2 * (tid - 1))
+        for at, second in enumerate(seconds)
+    )
+
+
+def read_two(table: AccessTable, first: bytes, second: bytes, *, kind: PerfKind, tail: int = 0) -> PerfReading:
+    """What comes of two threads, each with a ring of one page."""
+    with (
+        filled(first, kind=kind, data_bytes=PAGE, tail=tail) as rings,
+        filled(second, kind=kind, data_bytes=PAGE) as other,
+    ):
+        rings._data[1], rings._at[2] = other._data[0], 1
+        reading = rings.read(table, RANGES)
+        other._at.clear()  # emptied beside the first one
+        return reading
+
+
+@pytest.mark.parametrize("tail", [0, PAGE - 160, 3 * PAGE - 8])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_when_a_ring_is_full_what_others_have_of_later_is_cut(table: AccessTable, swapped: bool, tail: int) -> None:
+    busy = samples_of(1, *(1.0 + at / 10 for at in range(24)))  # 24 of 168 bytes: no room for one more
+    calm = samples_of(2, 1.5, 2.5, 3.3, 3.4, 3.5, page=1)  # the busy one's last sample is of 3.3
+    first, second = (calm, busy) if swapped else (busy, calm)
+    reading = read_two(table, first, second, kind=PerfKind.REGISTERS, tail=tail)
+    assert (reading.samples, reading.cut, reading.lost, reading.foreign) == (27, 2, 0, 0)
+    assert pages(table, LOW, LOW + PAGE) == [24, 3]
+    assert table.totals().taken == 27
+
+
+@pytest.mark.parametrize(("others", "cut"), [(0, 0), (56, 0), (64, 1)])
+def test_a_ring_with_room_for_one_more_has_lost_nothing(table: AccessTable, others: int, cut: int) -> None:
+    """A byte always stays free; 23 samples leave room for one more and 64 bytes."""
+    busy = samples_of(1, *(1.0 + at / 10 for at in range(23)))
+    busy += b"".join(record(THROTTLE, b"") for _ in range(others // 8))
+    reading = read_two(table, busy, samples_of(2, 1.5, 9.0, page=1), kind=PerfKind.REGISTERS)
+    assert (reading.samples, reading.cut) == (25 - cut, cut)
+
+
+def test_all_are_cut_where_the_first_of_several_full_rings_ended(table: AccessTable) -> None:
+    busier = samples_of(1, *(1.0 + at / 20 for at in range(24)))  # until 2.15
+    busy = samples_of(2, *(1.0 + at / 10 for at in range(24)), page=1)  # until 3.3
+    reading = read_two(table, busier, busy, kind=PerfKind.REGISTERS)
+    assert (reading.samples, reading.cut, reading.busiest) == (24 + 12, 12, 24)
+    assert pages(table, LOW, LOW + PAGE) == [24, 12]
+
+
+def test_faults_are_not_cut(table: AccessTable) -> None:
+    many = b"".join(fault_record(LOW, seconds=1.0 + at / 100) for at in range(PAGE // 40))
+    reading = read_two(table, many, fault_record(LOW + PAGE, seconds=9.0), kind=PerfKind.FAULTS)
+    assert (reading.samples, reading.cut) == (PAGE // 40 + 1, 0)

@@ -168,6 +168,7 @@ FAR = make_access_run(16, 2, {0: 16})
     [
         pytest.param({"lost_samples": 100, "samples": 800}, Reason.SAMPLES_LOST, id="11 % lost"),
         pytest.param({"lost_samples": 80, "samples": 800}, None, id="9 % lost"),
+        pytest.param({"cut_samples": 8000, "samples": 800}, None, id="cut off for all alike"),
         pytest.param({"throttled": 1}, Reason.SAMPLES_LOST, id="throttled once"),
         pytest.param({"watched_seconds": 0.05}, Reason.LOSS_BELOW_COST, id="has not yet lost what the move costs"),
         pytest.param({"watched_seconds": 0.06}, None, id="has lost as much: 0.528 cores, 0.03125 s"),

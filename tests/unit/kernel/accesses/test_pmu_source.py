@@ -47,6 +47,7 @@ NOTHING = PerfReading(
     exact=0,
     code_reads=0,
     lost=0,
+    cut=0,
     throttled=0,
     unthrottled=0,
     foreign=0,
@@ -151,18 +152,17 @@ def make(reads: PatientReads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 def test_samples_of_the_cores_own_caches_are_as_if_not_taken(make: Callable[..., Bench]) -> None:
     bench = make()
     window = bench.read(
-        samples=1000, with_access=60, elsewhere=20, far=20, near=500, no_address=400, lost=100, throttled=3
+        samples=1000, with_access=60, elsewhere=20, far=20, near=500, no_address=400, lost=70, cut=30, throttled=3
     )
     assert window.method is AccessMethod.PEBS
     assert (window.samples, window.hits, window.throttled) == (100, 60, 3)
-    assert window.lost_samples == 10
-    assert window.lost_ratio == pytest.approx(100 / 1100, rel=0.01)
+    assert (window.cut_samples, window.lost_samples, window.lost_ratio) == (10, 0, 0.0)
 
 
-def test_lost_samples_alone_are_told(make: Callable[..., Bench]) -> None:
+def test_samples_that_nothing_is_left_of_are_told(make: Callable[..., Bench]) -> None:
     bench = make()
-    window = bench.read(lost=7)
-    assert (window.samples, window.lost_samples) == (0, 7)
+    window = bench.read(lost=7, cut=2)
+    assert (window.samples, window.cut_samples) == (0, 9)
 
 
 def test_the_pages_that_a_cpu_has_to_fetch_from_memory_belong_to_its_node(make: Callable[..., Bench]) -> None:
@@ -204,7 +204,7 @@ def test_a_larger_budget_makes_it_shorter(make: Callable[..., Bench]) -> None:
 
 def test_lost_samples_count_as_taken(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.read(samples=round(2 * RATE_HZ), lost=round(3 * 2 * RATE_HZ), busiest=1000)
+    bench.read(samples=round(2 * RATE_HZ), lost=round(2 * RATE_HZ), cut=round(2 * 2 * RATE_HZ), busiest=1000)
     assert bench.rings.period == pytest.approx(4 * pebs.LOADS.first, rel=0.01)
 
 
