@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from tests.bench.locality.figures import Point, lost_seconds, seconds_to_close
 from tests.bench.locality.record import Boot
 
-NOTHING, KERNEL, NUMAD, OURS, OURS_WITH_ACCESS, OURS_AND_KERNEL, BOUND = RIVALS = (
+NOTHING, KERNEL, NUMAD, OURS, OURS_WITH_ACCESS, OURS_WITH_HINTS, OURS_AND_KERNEL, BOUND = RIVALS = (
     "nothing",
     "kernel",
     "numad",
     "balancerd",
     "balancerd+access",
+    "balancerd+hints",
     "balancerd+kernel",
     "bound",
 )

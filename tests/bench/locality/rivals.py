@@ -149,12 +149,15 @@ def balancerd(folder: Path, house_cpu: int, *, config: str = "") -> Iterator[Our
         yield Ours(service)
 
 
-WITH_ACCESS = """
+def with_accesses(source: str) -> str:
+    """A configuration with the policies that judge by accesses, and the source that tells them."""
+    return f"""
 policies:
-  - {name: home, kind: follow-cpu}
-  - {name: parts, kind: access}
-  - {name: shared, kind: interleave}
+  - {{name: home, kind: follow-cpu}}
+  - {{name: parts, kind: access}}
+  - {{name: shared, kind: interleave}}
 accesses:
+  sources: [{source}]
   budget: 50%  # judging takes 20 to 50 times as long here
 """
 
@@ -169,7 +172,13 @@ RIVALS: dict[str, Rival] = {
         Rival(
             name="balancerd+access",
             summary="balancerd with the policies access and interleave besides, which sample registers",
-            start=partial(balancerd, config=WITH_ACCESS),
+            start=partial(balancerd, config=with_accesses("registers")),
+        ),
+        Rival(
+            name="balancerd+hints",
+            summary="the same policies, which see the kernel's hint faults; the kernel moves pages by them, too",
+            is_kernel_on=True,
+            start=partial(balancerd, config=with_accesses("hint-faults")),
         ),
         Rival(name="balancerd+kernel", summary="the two together", is_kernel_on=True, start=balancerd),
         Rival(name="bound", summary="the best static placement from the start, nobody moves anything", is_bound=True),

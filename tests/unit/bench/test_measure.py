@@ -4,12 +4,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from balancerd.config import loader
 from tests.bench.locality import compare, measure, rivals
 from tests.bench.locality.plan import BEGIN, DONE, THREE_QUARTERS, Plan
 from tests.bench.locality.rivals import Rival
@@ -189,6 +190,31 @@ def test_of_vmstat_only_what_moves_or_balances_is_told() -> None:
 
 def test_the_rivals_are_those_of_the_comparison() -> None:
     assert tuple(rivals.RIVALS) == compare.RIVALS
-    assert [name for name, rival in rivals.RIVALS.items() if rival.is_kernel_on] == ["kernel", "balancerd+kernel"]
+    on = ["kernel", "balancerd+hints", "balancerd+kernel"]
+    assert [name for name, rival in rivals.RIVALS.items() if rival.is_kernel_on] == on
     assert [name for name, rival in rivals.RIVALS.items() if rival.is_bound] == ["bound"]
     assert [name for name, rival in rivals.RIVALS.items() if rival.start is None] == ["nothing", "kernel", "bound"]
+
+
+@pytest.mark.parametrize(
+    ("rival", "source"),
+    [("balancerd", "registers"), ("balancerd+access", "registers"), ("balancerd+hints", "hint-faults")],
+)
+def test_what_a_rival_is_called_is_what_its_daemon_is_configured_for(
+    rival: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def start(folder: Path, config: str, *, overrides: object) -> AbstractContextManager[None]:
+        assert folder == tmp_path
+        assert overrides == rivals.SETTINGS
+        started.append(config)
+        return nullcontext()
+
+    monkeypatch.setattr(rivals, "Balancerd", start)
+    with rivals.at_work(rivals.RIVALS[rival], tmp_path, 4):
+        config = loader.load_text(started[0]).config
+    assert config.accesses.sources == (source,)
+    kinds = [policy.kind for policy in config.policies]
+    assert ("access" in kinds) == (rival != "balancerd")
+    assert "kernel-balancing" not in config.yield_to
