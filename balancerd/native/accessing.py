@@ -150,25 +150,24 @@ class AccessTable:
         What does not fit into most_runs is counted. Raises OSError EINVAL for a rule that asks for no samples.
         """
         runs = ffi.new("struct bal_access_run[]", most_runs)
-        ret = self._judge(rule, since_seconds, runs=runs, n_runs=most_runs)
-        return Judgement(
-            runs=tuple(self._run(runs[at]) for at in range(ret.n_runs)),
-            missed_runs=ret.missed_runs,
-            pages=ret.pages,
-            judged_pages=ret.judged,
-            mixed_regions=ret.mixed_regions,
-            duration_seconds=ret.seconds,
-        )
+        return self._judgement(runs, self._judge(rule, since_seconds, runs=runs, n_runs=most_runs))
 
     def regions(self, rule: JudgeRule, *, since_seconds: float = 0.0, most_regions: int = 32768) -> AccessRegions:
         """Return what is known of each region of 2 MiB that was accessed since a time; see judge()."""
         regions = ffi.new("struct bal_access_region[]", most_regions)
         ret = self._judge(rule, since_seconds, regions=regions, n_regions=most_regions)
-        return AccessRegions(
-            regions=tuple(self._region(regions[at]) for at in range(ret.n_regions)),
-            missed_regions=ret.missed_regions,
-            duration_seconds=ret.seconds,
+        return self._known_regions(regions, ret)
+
+    def judge_all(
+        self, rule: JudgeRule, *, since_seconds: float, most_runs: int, most_regions: int
+    ) -> tuple[Judgement, AccessRegions]:
+        """Return what judge() and regions() do, at the cost of one of them."""
+        runs, regions = (
+            ffi.new("struct bal_access_run[]", most_runs),
+            ffi.new("struct bal_access_region[]", most_regions),
         )
+        ret = self._judge(rule, since_seconds, runs=runs, n_runs=most_runs, regions=regions, n_regions=most_regions)
+        return self._judgement(runs, ret), self._known_regions(regions, ret)
 
     def _judge(
         self,
@@ -199,6 +198,23 @@ class AccessTable:
             args.scratch = ffi.cast("uint64_t *", memory)
             check(lib.bal_access_judge(self.data, args, ret), None)
         return ret
+
+    def _judgement(self, runs: Any, ret: Any) -> Judgement:
+        return Judgement(
+            runs=tuple(self._run(runs[at]) for at in range(ret.n_runs)),
+            missed_runs=ret.missed_runs,
+            pages=ret.pages,
+            judged_pages=ret.judged,
+            mixed_regions=ret.mixed_regions,
+            duration_seconds=ret.seconds,
+        )
+
+    def _known_regions(self, regions: Any, ret: Any) -> AccessRegions:
+        return AccessRegions(
+            regions=tuple(self._region(regions[at]) for at in range(ret.n_regions)),
+            missed_regions=ret.missed_regions,
+            duration_seconds=ret.seconds,
+        )
 
     def _weights(self, array: Any) -> tuple[tuple[int, float], ...]:
         cells = ffi.unpack(array, len(self._nodes.nodes))

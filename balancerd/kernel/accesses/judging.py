@@ -44,8 +44,7 @@ class Findings:
 
 def judge(table: native.AccessTable, rule: native.JudgeRule, *, since_seconds: float) -> Judged:
     """Judge the pages that were accessed since a time. Where they lie is not known yet."""
-    judged = table.judge(rule, since_seconds=since_seconds, most_runs=MOST_RUNS)
-    regions = table.regions(rule, since_seconds=since_seconds, most_regions=MOST_REGIONS)
+    judged, regions = table.judge_all(rule, since_seconds=since_seconds, most_runs=MOST_RUNS, most_regions=MOST_REGIONS)
     found = (
         AccessRun(
             start=run.start,

@@ -31,6 +31,9 @@ EXPECTED_SECONDS = 2.0
 RANGES_SECONDS = 5.0
 """How often the mappings are read again, for memory that came."""
 
+FORGET_RATIO = 0.1
+"""Of the time after which pages are forgotten: so often it is done, since it looks at the whole table."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -68,6 +71,7 @@ class Watched:
     turns: Turns
     since: float
     read_at: float
+    forgot_at: float
     ranges: native.AddressRanges
     ranges_at: float = float("-inf")
     seconds: float = 0.0
@@ -142,6 +146,7 @@ class RingSource(abc.ABC):
             turns=Turns(),
             since=now,
             read_at=now,
+            forgot_at=now,
             ranges=native.AddressRanges(()),
         )
 
@@ -155,9 +160,11 @@ class RingSource(abc.ABC):
         self._refresh_ranges(process, watched, now)
         drained = self._drain(process, watched)
         self._follow_threads(watched, now)
-        if watched.turns.is_due(now):
+        if watched.turns.is_due(now) and watched.table.totals().taken:  # nothing at first, and the turn would be gone
             judging_from = self._clock.cpu_seconds()
-            watched.table.forget(now - self.forget_seconds)
+            if now - watched.forgot_at >= FORGET_RATIO * self.forget_seconds:
+                watched.table.forget(now - self.forget_seconds)
+                watched.forgot_at = now
             watched.table.gather()
             watched.found.judged = judge(watched.table, self._rule, since_seconds=now - self.lookback_seconds)
             self._locator.locate(process, watched.found, now)

@@ -346,6 +346,19 @@ def test_what_does_not_fit_is_counted() -> None:
     assert (len(regions.regions), regions.missed_regions) == (3, 17)
 
 
+def test_runs_and_regions_are_the_same_when_found_together() -> None:
+    table = table_of(4096)
+    table.add(spread(range(0, 20 * REGION_PAGES, REGION_PAGES), 2, times=2) + spread(range(600, 650, 2), 3, times=9))
+    for most in (1, 100):
+        runs, regions = table.judge_all(JudgeRule(), since_seconds=0.5, most_runs=most, most_regions=most)
+        alone = table.judge(JudgeRule(), since_seconds=0.5, most_runs=most)
+        assert (runs.runs, runs.missed_runs, runs.judged_pages) == (alone.runs, alone.missed_runs, alone.judged_pages)
+        known = table.regions(JudgeRule(), since_seconds=0.5, most_regions=most)
+        assert (regions.regions, regions.missed_regions) == (known.regions, known.missed_regions)
+        assert runs.runs
+        assert regions.regions
+
+
 def test_regions_add_up_their_pages() -> None:
     table = table_of(4096)
     table.add(spread(range(0, 512, 10), 2) + spread(range(5, 512, 100), 0) + spread(range(600, 610), 3, times=2))

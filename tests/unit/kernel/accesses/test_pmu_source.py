@@ -1,5 +1,6 @@
 """A source on a PMU: what becomes of scripted samples, and its events for real, with such as need no PMU."""
 
+import ctypes
 import errno
 import mmap
 import os
@@ -95,29 +96,32 @@ class ScriptedRings:
 
 
 class SteadyClock:
-    """Two seconds pass from one look to the next."""
+    """Two seconds pass from one look to the next; what is done between two looks at the CPU time takes `costs`."""
 
     def __init__(self) -> None:
         self._now = 1000.0
+        self._cpu_seconds = 0.0
+        self.costs = 0.0
 
     def now(self) -> float:
         return self._now
 
     def cpu_seconds(self) -> float:
-        return 0.0
+        self._cpu_seconds += self.costs
+        return self._cpu_seconds
 
     def wait_until(self, deadline: float) -> None:
         raise AssertionError(deadline)
 
-    def tick(self) -> None:
-        self._now += 2.0
+    def tick(self, seconds: float = 2.0) -> None:
+        self._now += seconds
 
 
 class Bench:
     """A source of which this very process is watched, by scripted rings."""
 
     def __init__(self, source: PmuSource, clock: SteadyClock) -> None:
-        self.source, self._clock = source, clock
+        self.source, self.clock = source, clock
         self.source.open(OWN)
         rings = self.source._watched[OWN].rings
         assert isinstance(rings, ScriptedRings)
@@ -127,7 +131,7 @@ class Bench:
     def read(self, **told: int) -> AccessWindow:
         """Two seconds later."""
         self.rings.next = replace(NOTHING, **told)
-        self._clock.tick()
+        self.clock.tick()
         return self.source.read(OWN)
 
 
@@ -135,11 +139,12 @@ class Bench:
 def make(reads: PatientReads, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
-    def make_bench(kind: type[PmuSource] = PebsSource, *events: MemoryEvent) -> Bench:
+    def make_bench(kind: type[PmuSource] = PebsSource, *events: MemoryEvent, costs: float = 0.0) -> Bench:
         monkeypatch.setattr(native, "ThreadRings", ScriptedRings)
         for module in (pebs, ibs):
             monkeypatch.setattr(module, "look", lambda: events or (LOADS,))
         clock = SteadyClock()
+        clock.costs = costs
         around = replace(surroundings(reads, lambda: as_nodes(*CPUS)), clock=clock)
         made.append(Bench(kind(around, table_bytes=4 * MIB, budget_ratio=BUDGET_RATIO), clock))
         return made[-1]
@@ -296,3 +301,31 @@ def test_events_are_opened_and_their_periods_set_and_closed_for_real(
         assert (rings.period, rings.store_period) == (pebs.LOADS.least, STORE_PERIODS.least)  # nothing happens
         source.close(OWN)
         assert len(list_names("/proc/self/fd")) == before
+
+
+def test_the_first_samples_are_judged_at_once_and_more_when_that_may_cost_something_again(
+    make: Callable[..., Bench],
+) -> None:
+    costs = 1.5 * 2.0 * BUDGET_RATIO
+    bench = make(costs=costs)
+    seconds = [bench.clock.now() + at for at in range(2)]
+    with mmap.mmap(-1, 8 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        found: list[int] = []
+        for page in range(3):
+            bench.rings.accesses = [(start + page * 4 * 4096, at, 1, CPUS[0]) for at in seconds]
+            found.append(sum(run.end - run.start for run in bench.read().runs) // 4096)
+    assert found == [1, 1, 9]  # what lies between is of nobody else
+
+
+def test_pages_of_which_nobody_hears_any_more_are_forgotten(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.rings.accesses = [(1 << 30, bench.clock.now(), 1, CPUS[0])]
+    bench.read()
+    bench.rings.accesses = []
+    held = []
+    for _ in range(4):
+        bench.clock.tick(bench.source.forget_seconds / 3)
+        bench.read()
+        held.append(bench.source._watched[OWN].table.totals().pages)
+    assert held == [1, 1, 0, 0]
