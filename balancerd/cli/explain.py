@@ -218,7 +218,7 @@ def _verdict(verdict: Document) -> str:
         return f"evict {words.size(verdict['evict_bytes'])}: {why}"
     if verdict["action"] == "steer":
         return (
-            f"{'hold' if verdict['pin'] else 'move'} its threads on node {verdict['target']}: {why}; "
+            f"{'hold its threads on' if verdict['pin'] else 'move its threads to'} node {verdict['target']}: {why}; "
             f"costs {verdict['cost_seconds']:.2f} s of CPU time, wins {verdict['gain_cores']:.3f} cores"
         )
     if verdict["action"] != "migrate":
