@@ -25,6 +25,7 @@ from tests.unit.fakes import (
     make_placement,
     make_snapshot,
     make_survey,
+    make_topology,
 )
 from tests.unit.policies.tiers import make_heat, make_tiered, make_tiered_process, make_tiers
 
@@ -123,6 +124,22 @@ def test_cold_memory_leaves_a_node_that_lacks_room_and_no_more_of_it_than_it_lac
     assert (verdict.target, verdict.reason, verdict.sources) == (N2, Reason.DEMOTION, frozenset({N1}))
     assert spans(verdict) == [(256, 384)]
     assert verdict.misplaced_bytes == 128 * MIB
+
+
+def test_of_several_cold_regions_together_no_more_leaves_than_is_lacking() -> None:
+    verdict = one(policy(), {1: 1024}, ((256, 0.8), (64, 0.0), (32, 0.7), (672, 0.0)), free_bytes=SHORT)
+    assert isinstance(verdict, Decision)
+    assert spans(verdict) == [(256, 320), (352, 416)]
+
+
+def test_nothing_goes_to_a_node_that_is_farther_than_the_slow_one() -> None:
+    snapshot = make_tiered(PROCESS, make_placement({2: 1024}), None, free_bytes={1: KEPT})
+    far = make_topology(((10, 80, 40), (80, 10, 60), (40, 60, 10)))
+    nodes = (*far.nodes[:2], replace(far.nodes[2], cpus=frozenset()))
+    survey = replace(snapshot.survey, topology=replace(far, nodes=nodes))
+    heats = Heats(method=HeatMethod.DAMON, windows={PROCESS.id: make_heat(HOT_COLD)})
+    (verdict,) = policy().decide(Window(now=replace(snapshot, survey=survey, heats=heats), before=None))
+    assert verdict.reason is Reason.TARGET_FULL
 
 
 @pytest.mark.parametrize(
