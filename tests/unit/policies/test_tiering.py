@@ -272,6 +272,12 @@ def test_memory_on_slow_nodes_is_for_no_later_policy_while_its_heat_is_known(
     assert verdict.holds is holds
 
 
+def test_what_lies_on_a_wrong_node_for_want_of_room_is_not_for_a_later_policy_either() -> None:
+    verdict = one(policy(), {0: 512, 2: 512}, ((1024, 0.0),), free_bytes={1: KEPT})
+    assert isinstance(verdict, Skip)
+    assert verdict.holds
+
+
 def accesses(weights: Mapping[int, float]) -> AccessWindow:
     """Weights of regions of 2 MiB behind VMA_START."""
     start = -(-VMA_START // (2 * MIB)) * 2 * MIB
