@@ -174,6 +174,13 @@ def test_with_equal_heat_nothing_is_exchanged() -> None:
     assert verdict.reason is Reason.TARGET_FULL
 
 
+def test_what_is_warm_moves_into_free_room_as_far_as_that_goes_and_leaves_the_headroom() -> None:
+    free = {0: KEPT, 1: KEPT + HEADROOM + 700 * MIB}
+    verdict = one(policy(), {2: 1024}, ((512, 0.8), (512, 0.8)), free_bytes=free)
+    assert isinstance(verdict, Decision)
+    assert spans(verdict) == [(0, 512)]
+
+
 def test_hot_memory_uses_the_headroom_while_cold_memory_leaves() -> None:
     heat = ((256, 0.8), (768, 0.0))
     verdicts = judged(policy(), {1: 512, 2: 512}, heat, free_bytes=SHORT)
