@@ -17,15 +17,13 @@ MIB = 1 << 20
 PAGE = 4096
 HOT_MIB, COLD_MIB = 16, 48
 POLICY = "{name: cold, kind: cold-eviction, cold_after: 10s, step: 50%, rate_limit: 16MiB/s, min_rss: 32MiB"
-CONFIG = f"policies: [{POLICY}, max_pressure: 100%}}]\n"
+CONFIG = f"policies: [{POLICY}, max_pressure: 100%}}]\naccesses: {{heat: damon, sources: []}}\n"
 BRISK = {
     "select.min_age": "1s",
     "select.min_rss": "32MiB",
     "tick_interval": "1s",
     "migrate.duty_cycle": "100%",
     "migrate.max_memory_pressure": "null",
-    "accesses.heat": "damon",
-    "accesses.sources": "[]",
     "accesses.budget": "100%",  # emulated, a look takes 50 times as long
 }
 
@@ -66,7 +64,13 @@ class Warm(Program):
 def test_what_nobody_uses_goes_to_swap_and_what_is_used_stays(tmp_path: Path) -> None:
     with Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon, Warm() as warm:
         assert warm.swapped_mib() == 0
-        seconds = daemon.wait_for(lambda: warm.present_mib(warm.cold) < 0.2 * COLD_MIB, 120.0, "cold memory in swap")
+
+        def is_gone() -> bool:
+            left, told = warm.present_mib(warm.cold), daemon.explain(warm.pid)
+            print(f"{left:.1f} MiB left; {told['reason']}: {told['detail']}", flush=True)
+            return left < 0.2 * COLD_MIB
+
+        seconds = daemon.wait_for(is_gone, 120.0, "cold memory in swap")
         hot, cold, swapped = warm.present_mib(warm.hot), warm.present_mib(warm.cold), warm.swapped_mib()
         print(f"after {seconds:.1f} s {swapped:.1f} MiB are in swap; in memory {hot:.1f} hot, {cold:.1f} cold")
         assert hot > 0.8 * HOT_MIB

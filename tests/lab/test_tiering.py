@@ -1,6 +1,7 @@
 """Hot memory comes from a memory-only node to the node of its threads, and cold memory leaves a node that is short."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ CONFIG = """
 policies:
   - {name: tiers, kind: tiering, min_watched: 5s, min_rss: 32MiB, headroom: 10%}
   - {name: home, kind: follow-cpu}
+accesses: {heat: damon, sources: []}
 """
 BRISK = {
     "select.min_age": "1s",
@@ -29,8 +31,6 @@ BRISK = {
     "migrate.duty_cycle": "100%",
     "migrate.max_memory_pressure": "null",
     "migrate.max_cpu_pressure": "null",
-    "accesses.heat": "damon",
-    "accesses.sources": "[]",
     "accesses.budget": "100%",  # emulated, a look takes 50 times as long
 }
 
@@ -53,6 +53,17 @@ class Warm(Program):
         return sum(row.on_node[node] for row in found.per_range) * PAGE / MIB
 
 
+def is_there(daemon: Balancerd, warm: Warm, node: int, part: tuple[int, int], ratio: float) -> Callable[[], bool]:
+    """Whether so much of a part lies on a node; tells each time what the daemon says."""
+
+    def look() -> bool:
+        here, told = warm.mib_on(node, part), daemon.explain(warm.pid)
+        print(f"{here:.1f} MiB on node {node}; {told['reason']}: {told['detail']}", flush=True)
+        return here > ratio * (part[1] - part[0]) / MIB
+
+    return look
+
+
 def meminfo(node: int) -> dict[str, float]:
     """The fields of a node's meminfo, in MiB."""
     lines = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text(encoding="ascii").splitlines()
@@ -65,28 +76,27 @@ def filler_mib(node: int) -> int:
     return round(now["MemFree"] + now["Inactive(file)"] - now["MemTotal"] / 6)
 
 
-def test_hot_memory_comes_up_and_cold_memory_leaves_once_the_fast_node_is_short(tmp_path: Path) -> None:
-    with Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon:
-        with Warm(SLOW) as slow:
-            assert slow.mib_on(SLOW, slow.hot) > 0.95 * HOT_MIB
-            seconds = daemon.wait_for(
-                lambda: slow.mib_on(HOME, slow.hot) > 0.9 * HOT_MIB, 120.0, "hot memory on the node of its threads"
-            )
-            print(f"after {seconds:.1f} s {slow.mib_on(HOME, slow.hot):.1f} of {HOT_MIB} MiB are up")
-            daemon.wait_for_reason(slow.pid, "in-its-tier", 60.0)
-            print(f"{slow.mib_on(SLOW, slow.cold):.1f} of {COLD_MIB} MiB stay")
-            assert slow.mib_on(SLOW, slow.cold) > 0.8 * COLD_MIB, "nobody uses it"
-        with Warm(HOME) as fast:
-            daemon.wait_for_reason(fast.pid, "in-its-tier", 60.0)
-            assert fast.mib_on(HOME, fast.cold) == COLD_MIB, "there is room"
-            with Hog("base", filler_mib(HOME), touch_cpu=HOME, spin_cpu=0, busy_percent=1):
-                print({name: round(meminfo(HOME)[name]) for name in ("MemTotal", "MemFree", "Inactive(file)")})
-                seconds = daemon.wait_for(
-                    lambda: fast.mib_on(SLOW, fast.cold) > 0.8 * COLD_MIB, 120.0, "cold memory on the slow node"
-                )
-                up = fast.mib_on(HOME, fast.hot)
-                print(f"after {seconds:.1f} s {fast.mib_on(SLOW, fast.cold):.1f} MiB have left, {up:.1f} hot ones stay")
-                assert up > 0.8 * HOT_MIB
-        print(f"moved by the daemon: {daemon.check_accounts()}")
-        reasons = {(move["pid"], move["reason"]) for move in daemon.client.get("/v1/moves")["moves"]}
-        assert {(slow.pid, "promotion"), (fast.pid, "demotion")} <= reasons
+def moves(daemon: Balancerd) -> set[tuple[int, str]]:
+    """Pid and reason of all moves, once every page of them is accounted for."""
+    print(f"moved by the daemon: {daemon.check_accounts()}")
+    return {(move["pid"], move["reason"]) for move in daemon.client.get("/v1/moves")["moves"]}
+
+
+def test_what_is_hot_comes_up_from_the_memory_only_node_and_what_is_cold_stays(tmp_path: Path) -> None:
+    with Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon, Warm(SLOW) as warm:
+        assert warm.mib_on(SLOW, warm.hot) > 0.95 * HOT_MIB
+        daemon.wait_for(is_there(daemon, warm, HOME, warm.hot, 0.9), 120.0, "hot memory near its threads")
+        daemon.wait_for_reason(warm.pid, "in-its-tier", 60.0)
+        assert warm.mib_on(SLOW, warm.cold) > 0.8 * COLD_MIB, "nobody uses it"
+        assert moves(daemon) == {(warm.pid, "promotion")}
+
+
+def test_what_is_cold_leaves_a_node_that_is_short_and_what_is_hot_stays(tmp_path: Path) -> None:
+    with Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon, Warm(HOME) as warm:
+        daemon.wait_for_reason(warm.pid, "in-its-tier", 90.0)
+        assert warm.mib_on(HOME, warm.cold) == COLD_MIB, "there is room"
+        with Hog("base", filler_mib(HOME), touch_cpu=HOME, spin_cpu=0, busy_percent=1):
+            print({name: round(meminfo(HOME)[name]) for name in ("MemTotal", "MemFree", "Inactive(file)")})
+            daemon.wait_for(is_there(daemon, warm, SLOW, warm.cold, 0.8), 120.0, "cold memory elsewhere")
+            assert warm.mib_on(HOME, warm.hot) > 0.8 * HOT_MIB
+        assert (warm.pid, "demotion") in moves(daemon)
