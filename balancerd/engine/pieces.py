@@ -36,6 +36,14 @@ class Piece:
         held = {node: size * ratio for node, size in self.held.items()}
         return Piece(extent, self.heat, self.share * ratio, held)
 
+    def first(self, ratio: float) -> "Piece":
+        """Return so much of it, from its start on, in whole regions."""
+        if ratio >= 1.0:
+            return self
+        start, end = self.extent
+        regions = -(-round((end - start) * ratio) // REGION_BYTES)
+        return self.part(Extent(start, min(end, start + regions * REGION_BYTES)))
+
 
 def pieces(placement: PlacementSample, regions: Sequence[Warm]) -> tuple[Piece, ...]:
     """Return the memory of which it is known how warm it is, ascending."""

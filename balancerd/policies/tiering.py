@@ -6,7 +6,7 @@ in between stays. Where memory lies is an estimate, so that what becomes no less
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from pydantic import Field
@@ -19,16 +19,7 @@ from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.pieces import Piece, pieces
 from balancerd.engine.room import SMALLEST_STEP_BYTES, Room, nearest
 from balancerd.engine.swings import PATIENCE_SECONDS, InVain, Swings
-from balancerd.engine.tiers import (
-    BINS,
-    fast_nodes,
-    is_cold,
-    mean_extra_latency,
-    slow_nodes,
-    spare_bytes,
-    threshold,
-)
-from balancerd.model.access import REGION_BYTES
+from balancerd.engine.tiers import BINS, fast_nodes, is_cold, mean_extra_latency, slow_nodes, spare_bytes, threshold
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent, joined
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
@@ -169,7 +160,7 @@ class Tiering:
             return self._skip(process, Reason.ONE_TIER)
         warmed = self._warming.look(process, now)
         if isinstance(warmed, Skip):
-            return warmed
+            return replace(warmed, holds=self._will_be_known(process, now, slow))
         if not warmed.run:
             return self._skip(process, Reason.NO_HOME)
         memory = self._memories.setdefault(process.id, _Memory())
@@ -180,6 +171,16 @@ class Tiering:
         topology = now.survey.topology
         extra = {node: mean_extra_latency(warmed.run, node, topology, self._machine) for node in slow | fast}
         return _Seen(warmed, memory, pieces(warmed.placement, warmed.regions), held, extra)
+
+    def _will_be_known(self, process: ProcessSample, now: Snapshot, slow: frozenset[NodeId]) -> bool:
+        """Return whether memory on slow nodes, and otherwise on one node, is to wait until its heat is known."""
+        placement = now.placements.get(process.id)
+        if placement is None or process.id not in now.heats.windows:
+            return False
+        held = movable_bytes_by_node(placement)
+        least = LEAST_RATIO * sum(held.values())
+        away = sum(size for node, size in held.items() if node in slow)
+        return away >= least > 0 and sum(size >= least for node, size in held.items() if node not in slow) <= 1
 
     def _thresholds(
         self, seen: Iterable[_Seen], now: Snapshot, slow: frozenset[NodeId], fast: frozenset[NodeId]
@@ -222,7 +223,7 @@ class Tiering:
             if target is None:
                 each.full += whole.n_bytes
                 continue
-            part = _first(whole.piece, lacking[node] / whole.n_bytes)
+            part = whole.piece.first(lacking[node] / whole.n_bytes)
             move = self._move(each, part, whole.sources, now, to=target)
             lacking[node] -= move.n_bytes
             each.moves.setdefault((Reason.DEMOTION, target), []).append(move)
@@ -348,15 +349,6 @@ class Tiering:
 
 def _allowed(process: ProcessSample, nodes: frozenset[NodeId]) -> frozenset[NodeId]:
     return nodes if process.mems_allowed is None else nodes & process.mems_allowed
-
-
-def _first(piece: Piece, ratio: float) -> Piece:
-    """Return so much of a piece, in whole regions."""
-    if ratio >= 1.0:
-        return piece
-    start, end = piece.extent
-    regions = -(-round((end - start) * ratio) // REGION_BYTES)
-    return piece.part(Extent(start, min(end, start + regions * REGION_BYTES)))
 
 
 def _parts(piece: Piece, in_vain: InVain) -> Iterator[Piece]:

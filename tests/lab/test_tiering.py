@@ -21,7 +21,6 @@ HOME, SLOW = 1, 2  # warm runs on CPU 1
 CONFIG = """
 policies:
   - {name: tiers, kind: tiering, min_watched: 5s, min_rss: 32MiB, headroom: 10%}
-  - {name: home, kind: follow-cpu}
 accesses: {heat: damon, sources: []}
 """
 BRISK = {

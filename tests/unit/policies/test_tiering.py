@@ -279,6 +279,16 @@ def test_memory_on_slow_nodes_is_for_no_later_policy_while_its_heat_is_known(
     assert verdict.holds is holds
 
 
+@pytest.mark.parametrize(
+    ("held", "holds"),
+    [({2: 1024}, True), ({1: 512, 2: 512}, True), ({1: 1024}, False), ({0: 300, 1: 300, 2: 424}, False)],
+)
+def test_a_process_that_is_watched_waits_until_its_heat_is_known(held: Mapping[int, float], holds: bool) -> None:
+    verdict = one(policy(), held, make_heat(HOT_COLD, watched_seconds=5.0))
+    assert isinstance(verdict, Skip)
+    assert (verdict.reason, verdict.holds) == (Reason.HEAT_UNKNOWN, holds)
+
+
 def test_what_lies_on_a_wrong_node_for_want_of_room_is_not_for_a_later_policy_either() -> None:
     verdict = one(policy(), {0: 512, 2: 512}, ((1024, 0.0),), free_bytes={1: KEPT})
     assert isinstance(verdict, Skip)
