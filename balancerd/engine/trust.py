@@ -60,7 +60,7 @@ class Reviewed:
     kept: tuple[Skip, ...] = ()
     """Decisions of these policies that hold their process, and wait."""
 
-    def without_waiting(self, wanted: Iterable[Decision | Eviction]) -> list[Decision | Eviction]:
+    def without_waiting(self, wanted: Iterable[Wanted]) -> list[Wanted]:
         """Return the wanted but for those of processes that must all wait: what they began does not go on."""
         waiting = {skip.process for skip in self.skips} - {each.process for each in self.wanted}
         return [each for each in wanted if each.process not in waiting]
