@@ -94,6 +94,12 @@ def test_what_was_measured_long_ago_counts_little() -> None:
     assert machine_rate(late, EXPECTED) > EXPECTED
 
 
+def test_what_was_moved_last_counts_most() -> None:
+    slow, fast = [outcome(1024, 1.0)] * 16, [outcome(1024, 0.25)] * 16
+    assert machine_rate(measured(*slow, *fast), EXPECTED) > 1.4 * EXPECTED
+    assert machine_rate(measured(*fast, *slow), EXPECTED) < 0.7 * EXPECTED
+
+
 def test_a_memory_that_goes_on_from_what_was_told_tells_the_same() -> None:
     told = measured(outcome(1024, 1.0), outcome(512, 0.1, source=2))
     rates = CopyRates()
