@@ -62,6 +62,12 @@ def test_cores_count_like_memory() -> None:
     assert pack(items, room(9, 9)).chosen == (0, 0)
 
 
+def test_the_largest_first_fit_without_a_gap_whatever_their_order() -> None:
+    sizes = [1.25, 1.125, 2.75, 2.5, 2.5, 2.875, 3.0]
+    items = [[at(node, size, 0.0) for node in (N0, N1)] for size in sizes]
+    assert pack(items, room(8, 8)).over == 0.0
+
+
 def test_what_overflows_is_told() -> None:
     assert pack([[at(N0, 3, 0.0)]], room(1)).over == pytest.approx(2.0)
     assert pack([], room(-1)).over == pytest.approx(1.0)

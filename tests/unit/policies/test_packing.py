@@ -374,6 +374,13 @@ def test_who_has_one_home_and_who_is_kept_away_do_not_gather() -> None:
     assert reason(found[1]) is Reason.KEPT_AWAY
 
 
+def test_one_node_is_better_than_two_if_it_fits() -> None:
+    spread = [make_process(1, run={0: 1.0, 1: 1.0}, cpu_cores=3.0)]
+    verdict = gathered(make_policy(consolidate="threads-stay"), {1: {0: 300, 1: 300, 3: 100}}, spread)[1]
+    assert isinstance(verdict, Decision)
+    assert (verdict.target, verdict.detail) == (N0, "400 MiB gather on node 0"), "on 0 and 1 it would cost less"
+
+
 def test_what_one_leaves_is_not_room_for_another() -> None:
     """The first would like to leave node 0, and the second to come there, which has no room until then."""
     processes = [make_process(1, run={2: 1.4, 0: 0.6}), make_process(2, run={0: 1.4, 2: 0.6})]
