@@ -17,7 +17,7 @@ from balancerd.policies import cold_eviction
 from balancerd.policies.cold_eviction import LEAST_COLD_BYTES
 from balancerd.ports import PolicyContext, SurveyScope
 from tests.unit.engine.test_tick_accesses import PID, Machine
-from tests.unit.fakes import GIB, MIB, N0, FakeClock, make_process, make_rates, make_survey
+from tests.unit.fakes import GIB, MIB, N0, FakeAccessWatch, FakeClock, make_process, make_rates, make_survey
 from tests.unit.jobs.machine import START, Memory, a_vma
 
 PART_PAGES = 1024
@@ -105,6 +105,7 @@ class Run:
             settings=settings,
             should_stop=lambda: False,
             memory=self.memory,
+            access_watch=FakeAccessWatch(),
             heat_watch=self.heat,
         )
 
@@ -136,7 +137,9 @@ def test_what_is_cold_leaves_by_and_by_and_every_page_is_accounted_for() -> None
 def test_an_idle_process_is_evicted_from_too() -> None:
     run = Run()
     run.kernel.is_idle = True
-    run.ticks(40)
+    reports = run.ticks(40)
+    assert not any(report.disabled_policies for report in reports)
+    assert run.heat.asked[-1] == (PID,)
     assert sum(run.kernel.present()) * PAGE_BYTES < PART_PAGES * PAGE_BYTES + LEAST_COLD_BYTES
 
 
