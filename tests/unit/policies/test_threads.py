@@ -119,6 +119,14 @@ def test_threads_that_have_just_left_are_waited_for(away: int, reason: Reason) -
     assert verdict.reason is reason
 
 
+def test_threads_that_were_there_in_between_are_waited_for_anew() -> None:
+    ticks = Ticks()
+    ticks.look(a_process(run={0: 2.0}), ticks=2)
+    ticks.look(a_process(run={1: 2.0}))
+    (verdict,) = ticks.look(a_process(run={0: 2.0}))
+    assert verdict.reason is Reason.HOME_TOO_YOUNG
+
+
 def test_memory_whose_node_is_not_known_is_left_alone() -> None:
     ticks = Ticks()
     survey = make_survey(a_process(), at=2.0, topology=topology(), loads=IDLE)

@@ -255,6 +255,16 @@ def test_a_process_that_is_gone_or_another_one_by_now_is_left_alone(world: World
     assert world.journal.read() == ()
 
 
+def test_a_thread_with_the_number_of_one_that_was_pinned_is_left_alone(world: World) -> None:
+    world.calls.add(100)
+    world.calls.add(101)
+    world.steerer.steer(step(PID, SteerKind.PIN, 1))
+    world.calls.add(101, cpus={1}, start_ticks=61)
+    outcome = world.steerer.steer(step(PID, SteerKind.RELEASE))
+    assert outcome.threads == {ThreadFate.RESTORED: 1, ThreadFate.VANISHED: 1}
+    assert world.calls.cpus == {100: ALL, 101: {1}}
+
+
 def test_an_affinity_that_somebody_has_changed_since_is_left_alone(world: World) -> None:
     world.calls.add(100)
     world.calls.add(101)
