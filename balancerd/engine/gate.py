@@ -17,6 +17,9 @@ At distance 21 it gives 13 %, inside the 10-20 % that fleet studies report for N
 DISTURBANCE = 2.0
 """A move costs its own copying and about as much again to the process moved."""
 
+REFILL_SECONDS = 0.005
+"""What a thread loses until the caches of a CPU on another node are as warm as those that it left."""
+
 HORIZON_SECONDS = 300.0
 """Nothing is expected to stay as it is for longer than this."""
 

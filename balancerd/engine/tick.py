@@ -15,7 +15,7 @@ from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.engine.select import Criteria, Objections, select
 from balancerd.engine.story import Storyteller
 from balancerd.engine.together import Work, carry_out
-from balancerd.model.decision import Decision, Eviction, Reason, Skip, Verdict, Wanted
+from balancerd.model.decision import Decision, Eviction, Reason, Skip, Steer, Verdict, Wanted
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
 from balancerd.model.report import TickReport
@@ -253,7 +253,7 @@ class Engine:
         blocked: list[Skip] = []
         for verdict in wanted:
             missed = self._missed.get(verdict.process)
-            if missed is not None and missed.reason is Reason.BLOCKED:
+            if missed is not None and missed.reason is Reason.BLOCKED and not isinstance(verdict, Steer):
                 blocked.append(replace(missed, by="tick"))
             else:
                 able.append(verdict)

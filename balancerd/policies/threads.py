@@ -14,7 +14,7 @@ from pydantic import Field
 from balancerd.config.fields import Cores, Duration, Ratio, Section, between
 from balancerd.config.units import format_duration, format_ratio
 from balancerd.engine.copying import move_cost_seconds
-from balancerd.engine.gate import HORIZON_SECONDS, gain_cores, is_worth, remoteness
+from balancerd.engine.gate import HORIZON_SECONDS, REFILL_SECONDS, gain_cores, is_worth, remoteness
 from balancerd.engine.homes import HomeRule, Residence, cores_by_node
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.model.decision import Reason, Skip, Steer, Verdict
@@ -22,9 +22,6 @@ from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import ProcessSample, Snapshot, Survey, Window
 from balancerd.model.topology import Node
 from balancerd.ports import PolicyContext
-
-REFILL_SECONDS: Final = 0.005
-"""What a thread loses until the caches of its new CPU are as warm as those that it left."""
 
 QUEUE_SECONDS: Final = 0.003
 """How long a thread waits that finds its CPU taken: about the slice of the scheduler (base_slice_ns, kernel/sched)."""

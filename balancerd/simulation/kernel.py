@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from balancerd.engine.gate import REFILL_SECONDS
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import (
@@ -136,7 +137,7 @@ class SimKernel:
         return _outcome(step, account, None if is_done else at)
 
     def steer(self, step: SteerStep) -> SteerOutcome:
-        """Move threads at once, and hold them there if that is wanted; what it costs them is not simulated."""
+        """Move threads at once, each at the cost of cold caches, and hold them there if that is wanted."""
         self._machine.advance(self._clock.now())
         process = self._machine.processes.get(step.process)
         if process is None:
@@ -150,6 +151,7 @@ class SimKernel:
         away = [thread for thread in process.threads if thread.node != step.target]
         for thread in away:
             self._machine.move_thread(thread, step.target)
+        self._machine.accounts.moving_seconds += REFILL_SECONDS * len(away)
         if step.kind is SteerKind.PIN:
             process.held_on = step.target
             return SteerOutcome(step=step, threads={ThreadFate.PINNED: n_threads}, held_threads=n_threads)

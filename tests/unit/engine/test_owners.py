@@ -270,3 +270,11 @@ def test_where_threads_are_refused_memory_comes_to_them() -> None:
     ticks.tick(400)
     assert [step.kind for step in ticks.kernel.steers][:1] == [SteerKind.KICK]
     assert ticks.kernel.mib[PID] == {NodeId(1): 0.0, NodeId(0): 512.0}
+
+
+def test_pinned_threads_are_not_let_go_while_the_address_space_is_locked() -> None:
+    ticks = Ticks(pinning())
+    ticks.tick(10)
+    ticks.kernel.missed[PID] = Reason.BLOCKED
+    ticks.tick(10)
+    assert [step.kind for step in ticks.kernel.steers] == [SteerKind.PIN]

@@ -29,6 +29,7 @@ def test_kicked_threads_go_and_are_free() -> None:
     outcome = kernel.steer(a_step(process, SteerKind.KICK))
     assert outcome.threads == {ThreadFate.MOVED: 2, ThreadFate.THERE: 1}
     assert (outcome.held_threads, process.held_on) == (0, None)
+    assert machine.settled().moving_seconds == pytest.approx(0.01)
     assert process.nodes == {N1}
 
 
