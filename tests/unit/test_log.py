@@ -54,6 +54,7 @@ def test_a_tick_is_one_line_that_says_what_was_seen_decided_and_done() -> None:
         "moved_bytes": 4096000,
         "failed_pages": {"eacces": 24},
         "evicted_bytes": 0,
+        "threads": {},
         "seconds": {"survey": 0.004, "sample": 0.002, "migrate": 0.006},
     }
 

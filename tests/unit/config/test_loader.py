@@ -16,7 +16,8 @@ def list_errors(text: str, *overrides: str) -> list[str]:
 
 
 TOP = (
-    "mode, tick_interval, select, migrate, plan, evict, accesses, yield_to, metrics, control, log, workloads, policies"
+    "mode, tick_interval, select, migrate, plan, evict, accesses, yield_to, metrics, control, state_directory, log, "
+    "workloads, policies"
 )
 BOOLEANS = ": YAML 1.2 reads it as a text, only true and false are booleans"
 
