@@ -37,11 +37,8 @@ def test_what_a_crashed_daemon_has_pinned_is_free_once_the_next_has_started(tmp_
         assert subprocess.run([sys.executable, "-c", CRASHES, *words], check=False).returncode == 9
         assert affinities(process) == [{1}, {1}]
         sets = {"mode": mode, "state_directory": state, "control.socket": tmp_path / "s", "metrics.listen": "null"}
-        command = [
-            BIN / "balancerd",
-            "--once",
-            *(word for key, value in sets.items() for word in ("--set", f"{key}={value}")),
-        ]
+        words = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+        command = [str(BIN / "balancerd"), "--once", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
         assert affinities(process) == [os.sched_getaffinity(0)] * 2
