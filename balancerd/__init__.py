@@ -11,13 +11,14 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
    others this makes the Snapshot. Where a policy judges by accesses, `AccessWatch.read()` adds which threads touch
    which memory, of the few processes that it wants watched, and a `HeatWatch` how much it is used.
 4. `Kernel.verify()` asks where pages moved earlier are now; what has come back is left alone for a while.
-5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction or a Skip for every eligible process. A policy
-   that fails at it is asked no more (`engine.deciding`).
+5. `Policy.decide(Window(now, before))` returns a Decision, an Eviction, a Steer or a Skip for every eligible process. A
+   policy that fails at it is asked no more (`engine.deciding`).
 6. `engine.trust` judges what moved before: the first move of a process begins with a part, and what did not stay is
    held back. `engine.plan` arbitrates: places of policies, other managers, pressure, holds, cpusets, quarantine,
    watermarks, budgets, mempolicies. What it turns down it keeps, with the reason. Mempolicies cost time in proportion
    to memory, so they are read only now, by `Kernel.sample()` again, for those that would move; then it plans anew.
-7. `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. A process
+7. `Kernel.steer(step)` takes threads to their memory, written down before so that it can be undone.
+   `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. A process
    rests from calls as much as they hold it up; meanwhile `engine.together` gives the next one its turn.
 8. The TickReport goes to every Sink: metrics, one log line, the control socket.
 

@@ -16,11 +16,11 @@ ZRAM = Path("/sys/block/zram0")
 MIB = 1 << 20
 PAGE = 4096
 HOT_MIB, COLD_MIB = 16, 48
-POLICY = "{name: cold, kind: cold-eviction, cold_after: 10s, step: 50%, rate_limit: 16MiB/s, min_rss: 32MiB"
+POLICY = "{name: cold, kind: cold-eviction, cold_after: 10s, step: 50%, rate_limit: 16MiB/s, min_rss: 16MiB"
 CONFIG = f"policies: [{POLICY}, max_pressure: 100%}}]\naccesses: {{heat: damon, sources: []}}\n"
 BRISK = {
     "select.min_age": "1s",
-    "select.min_rss": "32MiB",
+    "select.min_rss": "16MiB",
     "tick_interval": "1s",
     "migrate.duty_cycle": "100%",
     "migrate.max_memory_pressure": "null",

@@ -52,8 +52,8 @@ def a_daemon(folder: Path, method: str) -> Balancerd:
 
 
 def a_hog() -> Hog:
-    """A third of a core runs on node 0, with memory on node 1 and no affinity of its own."""
-    hog = Hog("base", MIB, touch_cpu=NODE, spin_cpu=0, busy_percent=30)
+    """A sixth of a core, too little to crowd a node, runs on node 0, with memory on node 1 and no affinity."""
+    hog = Hog("base", MIB, touch_cpu=NODE, spin_cpu=0, busy_percent=16)
     os.sched_setaffinity(hog.pid, ALL)
     return hog
 
