@@ -38,8 +38,8 @@ defaults), *balancerd+access* (with the policies `access` and `interleave` besid
 *balancerd+hints* (the same policies, which see hint faults; the kernel's balancer is on and moves pages by them, too),
 *balancerd+kernel* (with the kernel's balancer on), *bound* (memory and threads where they belong from the start: the
 best static binding). The kernel's balancer is switched on when the work begins: while memory is first touched it would
-learn, from faults that are all local, to look rarely. Told are medians over n boots and, in brackets, their range; a
-single boot has no range.
+learn, from faults that are all local, to look rarely. Boots that are kept from before had it on from their start. Told
+are medians over n boots and, in brackets, their range; a single boot has no range.
 
 - **T / bound**: modelled memory time. Each access that reaches memory counts its distance / 10; T is their sum from
   the beginning of the work to its end, of user and kernel, on all CPUs, relative to the median of bound. The copying
