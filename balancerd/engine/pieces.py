@@ -5,11 +5,11 @@ Pieces end at 2 MiB, where a huge page may, or with their mapping.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from balancerd.engine.movable import movable
 from balancerd.engine.tiers import bin_of
-from balancerd.engine.warmth import Warm
+from balancerd.engine.warmth import STEADY_TIMES, Warm
 from balancerd.model.access import REGION_BYTES
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId
@@ -18,23 +18,34 @@ from balancerd.model.sample import PAGE_BYTES, PlacementSample
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Memory of one heat: bytes by node, and its share of the accesses of its process."""
+    """Memory of one heat: bytes by node, and its share of the accesses of its process; `times` as of its region."""
 
     extent: Extent
     heat: float
     share: float
     held: Mapping[NodeId, float]
+    times: int
 
     @property
     def bin(self) -> int:
         """The bin of its heat."""
         return bin_of(self.heat)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether it is surely used."""
+        return self.times >= STEADY_TIMES
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it was not in use lately, or no more often than it was not."""
+        return self.times == 0
+
     def part(self, extent: Extent) -> "Piece":
         """Return what of it lies in an extent within it."""
         ratio = (extent.end - extent.start) / (self.extent.end - self.extent.start)
         held = {node: size * ratio for node, size in self.held.items()}
-        return Piece(extent, self.heat, self.share * ratio, held)
+        return replace(self, extent=extent, share=self.share * ratio, held=held)
 
     def first(self, ratio: float) -> "Piece":
         """Return so much of it, from its start on, in whole regions."""
@@ -48,14 +59,20 @@ class Piece:
 def pieces(placement: PlacementSample, regions: Sequence[Warm]) -> tuple[Piece, ...]:
     """Return the memory of which it is known how warm it is, ascending."""
     found = list(_pieces(placement, regions))
-    total = sum(heat * sum(held.values()) for _, heat, held in found)
+    total = sum(region.heat * sum(held.values()) for _, region, held in found)
     return tuple(
-        Piece(extent, heat, heat * sum(held.values()) / total if total > 0 else 0.0, held)
-        for extent, heat, held in found
+        Piece(
+            extent=extent,
+            heat=region.heat,
+            share=region.heat * sum(held.values()) / total if total > 0 else 0.0,
+            held=held,
+            times=region.times,
+        )
+        for extent, region, held in found
     )
 
 
-def _pieces(placement: PlacementSample, regions: Sequence[Warm]) -> Iterator[tuple[Extent, float, dict[NodeId, float]]]:
+def _pieces(placement: PlacementSample, regions: Sequence[Warm]) -> Iterator[tuple[Extent, Warm, dict[NodeId, float]]]:
     first = 0
     for placed in sorted(movable(placement), key=lambda placed: placed.vma.start):
         vma = placed.vma
@@ -74,7 +91,7 @@ def _pieces(placement: PlacementSample, regions: Sequence[Warm]) -> Iterator[tup
                     pages, size = region.pages_by_node, region.end - region.start
                 held = {node: count * PAGE_BYTES * (end - start) / size for node, count in pages.items() if count > 0}
                 if held:
-                    yield Extent(start, end), region.heat, held
+                    yield Extent(start, end), region, held
 
 
 def _rounded(address: int) -> int:

@@ -17,6 +17,7 @@ from balancerd.config.schema import RuleConfig
 from balancerd.config.units import format_duration, format_rate, format_ratio
 from balancerd.engine.pieces import Piece, pieces
 from balancerd.engine.ranges import evictable
+from balancerd.engine.warmth import Warm
 from balancerd.model.decision import Eviction, Reason, Skip, Verdict
 from balancerd.model.extent import joined
 from balancerd.model.heat import HeatMethod
@@ -39,7 +40,7 @@ MOST_EXTENTS = 1024
 class ColdEvictionOptions(Section):
     """Options of a `cold-eviction` policy."""
 
-    cold_after_seconds: Annotated[Duration, between(10.0, 86_400.0, format_duration)] = Field(
+    cold_after_seconds: Annotated[Duration, between(1.0, 86_400.0, format_duration)] = Field(
         default=120.0, description="Memory that was not used for so long is cold."
     )
     step_ratio: Annotated[Ratio, between(0.0001, 1.0, format_ratio)] = Field(
@@ -119,8 +120,11 @@ class ColdEviction:
     def _cold(self, warmed: Warmed, now: Snapshot) -> tuple[Piece, ...]:
         """Return the evictable memory that was not used for long enough, of a bounded number of regions."""
         after, regions = self._options.cold_after_seconds, now.heats.windows[warmed.process.id].regions
-        starts = {r.start for r in regions if not r.ratio and (r.age_seconds or 0.0) >= after}
-        cold = [warm for warm in warmed.regions if warm.start in starts]
+        cold = [
+            Warm(r.start, r.end, 0.0, r.pages_by_node)
+            for r in regions
+            if not r.ratio and (r.age_seconds or 0.0) >= after
+        ]
         found = pieces(replace(warmed.placement, vmas=evictable(warmed.placement)), cold)
         return tuple(sorted(found, key=lambda piece: (-_size((piece,)), piece.extent))[:MOST_EXTENTS])
 

@@ -6,7 +6,7 @@ in between stays. Where memory lies is an estimate, so that what becomes no less
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -18,14 +18,15 @@ from balancerd.engine.gate import HORIZON_SECONDS, STALL_SHARE, is_worth
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.pieces import Piece, pieces
 from balancerd.engine.room import SMALLEST_STEP_BYTES, Room, nearest
-from balancerd.engine.swings import PATIENCE_SECONDS, InVain, Swings
+from balancerd.engine.swings import PATIENCE_SECONDS
 from balancerd.engine.tiers import BINS, fast_nodes, is_cold, mean_extra_latency, slow_nodes, spare_bytes, threshold
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
-from balancerd.model.extent import Extent, joined
+from balancerd.model.extent import joined
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.machine import Machine
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
-from balancerd.policies.warming import Warmed, Warming, WarmingOptions
+from balancerd.policies.tiered import Move, Seen, Wishes, extents_of, hottest_waiting, parts_to_ask_for
+from balancerd.policies.warming import Warming, WarmingOptions
 from balancerd.policies.watching import format_mib
 from balancerd.ports import PolicyContext
 
@@ -42,54 +43,6 @@ class TieringOptions(WarmingOptions):
     )
 
 
-@dataclass(slots=True)
-class _Memory:
-    """What the policy remembers of its wishes for one process."""
-
-    swings: Swings = field(default_factory=Swings)
-    up: InVain = field(default_factory=InVain)
-    down: InVain = field(default_factory=InVain)
-
-
-@dataclass(slots=True)
-class _Seen:
-    """A process that can be judged, and what is to become of it; what does not move, in bytes by why."""
-
-    warmed: Warmed
-    memory: _Memory
-    pieces: tuple[Piece, ...]
-    held: Mapping[NodeId, int]
-    extra: Mapping[NodeId, float]
-    not_worth: int = 0
-    waiting: int = 0
-    full: int = 0
-    moves: dict[tuple[Reason, NodeId], list["_Move"]] = field(default_factory=dict)
-
-    @property
-    def process(self) -> ProcessSample:
-        return self.warmed.process
-
-    @property
-    def home(self) -> NodeId:
-        return max(self.warmed.run, key=lambda node: (self.warmed.run[node], -node))
-
-    def nearest(self, nodes: Iterable[NodeId]) -> list[NodeId]:
-        """Return nodes with those first whose memory is the fastest for the process."""
-        return sorted(nodes, key=lambda node: (self.extra[node], node))
-
-
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """A piece that is to go, from nodes where `n_bytes` of it lie."""
-
-    seen: _Seen
-    piece: Piece
-    sources: frozenset[NodeId]
-    n_bytes: int
-    gain: float
-    cost: float
-
-
 class Tiering:
     """The policy; see the module's docstring. Remembers heat and wishes of each process, and where it runs."""
 
@@ -99,7 +52,7 @@ class Tiering:
         self._warming = Warming(name, options)
         self._watermark_ratio = context.watermark_ratio
         self._bytes_per_second = context.migration_bytes_per_second
-        self._memories: dict[ProcessId, _Memory] = {}
+        self._memories: dict[ProcessId, Wishes] = {}
         self._machine: Machine | None = None
 
     @property
@@ -124,13 +77,13 @@ class Tiering:
         topology = now.survey.topology
         slow, fast = slow_nodes(topology, self._machine), fast_nodes(topology)
         looks = [self._look(process, now, slow, fast) for process in now.eligible]
-        seen = [each for each in looks if isinstance(each, _Seen)]
+        seen = [each for each in looks if isinstance(each, Seen)]
         limits = self._thresholds(seen, now, slow, fast)
         self._demote(seen, limits, now, slow)
         self._promote(seen, limits, now, slow, fast)
         verdicts: list[Verdict] = []
         for look in looks:
-            verdicts += self._conclude(look, now, slow) if isinstance(look, _Seen) else [look]
+            verdicts += self._conclude(look, now, slow) if isinstance(look, Seen) else [look]
         return tuple(verdicts)
 
     def _observe(self, now: Snapshot) -> None:
@@ -154,7 +107,7 @@ class Tiering:
 
     def _look(
         self, process: ProcessSample, now: Snapshot, slow: frozenset[NodeId], fast: frozenset[NodeId]
-    ) -> _Seen | Skip:
+    ) -> Seen | Skip:
         """Return what is known of a process, or why that is not enough."""
         if not slow or not fast:
             return self._skip(process, Reason.ONE_TIER)
@@ -163,14 +116,14 @@ class Tiering:
             return replace(warmed, holds=self._will_be_known(process, now, slow))
         if not warmed.run:
             return self._skip(process, Reason.NO_HOME)
-        memory = self._memories.setdefault(process.id, _Memory())
+        memory = self._memories.setdefault(process.id, Wishes())
         held = movable_bytes_by_node(warmed.placement)
         away, total = sum(held.get(node, 0) for node in slow), sum(held.values())
         memory.up.look(away, total, now.taken_at)
         memory.down.look(total - away, total, now.taken_at)
         topology = now.survey.topology
         extra = {node: mean_extra_latency(warmed.run, node, topology, self._machine) for node in slow | fast}
-        return _Seen(warmed, memory, pieces(warmed.placement, warmed.regions), held, extra)
+        return Seen(warmed, memory, pieces(warmed.placement, warmed.regions), held, extra)
 
     def _will_be_known(self, process: ProcessSample, now: Snapshot, slow: frozenset[NodeId]) -> bool:
         """Return whether memory on slow nodes, and otherwise on one node, is to wait until its heat is known."""
@@ -183,7 +136,7 @@ class Tiering:
         return away >= least > 0 and sum(size >= least for node, size in held.items() if node not in slow) <= 1
 
     def _thresholds(
-        self, seen: Iterable[_Seen], now: Snapshot, slow: frozenset[NodeId], fast: frozenset[NodeId]
+        self, seen: Iterable[Seen], now: Snapshot, slow: frozenset[NodeId], fast: frozenset[NodeId]
     ) -> dict[NodeId, int]:
         """Return for each home the lowest bin whose memory, with all that is hotter, fits there."""
         bins = {node: [0.0] * BINS for node in now.survey.topology.node_ids}
@@ -198,21 +151,25 @@ class Tiering:
 
     def _demote(
         self,
-        seen: Iterable[_Seen],
+        seen: Iterable[Seen],
         limits: Mapping[NodeId, int],
         now: Snapshot,
         slow: frozenset[NodeId],
     ) -> None:
-        """Let the coldest memory leave the nodes that lack room, as much as they lack."""
+        """Let the coldest memory leave the nodes that lack room, as much as they lack.
+
+        What would be brought up again leaves only where something much hotter waits for its place.
+        """
         lacking = {node: -spare for node, spare in self._spare(now).items() if spare < 0}
         room = Room(now.survey, self._watermark_ratio)
+        waiting = hottest_waiting(seen, slow) if lacking else {}
         moves = [
             self._move(each, part, frozenset({node}), now)
             for each in (seen if lacking else ())
             for piece in each.pieces
-            if is_cold(piece.bin, limits[each.home])
+            if is_cold(piece.bin, limits[each.home]) or (limits[each.home] and piece.is_idle)
             for node in sorted(piece.held.keys() & lacking.keys())
-            for part in _parts(piece, each.memory.down)
+            for part in parts_to_ask_for(piece, each.memory.down)
         ]
         for whole in sorted(moves, key=lambda move: (move.piece.heat, move.seen.process.id, move.piece.extent)):
             each, (node,) = whole.seen, whole.sources
@@ -223,14 +180,27 @@ class Tiering:
             if target is None:
                 each.full += whole.n_bytes
                 continue
+            if whole.piece.bin >= waiting.get(each.home, 0) - 1 and self._is_used(whole, node, target, now):
+                each.in_use += whole.n_bytes
+                continue
             part = whole.piece.first(lacking[node] / whole.n_bytes)
             move = self._move(each, part, whole.sources, now, to=target)
             lacking[node] -= move.n_bytes
             each.moves.setdefault((Reason.DEMOTION, target), []).append(move)
 
+    def _is_used(self, move: Move, node: NodeId, target: NodeId, now: Snapshot) -> bool:
+        """Return whether it was in use lately, and would lose half of what brings it back, or more, on a target."""
+        each, piece = move.seen, move.piece
+        if piece.is_idle:
+            return False
+        loss = each.extra[target] - each.extra[node]
+        loss *= (each.process.cpu_cores or 0.0) * piece.share * move.n_bytes / sum(piece.held.values()) * STALL_SHARE
+        cost = self._move(each, piece, move.sources, now, to=target).cost
+        return is_worth(2.0 * loss, cost, HORIZON_SECONDS)
+
     def _promote(
         self,
-        seen: Iterable[_Seen],
+        seen: Iterable[Seen],
         limits: Mapping[NodeId, int],
         now: Snapshot,
         slow: frozenset[NodeId],
@@ -238,14 +208,14 @@ class Tiering:
     ) -> None:
         """Let memory leave the slow nodes that is worth a fast one: what is hot, and into headroom nothing else."""
         room, spare = Room(now.survey, self._watermark_ratio), self._spare(now)
-        found: list[_Move] = []
+        found: list[Move] = []
         for each in seen:
             extra, targets = each.extra, each.nearest(_allowed(each.process, fast))
             for piece in each.pieces if targets else ():
                 sources = frozenset(piece.held.keys() & slow)
-                if not sources or is_cold(piece.bin, limits[each.home]) or not piece.bin:
+                if not sources or is_cold(piece.bin, limits[each.home]) or not piece.is_steady:
                     continue
-                for part in _parts(piece, each.memory.up):
+                for part in parts_to_ask_for(piece, each.memory.up):
                     total = sum(part.held.values())
                     gain = sum(part.held[node] * (extra[node] - extra[targets[0]]) for node in sources) / total
                     gain *= (each.process.cpu_cores or 0.0) * part.share * STALL_SHARE
@@ -273,23 +243,23 @@ class Tiering:
 
     def _move(
         self,
-        seen: _Seen,
+        seen: Seen,
         piece: Piece,
         sources: frozenset[NodeId],
         now: Snapshot,
         *,
         to: NodeId | None = None,
         gain: float = 0.0,
-    ) -> _Move:
+    ) -> Move:
         """Return a move with its cost; that of one of which it is not known where `to` is not told."""
         away = {node: max(PAGE_BYTES, round(piece.held[node])) for node in sources}
         cost = 0.0 if to is None else move_cost_seconds(away, to, now.copying, self._bytes_per_second)
-        return _Move(seen, piece, sources, sum(away.values()), gain, cost)
+        return Move(seen, piece, sources, sum(away.values()), gain, cost)
 
     def _bytes_per_tick(self, now: Snapshot) -> float:
         return self._bytes_per_second * (now.survey.interval_seconds or 1.0)
 
-    def _conclude(self, each: _Seen, now: Snapshot, slow: frozenset[NodeId]) -> Iterator[Verdict]:
+    def _conclude(self, each: Seen, now: Snapshot, slow: frozenset[NodeId]) -> Iterator[Verdict]:
         """Yield what is to happen with one process, after a look at what was wanted of it before."""
         memory, at = each.memory, now.taken_at
         away = sum(size for node, size in each.held.items() if node in slow)
@@ -298,7 +268,7 @@ class Tiering:
         elsewhere = sum(size for node, size in each.held.items() if node not in slow and node != each.home)
         is_full = Room(now.survey, self._watermark_ratio).left(each.home) < SMALLEST_STEP_BYTES
         holds = away >= LEAST_RATIO * total and (elsewhere < LEAST_RATIO * total or is_full)
-        up, down = (_extents(each, reason) for reason in (Reason.PROMOTION, Reason.DEMOTION))
+        up, down = (extents_of(each, reason) for reason in (Reason.PROMOTION, Reason.DEMOTION))
         pause = memory.swings.want(up, down, at)
         if pause:
             up = down = ()
@@ -315,9 +285,7 @@ class Tiering:
         else:
             yield self._skip(each.process, *_explain(each, away), holds=holds)
 
-    def _decision(
-        self, each: _Seen, reason: Reason, target: NodeId, moves: Iterable[_Move], *, holds: bool
-    ) -> Decision:
+    def _decision(self, each: Seen, reason: Reason, target: NodeId, moves: Iterable[Move], *, holds: bool) -> Decision:
         chosen = tuple(moves)
         source_bytes: dict[NodeId, int] = {}
         for move in chosen:
@@ -351,22 +319,13 @@ def _allowed(process: ProcessSample, nodes: frozenset[NodeId]) -> frozenset[Node
     return nodes if process.mems_allowed is None else nodes & process.mems_allowed
 
 
-def _parts(piece: Piece, in_vain: InVain) -> Iterator[Piece]:
-    """Yield what of a piece was not asked for in vain."""
-    for extent in in_vain.without((piece.extent,)):
-        yield piece if extent == piece.extent else piece.part(extent)
-
-
-def _extents(each: _Seen, reason: Reason) -> tuple[Extent, ...]:
-    return joined(move.piece.extent for (why, _), moves in each.moves.items() if why is reason for move in moves)
-
-
-def _explain(each: _Seen, away_bytes: int) -> tuple[Reason, str]:
+def _explain(each: Seen, away_bytes: int) -> tuple[Reason, str]:
     """Return why nothing is to move, by what there is most of."""
     told = (
         (each.full, Reason.TARGET_FULL, "should move, and find no room"),
         (each.not_worth, Reason.GAIN_BELOW_COST, "on slow nodes would cost more to move than they win"),
         (each.waiting, Reason.LOSS_BELOW_COST, "on slow nodes have not yet lost what moving them costs"),
+        (each.in_use, Reason.GAIN_BELOW_COST, "on a node that lacks room are used too much to leave it"),
     )
     most, reason, _ = max(told, key=lambda each: each[0])
     if most < LEAST_RATIO * sum(each.held.values()):

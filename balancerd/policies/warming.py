@@ -14,7 +14,7 @@ from pydantic import Field
 from balancerd.config.fields import Bytes, Duration, Section, between
 from balancerd.config.units import format_duration
 from balancerd.engine.movable import movable
-from balancerd.engine.warmth import Warm, Warmth, regions_of_accesses
+from balancerd.engine.warmth import STEADY_TIMES, Warm, Warmth, regions_of_accesses, regions_of_heat
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
@@ -92,15 +92,15 @@ class Warming:
             return self._skip(process, Reason.NOT_SAMPLED)
         heat, window = now.heats.windows.get(process.id), now.accesses.get(process.id)
         if heat is not None:
-            watched, at, regions = heat.watched_seconds, heat.taken_at, heat.regions
+            watched, at, regions, counts = heat.watched_seconds, heat.taken_at, regions_of_heat(heat.regions), 1
         elif window is not None:
             mappings = (Extent(placed.vma.start, placed.vma.end) for placed in movable(placement))
-            watched, at = window.watched_seconds, window.taken_at
+            watched, at, counts = window.watched_seconds, window.taken_at, STEADY_TIMES
             regions = regions_of_accesses(window, mappings, process.cpu_cores or 0.0)
         else:
             return self._skip(process, Reason.HEAT_UNKNOWN, why_unknown(process.id, now))
         if regions:
-            memory.warmth.observe(regions, at)
+            memory.warmth.observe(regions, at, counts=counts)
         if not memory.warmth.regions or watched < self._options.min_watched_seconds:
             told = f"watched for {watched:.0f} of {self._options.min_watched_seconds:.0f} s"
             return self._skip(process, Reason.HEAT_UNKNOWN, told)

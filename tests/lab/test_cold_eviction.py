@@ -16,7 +16,8 @@ ZRAM = Path("/sys/block/zram0")
 MIB = 1 << 20
 PAGE = 4096
 HOT_MIB, COLD_MIB = 16, 48
-POLICY = "{name: cold, kind: cold-eviction, cold_after: 10s, step: 50%, rate_limit: 16MiB/s, min_rss: 16MiB"
+# DAMON counts its looks for seconds, and emulated they take longer: 2 s are about 6
+POLICY = "{name: cold, kind: cold-eviction, cold_after: 2s, step: 50%, rate_limit: 16MiB/s, min_rss: 16MiB"
 CONFIG = f"policies: [{POLICY}, max_pressure: 100%}}]\naccesses: {{heat: damon, sources: []}}\n"
 BRISK = {
     "select.min_age": "1s",
@@ -43,7 +44,7 @@ class Warm(Program):
     """One `warm` process; see warm.c."""
 
     def __init__(self) -> None:
-        super().__init__([binary("warm"), str(HOT_MIB), str(COLD_MIB), "20"])
+        super().__init__([binary("warm"), str(HOT_MIB), str(COLD_MIB), "30"])
         start = int(self.added, 16)
         middle = start + HOT_MIB * MIB
         self.hot, self.cold = (start, middle), (middle, middle + COLD_MIB * MIB)

@@ -18,6 +18,9 @@ BY = "accesses"
 PROBE_SECONDS = 60.0
 """After so long it is tried again which sources work."""
 
+RETRY_SECONDS = 5.0
+"""After so long, while one does not: somebody may have switched on what it needs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessSettings:
@@ -97,7 +100,7 @@ class Watcher:
     def _find(self) -> _Found:
         """Return the sources that work; what does and does not may change, so it is tried again now and then."""
         found, now = self._found, self._clock.now()
-        if found is None or now - found.at >= PROBE_SECONDS:
+        if found is None or now - found.at >= (PROBE_SECONDS if found.obstacle is None else RETRY_SECONDS):
             tried = [(source, source.probe()) for source in self._sources]
             working = tuple(source for source, obstacle in tried if obstacle is None)
             first = next((obstacle for _, obstacle in tried if obstacle is not None), None)

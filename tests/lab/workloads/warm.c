@@ -18,7 +18,7 @@
 #define PAGE 4096ul
 #define HUGE (2ul << 20)
 #define SCRATCH_PAGES 40
-#define PASSES_PER_FLUSH 5
+#define PASSES_PER_FLUSH 2
 
 static char *map(size_t bytes)
 {

@@ -1,9 +1,23 @@
 """The heat of a process from window to window, as samples of accesses tell it, and in pieces of its mappings."""
 
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+
 import pytest
 
 from balancerd.engine.pieces import pieces
-from balancerd.engine.warmth import HALF_LIFE_SECONDS, LEAST_WEIGHT, Warm, Warmth, regions_of_accesses
+from balancerd.engine.warmth import (
+    HALF_LIFE_SECONDS,
+    LEAST_WEIGHT,
+    MOST_REGIONS,
+    MOST_TIMES,
+    STEADY_TIMES,
+    Warm,
+    Warmth,
+    regions_of_accesses,
+    regions_of_heat,
+)
 from balancerd.model.access import AccessRegion
 from balancerd.model.extent import Extent
 from balancerd.model.heat import HeatRegion
@@ -17,22 +31,81 @@ def region(start: int, end: int, ratio: float) -> HeatRegion:
     return HeatRegion(start=start, end=end, ratio=ratio)
 
 
-def test_what_was_known_is_halved_and_handed_on_to_the_regions_of_now() -> None:
+def cut_out(whole: HeatRegion, hole: tuple[int, int]) -> Iterator[HeatRegion]:
+    """A region without a hole."""
+    for start, end in ((whole.start, min(whole.end, hole[0])), (max(whole.start, hole[1]), whole.end)):
+        if start < end:
+            yield region(start, end, whole.ratio)
+
+
+def test_what_was_known_is_halved_and_stays_where_it_was_known() -> None:
     warmth = Warmth()
     warmth.observe([region(0, 100, 0.8), region(100, 200, 0.0)], 0.0)
-    assert warmth.regions == (Warm(0, 100, 0.8), Warm(100, 200, 0.0))
+    assert warmth.regions == (Warm(0, 100, 0.8, times=1), Warm(100, 200, 0.0))
     warmth.observe([region(0, 50, 0.0), region(50, 150, 0.4), region(150, 250, 1.0)], HALF_LIFE_SECONDS)
-    heats = [warm.heat for warm in warmth.regions]
-    assert heats == pytest.approx([0.4, (0.4 + 0.4) / 2, (0.5 + 1.0) / 2])  # of the last, half is new
+    # of the last, half was known as cold; what differs by less than a bin is one
+    assert [(warm.start, warm.end) for warm in warmth.regions] == [(0, 50), (50, 100), (100, 150), (150, 250)]
+    assert [warm.heat for warm in warmth.regions] == pytest.approx([0.4, 0.6, 0.2, 0.75])
+
+
+def test_an_edge_of_hot_memory_that_drifts_does_not_warm_what_is_cold_beside_it() -> None:
+    """A large region of which a page is hot now and then would else be a little warm, and that is a lot of memory."""
+    warmth, edge = Warmth(), BASE + 16 * MIB
+    for turn in range(10):
+        drift = (turn % 3 - 1) * 200 * PAGE_BYTES
+        told = [region(BASE, edge + drift, 0.6), region(edge + drift, BASE + 512 * MIB, 0.0)]
+        warmth.observe(regions_of_heat(told), 5.0 * turn)
+    assert [(warm.start, warm.end) for warm in warmth.regions] == [(BASE, edge), (edge, BASE + 512 * MIB)]
+    assert [warm.heat for warm in warmth.regions] == [pytest.approx(0.6), 0.0]
+
+
+def test_what_is_in_use_in_each_window_is_surely_used_and_what_is_now_and_then_is_not() -> None:
+    warmth = Warmth()
+    for turn, ratio in enumerate((0.0, 0.05, 0.05, 0.0, 0.05, 0.0)):
+        warmth.observe([region(0, 100, 0.4), region(100, 200, ratio)], 5.0 * turn)
+    assert [warm.times for warm in warmth.regions] == [MOST_TIMES, 1]
+    warmth.observe([region(0, 300, 0.05)], 30.0)
+    assert [(warm.start, warm.times) for warm in warmth.regions] == [(0, MOST_TIMES), (100, 2), (200, 1)]
+    for turn in range(MOST_TIMES - STEADY_TIMES + 1):
+        assert warmth.regions[0].times >= STEADY_TIMES
+        warmth.observe([region(0, 300, 0.0)], 35.0 + 5.0 * turn)
+    assert warmth.regions[0].times < STEADY_TIMES
+    warmth = Warmth()
+    warmth.observe([region(0, 100, 0.4)], 0.0, counts=STEADY_TIMES)
+    assert warmth.regions[0].times == STEADY_TIMES
+
+
+def test_a_region_with_pages_that_is_parted_keeps_as_many_of_them() -> None:
+    warmth = Warmth()
+    warmth.observe([region(0, 100, 1.0), region(100, 400, 0.0)], 0.0)
+    warmth.observe([HeatRegion(start=0, end=400, ratio=0.0, pages_by_node={N1: 40.0})], HALF_LIFE_SECONDS)
+    assert [warm.pages_by_node for warm in warmth.regions] == [{N1: 10.0}, {N1: 30.0}]
+    warmth.observe([HeatRegion(start=0, end=400, ratio=0.0, pages_by_node={N2: 20.0})], HALF_LIFE_SECONDS)
+    assert [warm.pages_by_node for warm in warmth.regions] == [{N2: 5.0}, {N2: 15.0}], "they have moved since"
+
+
+def test_there_are_never_too_many_regions_and_what_differs_most_stays_apart() -> None:
+    """Each window has its edges elsewhere."""
+    warmth, size = Warmth(), 64 * 1024 * MIB
+    hot = (BASE + 4096 * MIB, BASE + 4098 * MIB)
+    dice = random.Random(7)  # noqa: S311
+    for turn in range(20):
+        edges = sorted({0, size, *(dice.randrange(0, size, 2 * MIB) for _ in range(400))})
+        told = [region(BASE + a, BASE + b, dice.random() / 1000) for a, b in pairwise(edges)]
+        cut = [part for each in told for part in cut_out(each, hot)]
+        warmth.observe(sorted([*cut, region(*hot, 1.0)], key=lambda each: each.start), 5.0 * turn)
+        assert len(warmth.regions) <= MOST_REGIONS
+        assert all(first.end == second.start for first, second in pairwise(warmth.regions))
+    assert [(warm.start, warm.end) for warm in warmth.regions if warm.heat > 0.5] == [hot]
 
 
 def test_an_old_window_says_nothing_and_the_same_only_where_memory_lies() -> None:
     warmth = Warmth()
     warmth.observe([region(0, 100, 0.8)], 10.0)
     warmth.observe([region(0, 100, 0.1)], 9.0)
-    assert warmth.regions == (Warm(0, 100, 0.8),)
+    assert warmth.regions == (Warm(0, 100, 0.8, times=1),)
     warmth.observe([HeatRegion(start=0, end=100, ratio=0.1, pages_by_node={N1: 4.0})], 10.0)
-    assert warmth.regions == (Warm(0, 100, 0.8, {N1: 4.0}),)
+    assert warmth.regions == (Warm(0, 100, 0.8, {N1: 4.0}, times=1),)
 
 
 def accesses(*regions: tuple[int, float]) -> tuple[HeatRegion, ...]:

@@ -71,6 +71,12 @@ def test_what_nobody_used_for_two_minutes_goes_a_hundredth_every_six_seconds() -
     )
 
 
+def test_what_is_cold_begins_and_ends_anywhere() -> None:
+    verdict = one(policy(), snapshot(((255.4, 0.8), (700.3, 0.0), (68.3, 0.8))))
+    assert isinstance(verdict, Eviction)
+    assert spans(verdict) == [(256, 956)]
+
+
 @pytest.mark.parametrize("seconds", [6.0, 60.0])
 def test_after_a_long_tick_no_more_than_one_step_goes(seconds: float) -> None:
     verdict = one(policy(), snapshot(interval=seconds))

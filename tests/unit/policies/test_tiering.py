@@ -1,11 +1,13 @@
 """Tables for the policy tiering: what goes up, what goes down and when, what is left, and what ends asking."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from balancerd.engine.warmth import STEADY_TIMES
 from balancerd.model.access import AccessRegion, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent
@@ -36,6 +38,10 @@ HEADROOM = int(0.02 * 8 * GIB)
 SHORT = {1: KEPT + HEADROOM - 128 * MIB}
 
 
+shown: weakref.WeakSet[Tiering] = weakref.WeakSet()
+"""Those that were shown the heat often enough, as the time that a process is watched first lets them."""
+
+
 def policy(**options: Any) -> Tiering:
     return plugin.build("tiers", TieringOptions(**options), PolicyContext(migration_bytes_per_second=GIB))
 
@@ -51,6 +57,12 @@ def judged(
 ) -> tuple[Verdict, ...]:
     window = heat if heat is None or isinstance(heat, HeatWindow) else make_heat(heat, at=at)
     placement = None if held is None else make_placement(held)
+    if window is not None and tiering not in shown:
+        shown.add(tiering)
+        for seconds in range(5 * (STEADY_TIMES - 1), 0, -5):
+            early = replace(window, taken_at=window.taken_at - seconds, watched_seconds=0.0)
+            snapshot = make_tiered(process, placement, early, at=at - seconds, free_bytes=free_bytes)
+            assert not [v for v in tiering.decide(Window(now=snapshot, before=None)) if isinstance(v, Decision)]
     snapshot = make_tiered(process, placement, window, at=at, free_bytes=free_bytes)
     return tuple(tiering.decide(Window(now=snapshot, before=None)))
 
@@ -137,9 +149,13 @@ def test_nothing_goes_to_a_node_that_is_farther_than_the_slow_one() -> None:
     far = make_topology(((10, 80, 40), (80, 10, 60), (40, 60, 10)))
     nodes = (*far.nodes[:2], replace(far.nodes[2], cpus=frozenset()))
     survey = replace(snapshot.survey, topology=replace(far, nodes=nodes))
-    heats = Heats(method=HeatMethod.DAMON, windows={PROCESS.id: make_heat(HOT_COLD)})
-    (verdict,) = policy().decide(Window(now=replace(snapshot, survey=survey, heats=heats), before=None))
-    assert verdict.reason is Reason.TARGET_FULL
+    tiering = policy()
+    verdicts: list[Verdict] = []
+    for turn in range(STEADY_TIMES):
+        heats = Heats(method=HeatMethod.DAMON, windows={PROCESS.id: make_heat(HOT_COLD, at=5.0 * turn)})
+        now = replace(snapshot, survey=replace(survey, taken_at=5.0 * turn), heats=heats)
+        verdicts += tiering.decide(Window(now=now, before=None))
+    assert verdicts[-1].reason is Reason.TARGET_FULL
 
 
 @pytest.mark.parametrize(
@@ -166,6 +182,64 @@ def test_the_coldest_goes_first_and_what_is_warm_is_left_alone() -> None:
     second = one(policy(), {1: 1024}, heat, free_bytes=least)
     assert isinstance(second, Decision)
     assert spans(second) == [(512, 1024)]  # the one of 0.2 is warm: hotter than the threshold less one
+
+
+def test_what_would_be_brought_up_again_stays_even_where_room_is_lacking() -> None:
+    """Of 1 GiB a quarter is in use, and the node lacks 2 GiB."""
+    lacking = {1: max(0, KEPT + HEADROOM - 2 * GIB)}
+    verdict = one(policy(), {1: 1024}, free_bytes=lacking)
+    assert isinstance(verdict, Decision)
+    assert spans(verdict) == [(256, 1024)]
+    used = one(policy(), {1: 1024}, ((512, 0.2), (512, 0.02)), free_bytes=lacking)
+    assert isinstance(used, Skip)
+    assert used.reason is Reason.GAIN_BELOW_COST
+    assert used.detail == "512 MiB on a node that lacks room are used too much to leave it"
+
+
+def test_what_was_seen_in_use_just_now_stays_before_it_is_surely_used() -> None:
+    heat = make_heat(((256, 0.2), (768, 0.0)))
+    lacking = {1: max(0, KEPT + HEADROOM - 2 * GIB)}
+    snapshot = make_tiered(PROCESS, make_placement({1: 1024}), heat, free_bytes=lacking)
+    (verdict,) = policy().decide(Window(now=snapshot, before=None))
+    assert isinstance(verdict, Decision)
+    assert spans(verdict) == [(256, 1024)]
+
+
+def test_what_was_seen_in_use_once_leaves_all_the_same() -> None:
+    tiering = policy()
+    verdict: Verdict | None = None
+    for turn, ratio in enumerate((0.8, 0.0, 0.0)):
+        heat = make_heat(((256, 0.8), (768, ratio)), at=5.0 * turn)
+        snapshot = make_tiered(PROCESS, make_placement({1: 1024}), heat, at=5.0 * turn, free_bytes=SHORT)
+        (verdict,) = tiering.decide(Window(now=snapshot, before=None))
+    assert isinstance(verdict, Decision)
+    assert spans(verdict) == [(256, 384)]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "lie_on", "leaves"),
+    [
+        pytest.param(0.9, (1, 2), True, id="hotter"),
+        pytest.param(0.03, (1, 2), False, id="little hotter"),
+        pytest.param(0.9, (1, 1), False, id="hotter and there"),
+        pytest.param(0.9, (), False, id="nobody knows where"),
+    ],
+)
+def test_what_is_used_leaves_where_something_much_hotter_waits_for_its_place(
+    waiting: float, lie_on: tuple[int, ...], leaves: bool
+) -> None:
+    heat = make_heat(((512, 0.015), (512, waiting)), lie_on=lie_on)
+    verdicts = judged(policy(), {1: 512, 2: 512}, heat, free_bytes={0: KEPT, 1: KEPT + HEADROOM - 600 * MIB})
+    assert any(v.reason is Reason.DEMOTION for v in verdicts) is leaves
+
+
+def test_nothing_comes_up_that_was_seen_in_use_once_or_twice() -> None:
+    tiering = policy()
+    reasons = []
+    for turn in range(STEADY_TIMES):
+        snapshot = make_tiered(PROCESS, make_placement({2: 1024}), make_heat(HOT_COLD, at=5.0 * turn), at=5.0 * turn)
+        reasons += [verdict.reason for verdict in tiering.decide(Window(now=snapshot, before=None))]
+    assert reasons == [Reason.IN_ITS_TIER, Reason.IN_ITS_TIER, Reason.PROMOTION]
 
 
 def test_with_equal_heat_nothing_is_exchanged() -> None:
@@ -238,7 +312,8 @@ def test_a_process_whose_heat_swings_is_left_alone_for_twice_as_long_each_time()
     paused = []
     for at in range(0, 400, 2):
         first_is_hot = at % 60 < 30
-        heat = ((512, 0.9 if first_is_hot else 0.0), (512, 0.0 if first_is_hot else 0.9))
+        regions = ((512, 0.9 if first_is_hot else 0.0), (512, 0.0 if first_is_hot else 0.9))
+        heat = make_heat(regions, at=float(at), lie_on=(2, 1) if first_is_hot else (1, 2))
         verdicts = judged(tiering, {1: 512, 2: 512 - at % 60}, heat, at=float(at), free_bytes=SHORT)
         if verdicts[0].reason is Reason.PING_PONG:
             paused.append(at)
@@ -248,17 +323,16 @@ def test_a_process_whose_heat_swings_is_left_alone_for_twice_as_long_each_time()
     assert lengths[:2] == [58, 118]
 
 
-def test_memory_cools_by_halves() -> None:
+def test_what_is_no_longer_used_is_cold_after_as_many_looks_as_it_was_seen_in_use() -> None:
     tiering = policy()
     warm, cold = ((512, 0.8), (512, 0.4)), ((512, 0.8), (512, 0.0))
     free = {1: KEPT + HEADROOM - 256 * MIB}
     reasons = [
         one(tiering, {1: 1024}, warm if at == 0 else cold, at=float(at), free_bytes=free).reason
-        for at in range(0, 160, 5)
+        for at in range(0, 30, 5)
     ]
-    assert reasons[0] is Reason.IN_ITS_TIER
-    assert reasons[20] is Reason.IN_ITS_TIER  # of 0.4, 2**-10 of it is left
-    assert reasons[-1] is Reason.DEMOTION
+    # in use in three looks, the ones before the first that it is judged by among them
+    assert reasons == [Reason.IN_ITS_TIER] * STEADY_TIMES + [Reason.DEMOTION] * 3
 
 
 @pytest.mark.parametrize(

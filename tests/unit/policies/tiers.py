@@ -1,7 +1,8 @@
 """A machine with two nodes with CPUs and one without, and heat as policies see it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from balancerd.model.heat import HeatMethod, HeatRegion, Heats, HeatWindow
@@ -21,13 +22,20 @@ def make_tiers() -> Topology:
 
 
 def make_heat(
-    regions: Iterable[tuple[float, float]], *, pid: int = 100, at: float = 0.0, age: float | None = None, **changes: Any
+    regions: Iterable[tuple[float, float]],
+    *,
+    pid: int = 100,
+    at: float = 0.0,
+    age: float | None = None,
+    lie_on: Sequence[int] = (),
+    **changes: Any,
 ) -> HeatWindow:
-    """Regions are (MiB, ratio), one behind the other from VMA_START on."""
+    """Regions are (MiB, ratio), one behind the other from VMA_START on; where each lies, if that is known."""
     found, start = [], VMA_START
-    for mib, ratio in regions:
+    for (mib, ratio), node in zip_longest(regions, lie_on):
         end = start + round(mib * MIB)
-        found.append(HeatRegion(start=start, end=end, ratio=ratio, age_seconds=age))
+        pages = None if node is None else {NodeId(node): mib * 256}
+        found.append(HeatRegion(start=start, end=end, ratio=ratio, age_seconds=age, pages_by_node=pages))
         start = end
     window = HeatWindow(
         process=ProcessId(pid, 1),

@@ -1,7 +1,6 @@
-"""Golden traces decide as the text beside them says: twice, under other hash seeds, on every Python that is here."""
+"""Golden traces decide as the text beside them says: twice, under other hash seeds, by another version of Python."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,16 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.traces.golden import FOLDER, NAMES, decisions_of, path_of, replay, text_of
+from tests.traces.pythons import other_python
 from tests.traces.scenes import SCENES
 
 ROOT = Path(__file__).parents[3]
-OTHER_PYTHONS = [
-    shutil.which(each) or each
-    for each in (
-        *("python3.11", "python3.12", "python3.13", "python3.14"),
-        *filter(None, os.environ.get("BALANCERD_PYTHONS", "").split(":")),
-    )
-]
 
 
 def decide_elsewhere(python: str, seed: str) -> str:
@@ -70,19 +63,10 @@ def test_another_hash_seed_makes_no_difference(seed: str) -> None:
     assert decide_elsewhere(sys.executable, seed) == golden()
 
 
-@pytest.mark.parametrize("python", OTHER_PYTHONS)
-def test_another_version_of_python_decides_the_same(python: str) -> None:
-    """Of those with balancerd's packages; BALANCERD_PYTHONS may hold the paths of more, with colons between."""
-    if shutil.which(python) is None:
-        pytest.skip(f"{python} is not installed")
-    asked = subprocess.run(
-        [python, "-c", "import sys, pydantic, yaml, click, balancerd; print(sys.version_info.minor)"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if asked.returncode:
-        pytest.skip(f"{python} has not the packages that replay needs")
-    if int(asked.stdout) == sys.version_info.minor:
-        pytest.skip(f"{python} is the version that runs this very test")
-    assert decide_elsewhere(python, "7") == golden()
+def test_another_version_of_python_decides_the_same() -> None:
+    python = other_python()
+    if python is None:
+        pytest.skip("no other version of Python is here, or `make unit` has not made it ready")
+    asked = [str(python), "-c", "import sys; print(sys.version_info.minor)"]
+    assert int(subprocess.run(asked, capture_output=True, text=True, check=True).stdout) != sys.version_info.minor
+    assert decide_elsewhere(str(python), "7") == golden()

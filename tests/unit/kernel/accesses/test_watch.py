@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from balancerd.kernel.accesses.watch import PROBE_SECONDS, Watcher
+from balancerd.kernel.accesses.watch import PROBE_SECONDS, RETRY_SECONDS, Watcher
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.model.access import Accesses, AccessMethod, AccessWindow, Obstacle
 from balancerd.model.decision import Reason
@@ -130,15 +130,19 @@ def test_when_a_source_no_longer_works_its_processes_go_to_the_next() -> None:
     assert second.open_now == [IDS[0]]  # what was counted is not thrown away
 
 
-def test_without_a_source_that_works_the_first_obstacle_is_told_and_tried_again_after_a_minute() -> None:
+def test_without_a_source_that_works_the_first_obstacle_is_told_and_tried_again_soon() -> None:
     clock, source = FakeClock(), FakeSource(Obstacle(seen="EACCES at level 3", fix="CAP_PERFMON"))
     watcher = Watcher(clock, [source], most_processes=2)
     for _ in range(3):
         assert missed(watcher.read(IDS[:1])) == {0: "EACCES at level 3"}
     assert source.probes == 1
     source.obstacle = None
-    clock.time += PROBE_SECONDS
+    clock.time += RETRY_SECONDS
     assert set(watcher.read(IDS[:1]).windows) == {IDS[0]}
+    assert source.probes == 2
+    clock.time += RETRY_SECONDS
+    watcher.read(IDS[:1])
+    assert source.probes == 2, "it works"
     nothing = Watcher(clock, [], most_processes=2)
     assert missed(nothing.read(IDS[:1])) == {0: "accesses.sources is empty"}
 
