@@ -6,11 +6,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := gcc libc6-dev make python3-dev python3-venv
+BROWSER_PACKAGES := chromium fonts-liberation
 NATIVE := $(wildcard balancerd/native/*.c balancerd/native/*.h balancerd/native/backend.py)
 REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt deploy/requirements/optimum.txt
 SOURCES := balancerd tests
+UNIT_WORKERS ?= 2
 
-.PHONY: help run test lint types contracts unit lab-test lab bench bench-locality wheel format requirements apt lab-ready clean
+.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality wheel format requirements apt browser-ready lab-ready clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -27,23 +29,38 @@ run-here: $(VENV)/.ready
 	@echo "balancerd in the foreground on this machine; Ctrl-C ends it. In another terminal: $(BIN)/balancerctl --socket /run/balancerd.sock ps"
 	$$([ "$$(id -u)" = 0 ] || echo sudo) $(BIN)/balancerd --config config/balancerd.yaml --set control.socket=/run/balancerd.sock
 
-test: lint types contracts unit lab-test ## everything that must pass: lint, types, import contracts, unit tests, lab tests
+# The virtual machine takes one CPU, so that what needs none of it runs beside; its output comes when it has ended.
+test: browser-ready lab-ready $(VENV)/.other-python ## everything that must pass: lint, types, import contracts, unit tests, page, lab tests
+	@$(MAKE) --no-print-directory -j2 UNIT_WORKERS=1 beside-the-lab lab-test
+
+.PHONY: beside-the-lab
+beside-the-lab:
+	@(for each in lint types contracts unit page-test; do \
+		$(MAKE) --no-print-directory $$each || exit; \
+	done) > $(VENV)/beside.log 2>&1; \
+	status=$$?; cat $(VENV)/beside.log; exit $$status
 
 lint: $(VENV)/.ready ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.ready ## mypy --strict
+types: $(VENV)/.browser ## mypy --strict
 	$(BIN)/mypy
 
 contracts: $(VENV)/.ready ## the arrows between the rooms
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.ready ## unit tests on this machine
-	$(BIN)/python -m pytest -n 2 tests/unit
+unit: $(VENV)/.ready $(VENV)/.other-python ## unit tests on this machine
+	$(BIN)/python -m pytest -n $(UNIT_WORKERS) tests/unit
+
+page-test: browser-ready ## the page in a real browser; its pictures are left in .lab/out/page
+	$(BIN)/python -m pytest tests/page
 
 lab-test: lab-ready ## tests on a real kernel with several NUMA nodes, in a virtual machine
 	$(BIN)/python -m tests.lab test
+
+lab-thorough: lab-ready ## the same with those that take long
+	$(BIN)/python -m tests.lab test --thorough
 
 lab: lab-ready ## a shell inside the virtual NUMA machine
 	$(BIN)/python -m tests.lab shell --topology four-nodes
@@ -73,6 +90,19 @@ $(VENV)/.ready: $(REQUIREMENTS) pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes $(addprefix -r ,$(REQUIREMENTS))
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Another version of Python, if one is here: golden traces must be decided the same by both.
+$(VENV)/.other-python: deploy/requirements/run.txt pyproject.toml tests/traces/pythons.py | $(VENV)/.ready
+	$(BIN)/python -m tests.traces.pythons
+	@touch $@
+
+# What drives the browser: 50 MB to fetch, 165 on disk. The browser itself comes with apt: 113 MB, 412 on disk.
+$(VENV)/.browser: $(VENV)/.ready deploy/requirements/browser.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r deploy/requirements/browser.txt
+	@touch $@
+
+browser-ready: $(VENV)/.browser
+	@$(MAKE) --no-print-directory apt APT_PACKAGES="$(BROWSER_PACKAGES)"
 
 lab-ready: $(VENV)/.ready
 	@$(BIN)/python -m tests.lab prepare

@@ -20,7 +20,8 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
 7. `Kernel.steer(step)` takes threads to their memory, written down before so that it can be undone.
    `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. A process
    rests from calls as much as they hold it up; meanwhile `engine.together` gives the next one its turn.
-8. The TickReport goes to every Sink: metrics, one log line, the control socket.
+8. The TickReport goes to every Sink: metrics, one log line, the control socket and its live streams, the page. What
+   is worth remembering of it (`engine.chronicle`) goes to the history and, under systemd, to the journal.
 
 Until the next tick is due, the loop works on operator's commands (`jobs`), slice by slice, through the same Kernel and
 the same budgets; what they did is in the next report.
@@ -28,8 +29,9 @@ the same budgets; what they did is in the next report.
 Only the calls of Clock and Kernel touch the world; the rest is pure. The rooms, top may import lower, never
 sideways (checked by `lint-imports`, the contract is in pyproject.toml):
 
-    cli > replaying > wiring > settings > stack > daemon | control
-        > kernel | simulation | trace | metrics | log | systemd | plugins | policies | jobs | overrun
+    cli > replaying > wiring > outlets > settings > stack > daemon | control | web
+        > kernel | simulation | trace | history | metrics | log | systemd | plugins | policies | jobs | overrun
+        | streaming
         > engine > ports > config > model | native
 """
 

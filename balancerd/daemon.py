@@ -76,8 +76,10 @@ class Flags:
 class Daemon:
     """Ticks until told to stop.
 
-    `reload` returns the new Running or raises ReloadError with nothing changed; `on_reloaded` is told the error, None
-    for success; `on_tick_failed` the class name of the exception that ended a tick.
+    `reload` returns the new Running or raises ReloadError with nothing changed; `before_tick` returns the one to go on
+    with, None for the same. `on_reloaded` is told the error, None for success; `on_tick_failed` the class name of the
+    exception that ended a tick. `answered` returns the CPU time that answering others has used since it was last asked:
+    no more than moving is that observing.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class Daemon:
         on_reloaded: Callable[[str | None], None],
         notifier: Notifier,
         watchdog_seconds: float | None,
+        before_tick: Callable[[], Running | None] = lambda: None,
+        answered: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._running = running
         self._reload = reload
@@ -104,6 +108,8 @@ class Daemon:
         self._on_reloaded = on_reloaded
         self._notifier = notifier
         self._watchdog_seconds = watchdog_seconds
+        self._before_tick = before_tick
+        self._answered = answered
 
     def run(self, *, once: bool = False) -> int:
         """Tick until a stop is asked for, or `once`; return the exit status.
@@ -129,6 +135,7 @@ class Daemon:
     def _tick(self) -> bool:
         """Run one tick; a failure is logged and counted, and the next tick tries again."""
         try:
+            self._running = self._before_tick() or self._running
             report = self._jobs.add_to(self._running.engine.tick())
             for sink in (*self._sinks, self._running.tick_log):
                 sink.emit(report)
@@ -179,7 +186,7 @@ class Daemon:
         while not (is_due or self._is_interrupted()):
             cpu_before = self._clock.cpu_seconds()
             next_at = self._jobs.work(deadline)
-            self._running.engine.note_moving(self._clock.cpu_seconds() - cpu_before)
+            self._running.engine.note_moving(self._clock.cpu_seconds() - cpu_before + self._answered())
             self._notifier.watchdog()
             now = self._clock.now()
             if now < deadline:

@@ -174,7 +174,7 @@ class Clock(Protocol):
         ...
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that this process has used, all threads together."""
+        """Return the CPU time that this process has used, all threads together but those that serve people."""
         ...
 
     def wait_until(self, deadline: float) -> None:

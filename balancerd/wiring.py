@@ -1,6 +1,7 @@
 """The object graph: the only place where the daemon's parts meet. No logic beyond who gets what."""
 
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -9,26 +10,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from balancerd import __version__, plugins, stack
+from balancerd import __version__, outlets, plugins, stack
 from balancerd.config import loader
 from balancerd.config.findings import ConfigError
 from balancerd.config.places import find_places
 from balancerd.config.schema import Config
 from balancerd.config.units import format_duration
+from balancerd.control import api
 from balancerd.control.access import Access
-from balancerd.control.app import ControlApp, MetricsApp
+from balancerd.control.api import Json
+from balancerd.control.app import ControlApp
+from balancerd.control.history_api import HistoryDesk
+from balancerd.control.lease_book import LeaseBook
+from balancerd.control.operator_api import Operator
 from balancerd.control.server import ControlServer, MetricsServer, ServerError, group_id
-from balancerd.control.state import ControlState
+from balancerd.control.spent import Spent
+from balancerd.control.state import ControlState, View
+from balancerd.control.stream_api import Stream
 from balancerd.daemon import Daemon, Flags, ReloadError, Running
+from balancerd.engine.chronicle import Chronicle
 from balancerd.engine.deciding import LONGEST_SECONDS
 from balancerd.engine.memory import EngineMemory
 from balancerd.engine.rules import compile_groups
 from balancerd.engine.select import reason_to_skip
 from balancerd.engine.story import report
 from balancerd.engine.tick import Engine, Settings
+from balancerd.history.place import find_first_id
+from balancerd.history.reader import read_history
 from balancerd.jobs.board import Jobs
 from balancerd.jobs.means import Means
 from balancerd.jobs.record import Job
+from balancerd.jobs.switches import Switches
 from balancerd.kernel.affinity.journal import Journal, state_directory
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
@@ -36,17 +48,20 @@ from balancerd.kernel.machine.release import kernel_version
 from balancerd.kernel.observe import ObserveKernel
 from balancerd.kernel.processes.descriptors import raise_descriptor_limit
 from balancerd.log import TickLog, setup
+from balancerd.log.journald import Journal as SystemJournal
+from balancerd.log.journald import is_journal
 from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport
 from balancerd.overrun import Overrun
-from balancerd.ports import Kernel, PolicyPlugin
+from balancerd.ports import Kernel, PolicyPlugin, Sink
 from balancerd.settings import build_accesses, build_pace, build_policies, build_settings, options_by_kind
 from balancerd.systemd import Notifier, watchdog_interval
 from balancerd.trace.recorder import Recorder, Source
 from balancerd.trace.tap import Tap, TapAccessWatch, TapClock, TapEngine, TapHeatWatch, TapKernel
+from balancerd.web.room import Page
 
-STALLED_INTERVALS = 10
-"""/healthz turns bad when no tick has ended for so many intervals, or a minute."""
+STDERR = 2
+"""The descriptor of standard error, also where sys.stderr is something else."""
 
 
 class StartError(Exception):
@@ -71,22 +86,43 @@ class Application:
             read_timeout_seconds=self._config.select.read_timeout_seconds,
             groups=compile_groups(self._config.workloads),
             accesses=build_accesses(self._config),
-            tell=self._on_log_found,
-            tell_heat=self._on_heat_told,
+            tell=lambda told: self._running.log.info("perf log", told=told),
+            tell_heat=lambda told: self._running.log.warning("heat", told=told),
             journal=Journal(state_directory(self._config.state_directory, os.environ)),
-            tell_threads=self._on_threads_told,
+            tell_threads=lambda told: self._running.log.error("threads", told=told),
         )
-        self._metrics = Metrics(version=__version__, numa_balancing_mode=_numa_balancing_mode)
+        self._journal = SystemJournal() if is_journal(STDERR) else None
+        self._history_file = outlets.find_history(self._config)
+        self._chronicle = Chronicle(find_first_id(self._history_file))
+        self._history = outlets.keep_history(
+            self._config,
+            self._history_file,
+            self._chronicle,
+            tell=lambda told: self._running.log.warning("history", told=told),
+        )
+        self._metrics = Metrics(
+            version=__version__,
+            numa_balancing_mode=outlets.numa_balancing_mode,
+            history=lambda: None if self._history is None else self._history.figures(),
+        )
         self._state = ControlState(self._clock.now)
+        self._page = outlets.build_page(self._config, self._clock.now)
+        self._operator: Operator | None = None
+        self._spent = Spent()
+        self._stream = Stream(self._state, status=self._tell_status, now=self._clock.now, spent=self._spent)
         self._overrun = Overrun(LONGEST_SECONDS, self._on_policy_hangs)
         self._built: tuple[Config, Settings] | None = None
         self._memory: EngineMemory = self._settings(self._config).new_memory()
+        self._switches = Switches(self._clock.now, self._clock.wake)
+        self._leases = LeaseBook(self._clock.now, lambda: self._config.migrate.watermark_ratio)
+        self._origins = {key: str(place) for key, place in loaded.origins.items()}
         self._jobs = Jobs(
             self._means(self._config),
             own_pid=os.getpid(),
             wake=self._clock.wake,
             should_stop=self._flags.should_stop,
             on_end=self._on_job_ended,
+            is_halted=self._switches.is_halted,
         )
         self._recorder = Recorder(self._describe, self._clock.now)
         self._running = self._assemble(self._config)
@@ -99,10 +135,17 @@ class Application:
             stack.callback(self._live.heat.close)
             self._live.steerer.recover()
             stack.callback(self._live.steerer.restore_all)
+            if self._history is not None:
+                self._history.start()
+                stack.callback(self._history.close)
             try:
-                for server in self._servers():
+                servers = list(self._servers())
+                open_to_all = [server for server in servers if not isinstance(server, ControlServer)]
+                self._clock.leave_out(lambda: [tid for server in open_to_all for tid in tuple(server.thread_ids)])
+                for server in servers:
                     server.start()
                     stack.callback(server.stop)
+                stack.callback(self._stream.close)
             except ServerError as error:
                 raise StartError(str(error)) from error
             self._on_reloaded(None)
@@ -112,11 +155,13 @@ class Application:
                 clock=self._clock,
                 flags=self._flags,
                 jobs=self._jobs,
-                sinks=(self._metrics, self._state),
+                sinks=tuple(self._sinks()),
                 on_tick_failed=self._on_tick_failed,
                 on_reloaded=self._on_reloaded,
                 notifier=Notifier(),
                 watchdog_seconds=watchdog_interval(),
+                before_tick=self._obey,
+                answered=self._spent.take,
             )
             return daemon.run(once=once)
 
@@ -134,7 +179,7 @@ class Application:
         return replace(loaded, findings=(*loaded.findings, *stack.advise_on_options(loaded, self._plugins)))
 
     def _assemble(self, config: Config) -> Running:
-        tap = Tap(should_stop=self._flags.should_stop, claimed=self._jobs.claimed)
+        tap = Tap(should_stop=self._should_stop, claimed=self._jobs.claimed)
         engine = Engine(
             kernel=self._kernel(config, TapKernel(self._live, tap)),
             clock=TapClock(self._clock, tap),
@@ -149,13 +194,14 @@ class Application:
         )
         names = ", ".join(policy.name for policy in config.policies) or "no policy"
         summary = f"{config.mode}: {names}, every {format_duration(config.tick_interval_seconds)}"
-        log = setup(level=config.log.level, form=config.log.format, stream=sys.stderr)
+        journal = self._journal if config.log.format == "auto" else None
+        log = setup(level=config.log.level, form=config.log.format, stream=sys.stderr, journal=journal)
         return Running(
             engine=TapEngine(engine, tap, self._recorder),
             tick_interval_seconds=config.tick_interval_seconds,
             summary=summary,
             log=log,
-            tick_log=TickLog(log),
+            tick_log=TickLog(log, None if journal is None else self._chronicle),
         )
 
     def _kernel(self, config: Config, kernel: Kernel) -> Kernel:
@@ -189,8 +235,10 @@ class Application:
             key
             for key, old, new in (
                 ("metrics.listen", self._config.metrics, config.metrics),
+                ("page", self._config.page, config.page),
                 ("control", self._config.control, config.control),
                 ("state_directory", self._config.state_directory, config.state_directory),
+                ("history", self._config.history, config.history),
             )
             if old != new
         ]
@@ -204,20 +252,64 @@ class Application:
         self._live.set_accesses(build_accesses(config))
         self._jobs.use(self._means(config))
         self._config, self._running, self._places = config, running, find_places(loaded)
+        self._origins = {key: str(place) for key, place in loaded.origins.items()}
         self._warn(loaded)
         return running
 
-    def _servers(self) -> Iterator[ControlServer | MetricsServer]:
+    def _obey(self) -> Running | None:
+        """Do as operators have switched; return what to go on with in another mode, None when the mode stays."""
+        halted = self._switches.tell()
+        self._memory.pause.halt(halted)
+        if halted is not None:
+            self._recorder.end("balancerd was paused")
+        mode = self._switches.take_mode()
+        if mode is None or mode == self._config.mode:
+            return None
+        self._recorder.end("the mode was changed")
+        self._config = self._config.model_copy(update={"mode": mode})
+        self._running = self._assemble(self._config)
+        self._jobs.use(self._means(self._config))
+        self._running.log.info("mode changed", mode_summary=self._running.summary)
+        return self._running
+
+    def _should_stop(self) -> bool:
+        """Whether a tick is to end its moves after the call at hand."""
+        return self._flags.should_stop() or self._switches.is_halted()
+
+    def _tell_status(self, view: View, *, now: float) -> Json:
+        told = api.status(view, version=__version__, pid=os.getpid(), now=now)
+        return told if self._operator is None else self._operator.complete(told)
+
+    def _tell_config(self) -> Json:
+        path = self._path or loader.DEFAULT_PATH
+        return {
+            "path": str(path) if path.exists() else None,
+            "config": self._config.model_dump(mode="json", by_alias=True),
+            "origins": self._origins,
+        }
+
+    def _sinks(self) -> Iterator[Sink]:
+        yield from (self._metrics, self._state, self._stream, self._leases)
+        yield from (sink for sink in (self._history, self._page) if sink is not None)
+
+    def _servers(self) -> Iterator[ControlServer | MetricsServer | Page]:
         control = self._config.control
+        access = Access(own_uid=os.getuid(), reader_gid=None if control.group is None else group_id(control.group))
+        self._operator = Operator(
+            switches=self._switches,
+            leases=self._leases,
+            access=access,
+            view=self._state.view,
+            now=self._clock.now,
+            config=self._tell_config,
+        )
         yield ControlServer(
             path=control.socket,
             group=control.group,
             app=ControlApp(
                 state=self._state,
                 jobs=self._jobs,
-                access=Access(
-                    own_uid=os.getuid(), reader_gid=None if control.group is None else group_id(control.group)
-                ),
+                access=access,
                 version=__version__,
                 pid=os.getpid(),
                 now=self._clock.now,
@@ -226,22 +318,27 @@ class Application:
                 count=self._metrics.control_request,
                 imports=self._live.logs,
                 recorder=self._recorder,
+                operator=self._operator,
+                history=None
+                if self._history_file is None
+                else HistoryDesk(functools.partial(read_history, self._history_file)),
+                stream=self._stream,
+                spent=self._spent,
             ),
             on_error=self._server_error,
         )
-        listen = self._config.metrics.listen
-        if listen is not None:
-            yield MetricsServer(
-                host=listen.host,
-                port=listen.port,
-                app=MetricsApp(
-                    state=self._state,
-                    now=self._clock.now,
-                    render=self._metrics.render,
-                    stalled_after_seconds=max(60.0, STALLED_INTERVALS * self._config.tick_interval_seconds),
-                ),
-                on_error=self._server_error,
-            )
+        if self._page is not None:
+            yield self._page
+        metrics = outlets.metrics_server(
+            self._config,
+            state=self._state,
+            render=self._metrics.render,
+            page=self._page,
+            now=self._clock.now,
+            on_error=self._server_error,
+        )
+        if metrics is not None:
+            yield metrics
 
     def _look(self, pid: int) -> ProcessReport | None:
         """Tell of a process that the surveys pass over: small, a kernel thread, or new."""
@@ -256,6 +353,8 @@ class Application:
         path = self._path or loader.DEFAULT_PATH
         self._metrics.reload(succeeded=error is None, at=at)
         self._metrics.limit(self._config.migrate.rate_limit_bytes_per_second)
+        if self._page is not None:
+            self._page.memory.reloaded(self._config, error)
         self._state.reloaded(
             path=str(path) if path.exists() else None,
             succeeded=error is None,
@@ -267,6 +366,8 @@ class Application:
     def _on_tick_failed(self, error: str) -> None:
         self._metrics.tick_failed("tick", error)
         self._state.tick_failed()
+        if self._page is not None:
+            self._page.memory.tick_failed(error)
 
     def _on_policy_hangs(self, name: str, seconds: float) -> None:
         self._running.log.warning("policy hangs", policy=name, seconds=seconds)
@@ -285,15 +386,6 @@ class Application:
             pages={status.value: pages for status, pages in job.account.pages.items()},
         )
 
-    def _on_log_found(self, told: str) -> None:
-        self._running.log.info("perf log", told=told)
-
-    def _on_heat_told(self, told: str) -> None:
-        self._running.log.warning("heat", told=told)
-
-    def _on_threads_told(self, told: str) -> None:
-        self._running.log.error("threads", told=told)
-
     def _server_error(self, text: str) -> None:
         self._running.log.warning("http server", error=text)
 
@@ -307,10 +399,3 @@ def _or_start_error(discover: Callable[[], dict[str, PolicyPlugin[Any]]]) -> dic
         return discover()
     except plugins.PluginError as error:
         raise StartError(str(error)) from error
-
-
-def _numa_balancing_mode() -> int | None:
-    try:
-        return int(Path("/proc/sys/kernel/numa_balancing").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None

@@ -11,6 +11,7 @@ import click
 import yaml
 
 from balancerd import plugins, stack
+from balancerd.cli.config_diff import diff
 from balancerd.cli.exits import CommandError, ExitCode
 from balancerd.cli.options import json_option
 from balancerd.cli.screen import escape, write, write_json
@@ -27,9 +28,20 @@ _set_option = click.option(
 _file_argument = click.argument("file", type=click.Path(path_type=Path), required=False)
 
 
-@click.group(name="config")
+@click.group(
+    name="config",
+    epilog="""\b
+Examples:
+  balancerctl config check ./balancerd.yaml
+  balancerctl config show --origin
+  balancerctl config diff ./new.yaml
+""",
+)
 def config() -> None:
-    """Check, show and describe the configuration."""
+    """Check, show, compare and describe the configuration."""
+
+
+config.add_command(diff)
 
 
 @config.command(
@@ -49,10 +61,12 @@ def check(ctx: click.Context, file: Path | None, overrides: tuple[str, ...], *, 
 
     FILE is /etc/balancerd/balancerd.yaml unless given. Exits 5 when there is any finding, be it an error or a warning:
     an error keeps the daemon from using the file, a warning does not.
+
+    In JSON: {schema, path, findings: [{path, line, column, severity, message}]}.
     """
-    found = loader.check(file, overrides=overrides, plugins=_options_by_kind())
+    found = loader.check(file, overrides=overrides, plugins=options_by_kind())
     if all(each.severity == "warning" for each in found):
-        loaded = loader.load(file, overrides=overrides, plugins=_options_by_kind())
+        loaded = loader.load(file, overrides=overrides, plugins=options_by_kind())
         installed = plugins.discover()
         more = (*stack.find_missing_nodes(loaded, installed), *stack.advise_on_options(loaded, installed))
         found = list(in_reading_order((*found, *more)))
@@ -85,9 +99,11 @@ def show(ctx: click.Context, file: Path | None, overrides: tuple[str, ...], *, o
 
     FILE is /etc/balancerd/balancerd.yaml unless given. With an error in it, prints the findings to standard error and
     exits 5.
+
+    In JSON: {schema, path, config, origins: {key: "FILE:LINE:COLUMN" of what was set}}.
     """
     try:
-        loaded = loader.load(file, overrides=overrides, plugins=_options_by_kind())
+        loaded = loader.load(file, overrides=overrides, plugins=options_by_kind())
     except ConfigError as error:
         _complain(error.findings)
         ctx.exit(ExitCode.FINDINGS)
@@ -103,7 +119,12 @@ def show(ctx: click.Context, file: Path | None, overrides: tuple[str, ...], *, o
         write(yaml.safe_dump(effective, sort_keys=False).rstrip("\n"))
 
 
-@config.command()
+@config.command(
+    epilog="""\b
+Examples:
+  balancerctl config schema > balancerd.schema.json
+"""
+)
 @json_option
 def schema(*, as_json: bool) -> None:
     """Print the JSON schema of the configuration file, for editors.
@@ -116,7 +137,8 @@ def schema(*, as_json: bool) -> None:
         write(json_schema.render_json_schema().rstrip("\n"))
 
 
-def _options_by_kind() -> dict[str, Any]:
+def options_by_kind() -> dict[str, Any]:
+    """Return the options model of each installed kind of policy. Raises CommandError."""
     try:
         return {kind: plugin.options for kind, plugin in plugins.discover().items()}
     except plugins.PluginError as error:

@@ -13,6 +13,7 @@ from balancerd.cli.options import DEFAULT_SOCKET, SOCKET_VARIABLE, Settings
 EPILOG = """\b
 Examples:
   balancerctl status
+  balancerctl top
   balancerctl nodes
   balancerctl ps --limit 10
   balancerctl plan
@@ -21,6 +22,10 @@ Examples:
   balancerctl ps --json | jq '.processes[] | select(.local_ratio < 0.5) | .pid'
   balancerctl move 4242 --from 0-1 --to 2-3
   balancerctl undo 7
+  balancerctl undo --since 10m
+  balancerctl pause --for 30m
+  balancerctl advise 4:8192
+  balancerctl history --since -2h
   balancerctl simulate crossed
   balancerctl doctor
   balancerctl config check /etc/balancerd/balancerd.yaml
@@ -32,7 +37,7 @@ Exit status:
   2  wrong usage
   3  the daemon is not running
   4  permission denied
-  5  findings (config check, doctor, replay, simulate)
+  5  findings (advise, config, doctor, reload, replay, simulate)
   130  interrupted (move, evict, undo: cancelled, and told how far it came; record: ended)
 """
 
@@ -40,23 +45,33 @@ Exit status:
 @click.group(
     cls=LazyGroup,
     lazy={
-        "status": "balancerd.cli.status:status",
-        "nodes": "balancerd.cli.nodes:nodes",
-        "ps": "balancerd.cli.ps:ps",
-        "plan": "balancerd.cli.plan:plan",
-        "explain": "balancerd.cli.explain:explain",
-        "heat": "balancerd.cli.heat:heat",
-        "move": "balancerd.cli.move:move",
-        "evict": "balancerd.cli.evict:evict",
-        "undo": "balancerd.cli.move:undo",
-        "moves": "balancerd.cli.moves:moves",
-        "import-log": "balancerd.cli.import_log:import_log",
-        "record": "balancerd.cli.record:record",
-        "replay": "balancerd.cli.replay:replay",
-        "simulate": "balancerd.cli.simulate:simulate",
-        "doctor": "balancerd.cli.doctor:doctor",
-        "config": "balancerd.cli.config:config",
-        "policies": "balancerd.cli.policies:policies",
+        "status": ("balancerd.cli.status:status", "Show whether the daemon works, and what it has done."),
+        "top": ("balancerd.cli.top.command:top", "Watch nodes, workloads and processes live."),
+        "nodes": ("balancerd.cli.nodes:nodes", "Show the nodes: CPUs, memory, load, speed, distances, devices."),
+        "ps": ("balancerd.cli.ps:ps", "List processes or workloads: where their memory is and where they run."),
+        "plan": ("balancerd.cli.plan:plan", "Show what would be moved now; moves nothing."),
+        "explain": ("balancerd.cli.explain:explain", "Tell the story of one process, and what happens next."),
+        "heat": ("balancerd.cli.heat:heat", "Draw the address space of one process: node, heat, who uses it."),
+        "move": ("balancerd.cli.move:move", "Move a process's memory to other nodes, now."),
+        "evict": ("balancerd.cli.evict:evict", "Give a process's memory back to swap and files, now."),
+        "undo": ("balancerd.cli.undo:undo", "Put back what a move moved, or all moves since a while ago."),
+        "moves": ("balancerd.cli.moves:moves", "List the latest moves, of policies and commands."),
+        "pause": ("balancerd.cli.switches:pause", "Stop everything that moves, now."),
+        "resume": ("balancerd.cli.switches:resume", "End a pause."),
+        "mode": ("balancerd.cli.switches:mode", "Show the mode, or change it while the daemon runs."),
+        "reload": ("balancerd.cli.switches:reload", "Have the daemon read its configuration again."),
+        "advise": ("balancerd.cli.advise:advise", "Advise where to place something new, as numad -w does."),
+        "history": ("balancerd.cli.history:history", "Show what was decided and done, and what it came to."),
+        "import-log": (
+            "balancerd.cli.import_log:import_log",
+            "Have memory moved by what perf recorded of its accesses.",
+        ),
+        "record": ("balancerd.cli.record:record", "Write down what the daemon is told, for replay."),
+        "replay": ("balancerd.cli.replay:replay", "Decide a recorded trace anew, under one configuration or two."),
+        "simulate": ("balancerd.cli.simulate:simulate", "Try policies on a machine in memory."),
+        "doctor": ("balancerd.cli.doctor:doctor", "Try out whether balancerd can work on this machine."),
+        "config": ("balancerd.cli.config:config", "Check, show, compare and describe the configuration."),
+        "policies": ("balancerd.cli.policies:policies", "See which kinds of policy can be named in the configuration."),
     },
     name="balancerctl",
     epilog=EPILOG,

@@ -22,8 +22,8 @@ signals: SIGTERM finishes the current call and exits, SIGHUP reads the configura
 CONFIG_STATUS = 5
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon; return its exit status: 0 as asked, 1 failure, 2 usage, 5 configuration or start refused."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; the manual is made of it, too."""
     parser = argparse.ArgumentParser(
         prog="balancerd",
         description="Keeps every process's memory on the NUMA node where its threads run.",
@@ -41,7 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--once", action="store_true", help="one tick, then exit")
     parser.add_argument("--version", action="version", version=f"balancerd {__version__}")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit status: 0 as asked, 1 failure, 2 usage, 5 configuration or start refused."""
+    given = build_parser().parse_args(arguments)
     try:
         return Application(path=given.config, overrides=given.overrides).run(once=given.once)
     except StartError as error:

@@ -4,7 +4,7 @@ Owns the order and the sentences of the story. It must not know how the daemon i
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import click
@@ -36,27 +36,33 @@ def explain(settings: Settings, pid: int, *, as_json: bool) -> None:
     In JSON: the answer of the daemon to GET /v1/processes/PID, the process with "state" and "next_text".
     """
     document = ask(settings, f"/v1/processes/{pid}")
-    process = document["process"]
-    reason = process["reason"]
     if as_json:
+        process = document["process"]
+        reason = process["reason"]
         told = {**process, "state": words.state(reason), "next_text": words.next_step(reason)}
         write_json({**document, "process": told})
         return
-    _tell_who(process)
-    _tell_memory(process)
-    _tell_running(process)
-    _tell_verdicts(document)
-    _tell_policies(process)
-    _tell_moves(process)
-    write()
-    write("What happens next")
-    write(f"  {words.next_step(reason)}")
+    for line in story(document):
+        write(line)
+
+
+def story(document: Document) -> Iterator[str]:
+    """Tell what GET /v1/processes/PID answered, line by line, safe to print."""
+    process = document["process"]
+    for tell in (_tell_who, _tell_memory, _tell_running):
+        yield from tell(process)
+    yield from _tell_verdicts(document)
+    for tell in (_tell_policies, _tell_moves):
+        yield from tell(process)
+    yield ""
+    yield "What happens next"
+    yield f"  {words.next_step(process['reason'])}"
     for line in _conditions(process):
-        write(f"  {line}")
+        yield f"  {line}"
 
 
-def _tell_who(process: Document) -> None:
-    write(f"Process {process['pid']} ({escape(process['comm'])})")
+def _tell_who(process: Document) -> Iterator[str]:
+    yield f"Process {process['pid']} ({escape(process['comm'])})"
     cores = process["cpu_cores"]
     facts = [
         ("user", None if process["uid"] is None else f"uid {process['uid']}"),
@@ -69,32 +75,32 @@ def _tell_who(process: Document) -> None:
         ("may hold", None if process["mems_allowed"] is None else f"memory on nodes {process['mems_allowed']}"),
     ]
     for name, fact in facts:
-        write(f"  {name:12}{escape(fact or 'not known')}")
+        yield f"  {name:12}{escape(fact or 'not known')}"
 
 
-def _tell_memory(process: Document) -> None:
-    write()
+def _tell_memory(process: Document) -> Iterator[str]:
+    yield ""
     placement, held = process["placement"], process["bytes_by_node"]
     if placement is None or held is None:
-        write("Where its memory is: not known")
+        yield "Where its memory is: not known"
         return
-    write(f"Where its memory is ({_how(placement)}, {words.age(placement['age_seconds'])} ago)")
+    yield f"Where its memory is ({_how(placement)}, {words.age(placement['age_seconds'])} ago)"
     total, intervals = sum(held.values()), placement["share_intervals"]
     for node in sorted({*held, *intervals}, key=int):
         share = words.percent(held.get(node, 0) / total if total else None)
-        write(f"  node {node:7}{words.size(held.get(node, 0))}, {share}{_interval(intervals.get(node))}")
+        yield f"  node {node:7}{words.size(held.get(node, 0))}, {share}{_interval(intervals.get(node))}"
     wait = process["next_look_seconds"]
     if wait is not None:
-        write(
+        yield (
             f"  looked at again {f'in {words.age(wait)}' if wait else 'at one of the next ticks'}, or when it changes"
         )
     mappings = [each for each in placement["vmas"] if _bytes_away(each, process["run_ratio"])][:SHOWN_MAPPINGS]
     if mappings:
         columns = [Column(title=title) for title in ("MAPPING", "KIND", "NODE:BYTES", "MEMPOLICY", "NAME")]
         rows = [[escape(cell) for cell in _mapping(each)] for each in mappings]
-        write("  the mappings with most memory away from where it runs:")
+        yield "  the mappings with most memory away from where it runs:"
         for line in aligned(columns, rows):
-            write(f"    {line}")
+            yield f"    {line}"
 
 
 def _how(placement: Document) -> str:
@@ -128,59 +134,53 @@ def _mapping(mapping: Document) -> tuple[str, ...]:
     )
 
 
-def _tell_running(process: Document) -> None:
-    write()
-    write("Where it runs")
+def _tell_running(process: Document) -> Iterator[str]:
+    yield ""
+    yield "Where it runs"
     run, local = process["run_ratio"], process["local_ratio"]
     if not run:
-        write("  not known, or not at all since the tick before")
+        yield "  not known, or not at all since the tick before"
     for node, share in (run or {}).items():
-        write(f"  node {node:7}{words.percent(share)} of its run time")
+        yield f"  node {node:7}{words.percent(share)} of its run time"
     if local is not None:
-        write(f"  {words.percent(local)} of its memory lies where it runs")
+        yield f"  {words.percent(local)} of its memory lies where it runs"
 
 
-def _tell_verdicts(document: Document) -> None:
+def _tell_verdicts(document: Document) -> Iterator[str]:
     process = document["process"]
     verdicts = process["verdicts"]
-    write()
-    write("What was decided" + ("" if document["tick"] is None else f" in tick {document['tick']}"))
+    yield ""
+    yield "What was decided" + ("" if document["tick"] is None else f" in tick {document['tick']}")
     lines = [(each["by"], _verdict(each)) for each in verdicts]
     if not lines:
         lines = [("nobody", "nothing was said about it")]
     elif all(each["by"] != "select" for each in verdicts):
         lines.insert(0, ("select", "let it through for a closer look"))
     for number, (by, text) in enumerate(lines, start=1):
-        write(f"  {number}. {escape(by)}: {text}")
+        yield f"  {number}. {escape(by)}: {text}"
     detail = f" ({escape(process['detail'])})" if process["detail"] else ""
-    write(f"  so: {words.state(process['reason'])}, {escape(process['reason'])}{detail}")
+    yield f"  so: {words.state(process['reason'])}, {escape(process['reason'])}{detail}"
 
 
-def _tell_policies(process: Document) -> None:
+def _tell_policies(process: Document) -> Iterator[str]:
     """Tell of each policy of the stack what it said, and where it is written; nothing to a daemon that knows none."""
     stack = process.get("policies") or ()
     if not stack:
         return
-    write()
-    write("What each policy said")
+    yield ""
+    yield "What each policy said"
     for policy in stack:
         at = f", {escape(policy['at'])}" if policy["at"] else ", by default"
         mode = ", only observing" if policy["observing"] else ""
-        write(f"  {escape(policy['name'])} ({escape(policy['kind'])}{at}{mode})")
+        yield f"  {escape(policy['name'])} ({escape(policy['kind'])}{at}{mode})"
         said = [each for each in process["verdicts"] if each["by"] == policy["name"]]
         for each in said:
-            write(f"    {_verdict(each)}")
-            _write_all(_would(each))
+            yield f"    {_verdict(each)}"
+            yield from (f"    {line}" for line in _would(each))
         if policy["disabled"]:
-            write(f"    is asked no more: {escape(policy['disabled'])}")
+            yield f"    is asked no more: {escape(policy['disabled'])}"
         elif not said:
-            write("    was not asked about it, or had nothing to say")
-
-
-def _write_all(lines: Sequence[str]) -> None:
-    """Write lines that belong to a policy's verdict."""
-    for line in lines:
-        write(f"    {line}")
+            yield "    was not asked about it, or had nothing to say"
 
 
 def _would(verdict: Document) -> list[str]:
@@ -230,37 +230,37 @@ def _verdict(verdict: Document) -> str:
     )
 
 
-def _tell_moves(process: Document) -> None:
-    write()
+def _tell_moves(process: Document) -> Iterator[str]:
+    yield ""
     history = process["history"]
-    write("What was done" if history else "What was done: nothing")
+    yield "What was done" if history else "What was done: nothing"
     for move in history[:SHOWN_MOVES]:
-        _tell_move(move)
+        yield from _tell_move(move)
     if len(history) > SHOWN_MOVES:
-        write(f"  and {words.count(len(history) - SHOWN_MOVES, 'earlier move')} (--json tells all that is kept)")
+        yield f"  and {words.count(len(history) - SHOWN_MOVES, 'earlier move')} (--json tells all that is kept)"
     if judged := process.get("judged"):
         what = "the trial" if judged["is_trial"] else "the last move"
-        write(
+        yield (
             f"  {what} by {escape(judged['policy'])}, judged {words.age(judged['age_seconds'])} ago: "
             f"{escape(judged['result'])} ({escape(judged['detail'])})"
         )
 
 
-def _tell_move(move: Document) -> None:
+def _tell_move(move: Document) -> Iterator[str]:
     moved = move["pages"].get("moved", 0)
     calls = words.count(move["calls"], "call")
     longest = "" if move["longest_call_seconds"] is None else f", the longest {words.age(move['longest_call_seconds'])}"
-    write(
+    yield (
         f"  tick {move['tick']}, {words.age(move['age_seconds'])} ago, by {escape(move['policy'])}: "
         f"{moved} of {words.count(move['submitted_pages'], 'page')} moved to node {move['target']} "
         f"in {words.age(move['seconds'])} ({calls}{longest})"
     )
     for node, pages in move["moved_from"].items():
-        write(f"    {words.count(pages, 'page')} came from node {node}")
+        yield f"    {words.count(pages, 'page')} came from node {node}"
     for status, pages in sorted(move["pages"].items(), key=lambda item: (-item[1], item[0])):
         if pages and status != "moved":
-            write(f"    {words.count(pages, 'page')} {escape(status)}: {words.status_text(status)}")
+            yield f"    {words.count(pages, 'page')} {escape(status)}: {words.status_text(status)}"
     if move["stopped_by"] is not None:
-        write(f"    ended early: {escape(move['stopped_by'])}")
+        yield f"    ended early: {escape(move['stopped_by'])}"
     if move["detail"]:
-        write(f"    {escape(move['detail'])}")
+        yield f"    {escape(move['detail'])}"

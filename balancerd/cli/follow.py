@@ -41,6 +41,17 @@ def run_job(settings: Settings, request: Document, *, wait: bool, as_json: bool)
     return ExitCode.INTERRUPTED if interrupts else account.exit_code(document["job"])
 
 
+def follow_job(settings: Settings, request: Document, *, quiet: bool) -> tuple[Document, ExitCode]:
+    """Hand a job in and follow it to its end; return it as it was told last, and its exit code. Prints no account.
+
+    Raises CommandError and its kinds.
+    """
+    with collect_interrupts() as interrupts:
+        document = _follow(settings, ask(settings, "/v1/jobs", post=request), interrupts, quiet=quiet)
+    job: Document = document["job"]
+    return job, ExitCode.INTERRUPTED if interrupts else account.exit_code(job)
+
+
 def _follow(settings: Settings, document: Document, interrupts: list[int], *, quiet: bool) -> Document:
     path = f"/v1/jobs/{document['job']['id']}"
     progress = ProgressLine(quiet=quiet)

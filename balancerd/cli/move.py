@@ -1,4 +1,4 @@
-"""`balancerctl move` and `undo`: have memory moved between nodes, and put back. They must not know how."""
+"""`balancerctl move`: have memory moved between nodes. It must not know how."""
 
 import click
 
@@ -67,27 +67,3 @@ def move(
     elif all_sharers:
         request["move_all"] = True
     ctx.exit(run_job(settings, request, wait=wait, as_json=as_json))
-
-
-@click.command(
-    short_help="Put back what a move moved.",
-    epilog="""\b
-Examples:
-  balancerctl moves
-  balancerctl undo 7
-""",
-)
-@click.argument("move_id", metavar="ID", type=click.IntRange(min=1))
-@job_options
-@click.pass_obj
-@click.pass_context
-def undo(ctx: click.Context, settings: Settings, move_id: int, *, wait: bool, as_json: bool) -> None:
-    """Put the pages that move ID moved back on the nodes where they came from, as far as they are where it left them.
-
-    Moves of policies and of commands can be undone, as long as `balancerctl moves` lists them. An undo is a move
-    itself, so it can be undone, too. For a while after it policies leave the process alone.
-
-    Exits 0 when done, 1 when it failed or no page would move, 130 after Ctrl-C. In JSON: the answer of the daemon to
-    GET /v1/jobs/ID at the end.
-    """
-    ctx.exit(run_job(settings, {"kind": "undo", "move": move_id}, wait=wait, as_json=as_json))

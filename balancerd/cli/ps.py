@@ -64,8 +64,9 @@ def ps(
 ) -> None:
     """List processes: memory by node, where they run, how much of it is local, and what is done about it.
 
-    LOCAL is the share of a process's memory that lies where it runs. STATE is moving, eligible (a candidate; REASON
-    says why it stays) or skipped. "-" is not known; balancerctl explain PID tells more.
+    LOCAL is the share of a process's memory that lies where it runs. STATE is that of the metric balancerd_processes:
+    moving, held (wanted elsewhere; REASON says why it stays), well-placed, not-worth, no-home or unsampled; of those
+    skipped unselected, excluded, small or unreadable. "-" is not known; balancerctl explain PID tells more.
 
     With --workloads: sums over the processes of each that are large enough to be watched (PROCS). Memory that several
     of them share counts as often in RSS. KNOWN is the share of RSS that the NODE columns tell of, "exact" when the
@@ -102,7 +103,7 @@ def _list_processes(
         {**each, "state": words.state(each["reason"]), "remote_bytes": remote_bytes(each)}
         for each in _of_workload(document["processes"], "workload", workload)
     ]
-    shown = [each for each in everyone if show_all or each["state"] != "skipped"]
+    shown = [each for each in everyone if show_all or not words.is_skipped(each["state"])]
     hidden = len(everyone) - len(shown)
     shown.sort(key=lambda each: (SORT_KEYS[sort](each), each["pid"]))
     shown = shown[:limit]

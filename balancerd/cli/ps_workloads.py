@@ -49,11 +49,11 @@ def _row(workload: Document, nodes: Sequence[str], *, with_bars: bool) -> tuple[
         "exact" if workload["exact"] else words.percent(workload["known_ratio"]),
         words.by_node(workload["run_ratio"]),
         words.percent(workload["local_ratio"]),
-        _moves(workload),
+        moves(workload),
     )
 
 
-def _moves(workload: Document) -> str:
+def moves(workload: Document) -> str:
     """Return what is done about its memory, "" when nothing is wanted: "1 moving, 2 cooldown, 12MiB to go"."""
     parts = [f"{workload['moving_processes']} moving"] if workload["moving_processes"] else []
     parts += [f"{count} {reason}" for reason, count in workload["held"].items()]

@@ -79,6 +79,9 @@ def replay(
     configuration (--show-config) do.
 
     Exits 5 when a configuration has errors.
+
+    In JSON: {schema, trace, replays: [one for each configuration], comparison (null with one)}; with --show-config
+    {schema, file, config}.
     """
     if len(paths) > 2:
         raise click.BadParameter("at most two can be compared", param_hint="--config")

@@ -84,6 +84,8 @@ def simulate(
 
     Accesses are not simulated, so policies that judge by them do nothing. With errors in SCENARIO or the configuration,
     prints these to standard error and exits 5.
+
+    In JSON: every figure of the table and its course in time; without SCENARIO {schema, scenarios: [{name, title}]}.
     """
     if scenario is None:
         _list(as_json=as_json)

@@ -62,7 +62,11 @@ def _show_daemon(document: Document) -> None:
         f"balancerd {escape(document['version'])}, pid {document['pid']}, up {words.age(document['uptime_seconds'])}, "
         f"mode {escape(mode or 'unknown')}{', paused' if document['paused'] else ''}"
     )
-    if document.get("paused_detail"):
+    pause = document.get("pause")
+    if pause is not None:
+        left = "" if pause["left_seconds"] is None else f", or for {words.age(round(pause['left_seconds']))} more"
+        write(f"{paint('paused', 'yellow')} by an operator: nothing moves until balancerctl resume{left}")
+    elif document.get("paused_detail"):
         write(f"{paint('paused', 'yellow')}, nothing moves there for a while: {escape(document['paused_detail'])}")
     if tick is None:
         write(f"{paint('starting', 'yellow')}: no tick yet")

@@ -8,30 +8,10 @@ from typing import Final
 
 from balancerd.cli.screen import UNKNOWN
 from balancerd.config.units import format_bytes, format_duration
-from balancerd.model.decision import ACTION_REASONS, Reason
-from balancerd.model.migration import PageStatus
+from balancerd.model.decision import Reason
+from balancerd.model.migration import STATUS_TEXT, PageStatus
 from balancerd.model.sample import PlacementMethod
-
-SKIPPED: Final = frozenset(
-    {
-        Reason.KERNEL_THREAD,
-        Reason.SELF,
-        Reason.BELOW_MIN_RSS,
-        Reason.BELOW_MIN_AGE,
-        Reason.BELOW_MIN_CPU,
-        Reason.FIRST_SIGHT,
-        Reason.NO_ACCESS,
-        Reason.VANISHED,
-        Reason.NOTHING_PRESENT,
-        Reason.UNREADABLE,
-        Reason.BLOCKED,
-        Reason.EXCLUDED,
-        Reason.NOT_INCLUDED,
-        Reason.OPTED_OUT,
-        Reason.MANAGED,
-    }
-)
-"""Reasons why a process is not looked at closely, or could not be; with any other it is a candidate."""
+from balancerd.model.states import SKIPPED_STATES, STATES
 
 NEXT: Final[Mapping[Reason, str]] = {
     Reason.RULE: "The move goes on at the next tick until its memory is where the rule wants it.",
@@ -101,6 +81,7 @@ NEXT: Final[Mapping[Reason, str]] = {
     Reason.QUARANTINE: "It is tried again when its quarantine is over; each failure doubles that.",
     Reason.PING_PONG: "It is judged again after a while, twice as long each time: find who moves it back.",
     Reason.NOT_TRUSTED: "It is tried again after a while, twice as long each time: find who moves its memory.",
+    Reason.HALTED: "It is judged again once the pause is over, or after balancerctl resume.",
     Reason.PAUSED: "All moves go on after a while, twice as long each time; balancerctl moves tells what failed.",
     Reason.STALLED: "It is tried again after a while, twice as long each time its calls take too long.",
     Reason.OUTSIDE_CPUSET: "Nothing, until its cpuset allows memory on the target node (cpuset.mems).",
@@ -130,34 +111,18 @@ NEXT: Final[Mapping[Reason, str]] = {
 }
 """What happens next to a process whose last word was this reason."""
 
-STATUS_TEXT: Final[Mapping[PageStatus, str]] = {
-    PageStatus.MOVED: "now on the target node",
-    PageStatus.ABSENT: "not in memory any more",
-    PageStatus.SHARED: "mapped by several processes, left where they are",
-    PageStatus.LOCKED: "locked by a process or driver, cannot move",
-    PageStatus.BUSY: "in use at that moment, tried again later",
-    PageStatus.FAULT: "no memory of the process: the zero page, or a device's",
-    PageStatus.NO_MEMORY: "no free memory on the target node",
-    PageStatus.IO_ERROR: "dirty and could not be written back",
-    PageStatus.INVALID: "dirty, on a filesystem that can neither move nor write them",
-    PageStatus.OTHER_ERROR: "refused with a status that move_pages(2) does not document",
-    PageStatus.NOT_ATTEMPTED: "not reached: the call ended before them",
-    PageStatus.UNWRITTEN: "the kernel did not tell what became of them",
-    PageStatus.LEFT_ALONE: "on a node that nothing was to be moved from",
-    PageStatus.NO_HUGE_PAGE: "part of a huge page, for which the target node has no free one",
-}
-"""What became of pages of each status, see move_pages(2)."""
-
 
 def state(reason: str) -> str:
-    """Return "moving", "skipped" or "eligible" for the reason that counts; "unknown" for one from a newer daemon."""
+    """Return the state of a process for the reason that counts; "unknown" for one from a newer daemon."""
     try:
-        known = Reason(reason)
+        return STATES[Reason(reason)]
     except ValueError:
         return "unknown"
-    if known in ACTION_REASONS:
-        return "moving"
-    return "skipped" if known in SKIPPED else "eligible"
+
+
+def is_skipped(process_state: str) -> bool:
+    """Whether a process in this state is no candidate: small, idle, excluded, unreadable and the like."""
+    return process_state in SKIPPED_STATES
 
 
 def next_step(reason: str) -> str:

@@ -17,6 +17,14 @@ MOST_WILDCARDS: Final = 2
 """With three, a text of 4096 characters that is made for it keeps a core busy for 1.7 s."""
 
 
+BEFORE_FOLLOWING: Final = {
+    "threads": "moves memory first",
+    "packing": "brings back what has made room",
+    "tiering": "brings all memory up that fits, cold or not",
+}
+"""Kinds of policy that do little behind follow-cpu, and why."""
+
+
 def advise(config: Config) -> Iterator[tuple[Path, str]]:
     """Pairs of a key's path and what is doubtful about its value."""
     if config.tick_interval_seconds < 0.5:
@@ -40,13 +48,20 @@ def advise(config: Config) -> Iterator[tuple[Path, str]]:
         yield from advise_on_rules(("workloads", index, "match"), workload.match)
     for index, policy in enumerate(config.policies):
         yield from advise_on_rules(("policies", index, "match"), policy.match)
-    first = next((index for index, policy in enumerate(config.policies) if policy.kind == "follow-cpu"), None)
-    for index, policy in enumerate(config.policies):
-        if policy.kind == "threads" and first is not None and index > first:
-            other = config.policies[first].name
-            yield ("policies", index, "kind"), f"{other} before it moves memory first: write it before {other}"
+    yield from _advise_on_order(config)
     if not config.policies:
         yield ("policies",), "no policy is at work, so nothing will ever move: remove this key to get the default"
+
+
+def _advise_on_order(config: Config) -> Iterator[tuple[Path, str]]:
+    first = next((index for index, policy in enumerate(config.policies) if policy.kind == "follow-cpu"), None)
+    for index, policy in enumerate(config.policies):
+        if first is not None and index > first and policy.kind in BEFORE_FOLLOWING:
+            other = config.policies[first].name
+            yield (
+                ("policies", index, "kind"),
+                f"it stands behind {other}, which {BEFORE_FOLLOWING[policy.kind]}: write it before {other}",
+            )
 
 
 def advise_on_rules(at: Path, rules: Iterable[RuleConfig]) -> Iterator[tuple[Path, str]]:

@@ -26,6 +26,7 @@ from balancerd.config.fields import (
 )
 from balancerd.config.names import Directory, Group, Name, SocketPath, names_differ
 from balancerd.config.patterns import LONGEST_PATTERN, check_pattern
+from balancerd.config.telling import HistoryConfig, LogConfig
 from balancerd.config.units import ListenAddress, format_duration, format_rate, format_ratio, shorten, spell_bytes
 
 Mode = Literal["enforce", "observe"]
@@ -283,6 +284,15 @@ class MetricsConfig(Section):
     )
 
 
+class PageConfig(Section):
+    """The page for people, on the address of metrics.listen."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether there is one. It shows names and pids of processes to whoever reaches the address.",
+    )
+
+
 class ControlConfig(Section):
     """The socket that balancerctl talks to."""
 
@@ -293,19 +303,6 @@ class ControlConfig(Section):
     group: Group | None = Field(
         default=None,
         description="Its members may use the socket beside root and the daemon's own user; null means nobody else.",
-    )
-
-
-class LogConfig(Section):
-    """What is logged, and in which form."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info",
-        description="The least important level that is logged.",
-    )
-    format: Literal["auto", "json", "console"] = Field(
-        default="auto",
-        description="json: one object a line; console: for people; auto: console on a terminal, json elsewhere.",
     )
 
 
@@ -380,12 +377,14 @@ class Config(Section):
         "nothing moves; processes that one of the others has placed are left alone.",
     )
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="The Prometheus endpoint.")
+    page: PageConfig = Field(default=PageConfig(), description="The page for people, on the address of metrics.listen.")
     control: ControlConfig = Field(default=ControlConfig(), description="The socket that balancerctl talks to.")
     state_directory: Directory | None = Field(
         default=None,
-        description="Directory for what must outlive the daemon: the journal of threads that a policy of kind threads "
-        "has moved. null: what systemd gives it (StateDirectory=), else /var/lib/balancerd.",
+        description="Directory for what must outlive the daemon: the history, and the journal of threads that a policy "
+        "of kind threads has moved. null: what systemd gives it (StateDirectory=), else /var/lib/balancerd.",
     )
+    history: HistoryConfig = Field(default=HistoryConfig(), description="What was decided and done, kept in a file.")
     log: LogConfig = Field(default=LogConfig(), description="What is logged, and in which form.")
     workloads: Annotated[tuple[WorkloadConfig, ...], names_differ("workload")] = Field(
         default=(),

@@ -3,10 +3,14 @@
 state    what the last ticks left to be told: a sink
 api      the answers, pure: from the state to dicts; the module documents them
 job_api  those about jobs and moves; workload_api: those about workloads, and the live view;
-         heat_api: that about one address space
+         heat_api: that about one address space; stream_api: ticks as they end
+operator_api  what operators switch, and advice on placement; lease_book: the leases on it
+openapi  the document of all that: operations is the table, with asked_schemas of what is taken, and told_shapes and
+         order_shapes (written as shapes has it) of what is answered
 requests what comes in with a POST, taken apart strictly
+spent    what answering costs
 access   who may ask: peer credentials
-app      the two WSGI applications: paths, methods, status codes
+app      the WSGI application of the API: paths, methods, status codes; metrics_app: the open one; answers: their form
 server   the sockets and the threads behind them
 client   the other end, for balancerctl; standard library only
 

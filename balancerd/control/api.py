@@ -4,6 +4,9 @@ Every answer has "schema": 1; keys may be added under the same number, never ren
 0. Units stand in the key. Nodes are keys of objects, so they are texts: {"0": 4096}. A process name is the bytes of
 /proc/PID/comm: an undecodable byte comes as a lone surrogate (Python's surrogateescape).
 
+GET /v1/openapi.json
+    all of this for machines (OpenAPI): see openapi.py
+
 GET /v1/status
     schema, version, mode ("enforce", "observe", null before the first tick), pid, uptime_seconds, paused (whether moves
                 rest, to a node or everywhere), paused_detail (why, or null)
@@ -52,6 +55,9 @@ GET /v1/processes/PID       (404: no such process; 400: PID is no number)
 GET /v1/plan
     what would be moved now: see plan_api.py
 
+GET /v1/stream
+    every tick as it ends: see stream_api.py
+
 GET /v1/processes/PID/heat
     its address space as cells: see heat_api.py
 
@@ -61,13 +67,19 @@ POST /v1/reload             (202; root and the daemon's user only)
 POST /v1/jobs, GET /v1/jobs, GET /v1/jobs/ID, POST /v1/jobs/ID/cancel, GET /v1/moves
     what operators ask for, and what moved: see job_api.py
 
+GET /v1/advice, POST /v1/advice, /v1/pause, /v1/resume, /v1/mode, GET /v1/config
+    advice on placement, and what operators switch: see operator_api.py
+
+GET /v1/history
+    what was decided and done, from the file that keeps it: see history_api.py
+
 POST /v1/imports
     a log of accesses: see import_api.py
 
 POST /v1/recordings
     what ticks are told, for `balancerctl record`: see recording_api.py
 
-Errors (400, 403, 404, 405, 409, 411, 413): schema, error (a sentence).
+Errors (400, 403, 404, 405, 409, 411, 413, 503): schema, error (a sentence).
 """
 
 from collections import Counter
@@ -102,16 +114,16 @@ def status(view: View, *, version: str, pid: int, now: float) -> Json:
         "version": version,
         "mode": None if report is None else report.mode,
         "pid": pid,
-        "uptime_seconds": _seconds(now - view.started_at),
+        "uptime_seconds": rounded_seconds(now - view.started_at),
         "paused": report is not None and report.paused is not None,
         "paused_detail": None if report is None else report.paused,
         "tick": None
         if report is None or view.told_at is None
         else {
             "number": report.number,
-            "age_seconds": _seconds(now - view.told_at),
+            "age_seconds": rounded_seconds(now - view.told_at),
             "interval_seconds": report.survey.interval_seconds,
-            "phase_seconds": {phase: _seconds(seconds) for phase, seconds in report.phase_seconds.items()},
+            "phase_seconds": {phase: rounded_seconds(seconds) for phase, seconds in report.phase_seconds.items()},
         },
         "scan": None if report is None else _scan(report),
         "nodes": [] if report is None else _nodes(report),
@@ -173,7 +185,7 @@ def process(view: View, report: ProcessReport, *, now: float) -> Json:
             "deciding": explain_api.deciding(view, report),
             "judged": explain_api.judged(view, sample.id, now),
             "placement": None if report.placement is None else _placement(report.placement, report.run_ratio, now),
-            "next_look_seconds": None if next_look is None else _seconds(max(0.0, next_look - now)),
+            "next_look_seconds": None if next_look is None else rounded_seconds(max(0.0, next_look - now)),
             "outcome": history[0] if history else None,
             "history": history,
         },
@@ -257,7 +269,7 @@ def process_facts(report: ProcessReport, workload: Workload | None) -> Json:
         "cgroup": sample.cgroup,
         "workload": named.name,
         "workload_kind": named.kind.value,
-        "age_seconds": _seconds(sample.age_seconds),
+        "age_seconds": rounded_seconds(sample.age_seconds),
         "rss_bytes": sample.rss_bytes,
         "cpu_cores": None if sample.cpu_cores is None else round(sample.cpu_cores, 4),
         "threads": sample.n_threads,
@@ -307,7 +319,7 @@ def _placement(placement: PlacementSample, run_ratio: Mapping[NodeId, float] | N
     home = max(run_ratio, key=lambda node: (run_ratio[node], -node)) if run_ratio else None
     largest = sorted(placement.vmas, key=lambda placed: (-_pages_off(placed, home), placed.vma.start))[:SHOWN_VMAS]
     return {
-        "age_seconds": _seconds(now - placement.taken_at),
+        "age_seconds": rounded_seconds(now - placement.taken_at),
         "method": placement.method.value,
         "queried_pages": placement.queried_pages,
         "present_pages": placement.present_pages,
@@ -316,10 +328,10 @@ def _placement(placement: PlacementSample, run_ratio: Mapping[NodeId, float] | N
             str(node): [round(interval.low, 6), round(interval.high, 6)]
             for node, interval in sorted(placement.intervals.items())
         },
-        "seconds": _seconds(placement.seconds),
+        "seconds": rounded_seconds(placement.seconds),
         "mempolicies_age_seconds": None
         if placement.mempolicies_at is None
-        else _seconds(now - placement.mempolicies_at),
+        else rounded_seconds(now - placement.mempolicies_at),
         "vmas": [_vma(placed) for placed in largest],
         "vmas_left_out": len(placement.vmas) - len(largest),
     }
@@ -354,7 +366,7 @@ def _history(outcomes: Iterable[PastOutcome], process_id: ProcessId, now: float)
     return [
         {
             "tick": outcome.tick,
-            "age_seconds": _seconds(now - outcome.told_at),
+            "age_seconds": rounded_seconds(now - outcome.told_at),
             "policy": outcome.policy,
             "target": outcome.target,
             "move": outcome.move_id,
@@ -363,7 +375,7 @@ def _history(outcomes: Iterable[PastOutcome], process_id: ProcessId, now: float)
             "moved_from": _by_node(outcome.moved_from),
             "calls": outcome.calls,
             "longest_call_seconds": outcome.longest_call_seconds,
-            "seconds": _seconds(outcome.seconds),
+            "seconds": rounded_seconds(outcome.seconds),
             "stopped_by": None if outcome.stopped_by is None else outcome.stopped_by.value,
             "detail": outcome.detail,
         }
@@ -379,5 +391,6 @@ def _rounded(ratios: Mapping[NodeId, float]) -> dict[NodeId, float]:
     return {node: round(ratio, 4) for node, ratio in ratios.items()}
 
 
-def _seconds(value: float) -> float:
+def rounded_seconds(value: float) -> float:
+    """Return seconds as every answer tells them: to the microsecond."""
     return round(value, 6)

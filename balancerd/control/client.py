@@ -4,10 +4,11 @@ Owns the exit codes of those failures. Standard library only, and nothing of bal
 merely ask start fast and run without the daemon's dependencies. It must not know what the answers mean.
 """
 
+import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 TIMEOUT_SECONDS = 5.0
@@ -58,23 +59,31 @@ class ControlClient:
         return self._ask("POST", path, body)
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        connection = _UnixConnection(self._socket_path, self._timeout_seconds)
+        connection = UnixConnection(self._socket_path, self._timeout_seconds)
         try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            code, body = response.status, response.read()
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise NotRunning(f"balancerd is not running: nobody listens on {self._socket_path}") from None
-        except PermissionError:
-            raise NotPermitted(f"you may not open {self._socket_path}: be root or a member of control.group") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise ControlFailure(f"no answer on {self._socket_path}: {str(error) or type(error).__name__}") from error
+            with telling_apart(self._socket_path):
+                connection.request(method, path, body)
+                response = connection.getresponse()
+                code, body = response.status, response.read()
         finally:
             connection.close()
-        return _judge(code, body)
+        return judge(code, body)
 
 
-class _UnixConnection(http.client.HTTPConnection):
+@contextlib.contextmanager
+def telling_apart(socket_path: str) -> Iterator[None]:
+    """Turn the ways in which asking fails into ControlFailure and its kinds."""
+    try:
+        yield
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise NotRunning(f"balancerd is not running: nobody listens on {socket_path}") from None
+    except PermissionError:
+        raise NotPermitted(f"you may not open {socket_path}: be root or a member of control.group") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise ControlFailure(f"no answer on {socket_path}: {str(error) or type(error).__name__}") from error
+
+
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
     def __init__(self, socket_path: str, timeout_seconds: float) -> None:
@@ -82,12 +91,14 @@ class _UnixConnection(http.client.HTTPConnection):
         self._socket_path = socket_path
 
     def connect(self) -> None:
+        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._socket_path)
 
 
-def _judge(code: int, body: bytes) -> dict[str, Any]:
+def judge(code: int, body: bytes) -> dict[str, Any]:
+    """Return the document of an answer. Raises ControlFailure or one of its kinds when the code says no."""
     try:
         answer = json.loads(body)
     except ValueError:

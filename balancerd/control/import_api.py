@@ -20,10 +20,10 @@ from typing import Any
 
 from balancerd.control.api import SCHEMA, Json
 from balancerd.control.import_pieces import LONGEST_NAME, MOST_PIDS, SAMPLE
-from balancerd.control.requests import BadRequest, parse_object
+from balancerd.control.requests import BadRequest, parse_object, whole
 from balancerd.kernel.accesses.log_store import Admission, Imported, LogHeader, Sample
 
-_MOST_SAMPLES = 1 << 53
+_MOST_SAMPLES = (1 << 53) - 1
 _MOST_SECONDS = 1e11
 
 
@@ -103,9 +103,10 @@ def _pid(text: str) -> int:
 
 
 def _count(value: object, key: str, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= _MOST_SAMPLES:
+    number = whole(value)
+    if number is None or not least <= number <= _MOST_SAMPLES:
         raise BadRequest(f'"{key}" must be a number of samples')
-    return value
+    return number
 
 
 def _seconds(fields: Mapping[str, Any], key: str) -> float | None:

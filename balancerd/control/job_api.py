@@ -34,7 +34,7 @@ GET /v1/moves
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
-from balancerd.control.api import SCHEMA, Json
+from balancerd.control.api import SCHEMA, Json, rounded_seconds
 from balancerd.engine.moves import Move
 from balancerd.jobs.record import Account, EvictRequest, Job, JobRequest, MoveRequest
 from balancerd.model.decision import REASON_TEXT
@@ -75,12 +75,12 @@ def _job(told: Job, now: float) -> Json:
         "detail": told.detail,
         "waiting_for": None if told.waiting_for is None else told.waiting_for.value,
         "move": told.move_id,
-        "age_seconds": _rounded(now - told.submitted_at),
-        "seconds": None if seconds is None else _rounded(seconds),
+        "age_seconds": rounded_seconds(now - told.submitted_at),
+        "seconds": None if seconds is None else rounded_seconds(seconds),
         "total_bytes": told.total_bytes,
         "done_bytes": told.done_bytes,
         "rate_bytes_per_second": None if rate is None else round(rate),
-        "eta_seconds": None if eta is None else _rounded(eta),
+        "eta_seconds": None if eta is None else rounded_seconds(eta),
         **_account(told.account),
         "eviction": _eviction(told.account) if isinstance(told.request, EvictRequest) else None,
         "whole_move": None if told.whole is None else _whole(told.whole),
@@ -116,9 +116,9 @@ def _account(account: Account) -> Json:
         "held_back_bytes": account.held_back_bytes,
         "calls": account.calls,
         "longest_call_seconds": account.longest_call_seconds,
-        "call_seconds": _rounded(account.call_seconds),
+        "call_seconds": rounded_seconds(account.call_seconds),
         "stalls": account.stalls,
-        "throttled_seconds": {cause: _rounded(seconds) for cause, seconds in account.throttled_seconds.items()},
+        "throttled_seconds": {cause: rounded_seconds(seconds) for cause, seconds in account.throttled_seconds.items()},
     }
 
 
@@ -135,7 +135,7 @@ def _eviction(account: Account) -> Json:
 def _whole(whole: WholeMove) -> Json:
     return {
         "not_moved_pages": whole.not_moved_pages,
-        "seconds": _rounded(whole.seconds),
+        "seconds": rounded_seconds(whole.seconds),
         "before_bytes": _by_node(whole.before_bytes),
         "after_bytes": _by_node(whole.after_bytes),
     }
@@ -143,10 +143,6 @@ def _whole(whole: WholeMove) -> Json:
 
 def _by_node(values: Mapping[NodeId, int]) -> dict[str, int]:
     return {str(node): value for node, value in sorted(values.items())}
-
-
-def _rounded(seconds: float) -> float:
-    return round(seconds, 6)
 
 
 def _move(move: Move, now: float) -> Json:
@@ -164,5 +160,5 @@ def _move(move: Move, now: float) -> Json:
         "undoable_bytes": sum(run.end - run.start for run in move.runs),
         "pages": {status.value: pages for status, pages in move.pages.items()},
         "going_on": move.ended_at is None,
-        "age_seconds": _rounded(now - move.started_at),
+        "age_seconds": rounded_seconds(now - move.started_at),
     }

@@ -11,13 +11,13 @@ from balancerd.model.ids import NodeId, parse_id_list
 MOST_BODY_BYTES = 4096
 """Far more than the longest list of nodes that makes sense."""
 
-_LARGEST_PID = 1 << 22
+LARGEST_PID = 1 << 22
 """PID_MAX_LIMIT, see proc(5) on pid_max."""
 
 _LARGEST_NODE = 1 << 10
 """MAX_NUMNODES with the largest NODES_SHIFT, 10."""
 
-_LONGEST_LIST = 256
+LONGEST_LIST = 256
 
 _ALLOWED: Mapping[str, frozenset[str]] = {
     "move": frozenset({"kind", "pid", "to", "from", "move_all", "ignore_mempolicy", "whole"}),
@@ -52,7 +52,7 @@ def _parse_move(fields: Fields) -> MoveRequest:
     if whole and move_all:
         raise BadRequest('"whole" moves pages of several processes anyway: leave "move_all" out')
     return MoveRequest(
-        pid=_number(fields, "pid", _LARGEST_PID),
+        pid=_number(fields, "pid", LARGEST_PID),
         targets=targets,
         sources=_nodes(fields, "from"),
         move_all=move_all,
@@ -62,7 +62,7 @@ def _parse_move(fields: Fields) -> MoveRequest:
 
 
 def _parse_evict(fields: Fields) -> EvictRequest:
-    return EvictRequest(pid=_number(fields, "pid", _LARGEST_PID), cold_only=_flag(fields, "cold_only"))
+    return EvictRequest(pid=_number(fields, "pid", LARGEST_PID), cold_only=_flag(fields, "cold_only"))
 
 
 def _parse_undo(fields: Fields) -> UndoRequest:
@@ -97,10 +97,17 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _number(fields: Fields, key: str, largest: int) -> int:
     if key not in fields:
         raise BadRequest(f'"{key}" is missing')
-    value = fields[key]
-    if type(value) is not int or not 1 <= value <= largest:  # a bool is an int, but no number here
+    value = whole(fields[key])
+    if value is None or not 1 <= value <= largest:
         raise BadRequest(f'"{key}" must be a number from 1 to {largest}')
     return value
+
+
+def whole(value: object) -> int | None:
+    """Return a JSON value as a whole number, None when it is none; to JSON 5.0 is the same as 5, and true is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _flag(fields: Fields, key: str) -> bool:
@@ -115,7 +122,7 @@ def _nodes(fields: Fields, key: str) -> frozenset[NodeId] | None:
     value = fields.get(key)
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > _LONGEST_LIST or not value.isascii():
+    if not isinstance(value, str) or len(value) > LONGEST_LIST or not value.isascii():
         raise BadRequest(f'"{key}" must be a list of nodes as a text, such as "2-3" or "0,2"')
     numbers = [int(digits) for digits in re.findall("[0-9]+", value)]  # before a range of them is made a set
     if max(numbers, default=0) >= _LARGEST_NODE:

@@ -8,27 +8,36 @@ All threads are daemonic: a request that hangs never keeps the process alive. It
 import contextlib
 import errno
 import fcntl
+import functools
 import grp
 import logging
 import os
+import select
 import socket
 import stat
 import struct
 import threading
 import traceback as tracebacks
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-from wsgiref.types import WSGIApplication
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from cheroot import wsgi
 
 from balancerd.control.access import Peer
 from balancerd.control.app import PEER_KEY
+from balancerd.control.stream_api import MOST_LISTENERS
+from balancerd.control.taking import TakenGateway
+from balancerd.streaming import GONE_KEY
 
 THREADS = 3
 """Answering at once, for each listener; a client that sends nothing holds one for TIMEOUT_SECONDS."""
+
+STREAM_THREADS = MOST_LISTENERS
+"""More on the control socket: each stream has one for as long as it lasts."""
 
 BACKLOG = 16
 TIMEOUT_SECONDS = 5
@@ -67,6 +76,11 @@ class HttpServer:
         self._server = server
         self._name = name
 
+    @property
+    def thread_ids(self) -> AbstractSet[int]:
+        """The threads that have answered something, as the kernel numbers them: gettid(2)."""
+        return self._server.thread_ids
+
     def stop(self) -> None:
         """Answer nobody any more. Returns within a second, though a request that hangs may outlive it."""
         stopper = threading.Thread(target=self._server.stop, name=f"{self._name}-stop", daemon=True)
@@ -89,6 +103,7 @@ class HttpServer:
             raise error
 
     def _run(self, started: "SimpleQueue[OSError | None]") -> None:
+        self._server.thread_ids.add(threading.get_native_id())
         try:
             self._server.prepare()  # its threads are daemonic because this one is
         except OSError as error:
@@ -242,12 +257,23 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 class _Gateway(wsgi.Gateway_10):
-    """Adds the peer's credentials to the WSGI environment."""
+    """Adds to the WSGI environment the peer's credentials, and how to ask whether it has hung up."""
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # the stub says None by mistake
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         environ[PEER_KEY] = _peer(self.req.conn.socket)
+        environ[GONE_KEY] = functools.partial(_has_hung_up, self.req.conn.socket)
         return environ
+
+
+def _has_hung_up(connection: socket.socket) -> bool:
+    """Whether the client has closed its end: nothing that is asked for comes after that."""
+    poll = select.poll()
+    try:
+        poll.register(connection, select.POLLRDHUP)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):  # ValueError: closed at this end
+        return True
 
 
 def _peer(connection: socket.socket) -> Peer | None:
@@ -274,20 +300,28 @@ class _Server(wsgi.Server):
     listening_family: socket.AddressFamily | None = None
 
     def __init__(self, address: tuple[str, int] | str, app: WSGIApplication, on_error: Callable[[str], None]) -> None:
+        self.thread_ids: set[int] = set()
+        threads = THREADS + STREAM_THREADS if isinstance(address, str) else THREADS
         super().__init__(
             address,
-            app,
-            numthreads=THREADS,
-            max=THREADS,
+            self._note_thread(app),
+            numthreads=threads,
+            max=threads,
             request_queue_size=BACKLOG,
             timeout=TIMEOUT_SECONDS,
             accepted_queue_size=BACKLOG,
             accepted_queue_timeout=1,
         )
         self.shutdown_timeout = STOP_SECONDS
-        if isinstance(address, str):
-            self.gateway = _Gateway
+        self.gateway = _Gateway if isinstance(address, str) else TakenGateway
         self._on_error = on_error
+
+    def _note_thread(self, app: WSGIApplication) -> WSGIApplication:
+        def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            self.thread_ids.add(threading.get_native_id())
+            return app(environ, start_response)
+
+        return answer
 
     def bind(self, _family: int, _kind: int, _protocol: int = 0) -> socket.socket:
         """Take the TCP socket that was made before."""

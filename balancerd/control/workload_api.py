@@ -11,42 +11,80 @@ GET /v1/workloads
         remote_bytes (the rest of what that is known of, or null), pending_bytes (wanted elsewhere),
         moving_processes, held {reason: processes}
 
-GET /v1/top?sort=remote|cpu     (400: another sort; remote unless given)
-    schema, tick, mode, age_seconds (since the tick ended), interval_seconds, sort
+GET /v1/top?sort=remote|cpu|rss|local|moved&match=TEXT     (400: another sort, or too long a text)
+    schema, tick, mode, age_seconds (since the tick ended), interval_seconds, sort (remote unless given), match ("")
     nodes       [{node, cpus ("0-3"), total_bytes, free_bytes, available_bytes, load_ratio (null: not known)}]
     workloads   the first 100: [a workload as above, and moved_bytes_per_second]
     processes   the first 100: [a process as in GET /v1/processes, and remote_bytes, state (as in the metric
                 balancerd_processes), next_move (null or {policy, target, pending_bytes, reason}),
                 moved_bytes_per_second]
-    left_out    {workloads, processes}
-    Most remote_bytes or cpu_cores first, what is not known last. moved_bytes_per_second is that of the last tick, with
-    what operators' commands moved; null at the first tick.
+    left_out    {workloads, processes}: how many more match
+    Most remote_bytes, cpu_cores, rss_bytes or moved bytes first, or least local_ratio; what is not known last. A text
+    is looked for, upper or lower case, in command, pid and workload's name. moved_bytes_per_second is that of the last
+    tick, with what operators' commands moved; null at the first tick.
 """
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+from urllib.parse import parse_qs
 
 from balancerd.control.api import SCHEMA, Json, node_facts, process_facts, workloads_by_process
 from balancerd.control.state import View
-from balancerd.metrics.gauges import STATES
+from balancerd.engine.workloads import workload_of
 from balancerd.model.decision import Decision
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome
 from balancerd.model.report import ProcessReport, TickReport, WorkloadReport
 from balancerd.model.sample import PAGE_BYTES
+from balancerd.model.states import STATES
+from balancerd.model.workload import Workload
 
 MOST: Final = 100
 """A live view shows no more of either."""
 
-PROCESS_SORTS: Final[Mapping[str, Callable[[ProcessReport], float | None]]] = {
-    "remote": lambda report: report.remote_bytes,
-    "cpu": lambda report: report.process.cpu_cores,
+LONGEST_MATCH: Final = 64
+
+Moved: TypeAlias = Mapping[ProcessId, int]
+"""Bytes that the last tick moved."""
+
+PROCESS_SORTS: Final[Mapping[str, Callable[[ProcessReport, Moved], float | None]]] = {
+    "remote": lambda report, _moved: report.remote_bytes,
+    "cpu": lambda report, _moved: report.process.cpu_cores,
+    "rss": lambda report, _moved: report.process.rss_bytes,
+    "local": lambda report, _moved: None if report.local_ratio is None else -report.local_ratio,
+    "moved": lambda report, moved: moved.get(report.process.id, 0),
 }
-WORKLOAD_SORTS: Final[Mapping[str, Callable[[WorkloadReport], float | None]]] = {
-    "remote": lambda report: report.remote_bytes,
-    "cpu": lambda report: report.cpu_cores,
+WORKLOAD_SORTS: Final[Mapping[str, Callable[[WorkloadReport, Moved], float | None]]] = {
+    "remote": lambda report, _moved: report.remote_bytes,
+    "cpu": lambda report, _moved: report.cpu_cores,
+    "rss": lambda report, _moved: report.rss_bytes,
+    "local": lambda report, _moved: None if report.local_ratio is None else -report.local_ratio,
+    "moved": lambda report, moved: sum(moved.get(member, 0) for member in report.members) if moved else 0,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Which processes and workloads a live view shows: those that `match`, "" for all, ordered by a sort."""
+
+    sort: str = "remote"
+    match: str = ""
+
+
+def parse_asked(query: str) -> Asked | None:
+    """Parse the query of GET /v1/top or /v1/stream; None when it is not understood."""
+    try:
+        told = parse_qs(query, keep_blank_values=True, max_num_fields=2, errors="surrogateescape")
+    except ValueError:
+        return None
+    sorts, matches = told.pop("sort", ["remote"]), told.pop("match", [""])
+    if told or len(sorts) != 1 or len(matches) != 1:
+        return None
+    if sorts[0] not in PROCESS_SORTS or len(matches[0]) > LONGEST_MATCH:
+        return None
+    return Asked(sort=sorts[0], match=matches[0])
 
 
 def workloads(view: View) -> Json:
@@ -60,24 +98,26 @@ def workloads(view: View) -> Json:
     }
 
 
-def top(view: View, *, sort: str, now: float) -> Json:
+def top(view: View, asked: Asked, *, now: float) -> Json:
     """Answer GET /v1/top at monotonic second `now`. KeyError when there is no such sort."""
     report = view.report
-    by_process, by_workload = PROCESS_SORTS[sort], WORKLOAD_SORTS[sort]
-    processes = () if report is None else report.processes
-    told = () if report is None else report.workloads
+    by_process, by_workload = PROCESS_SORTS[asked.sort], WORKLOAD_SORTS[asked.sort]
     named = workloads_by_process(report)
+    text = asked.match.casefold()
+    processes = [p for p in (() if report is None else report.processes) if _matches(p, named, text)]
+    told = [w for w in (() if report is None else report.workloads) if text in w.workload.name.casefold()]
     moved = _moved_bytes(report)
     interval_seconds = None if report is None else report.survey.interval_seconds
-    first_processes = heapq.nsmallest(MOST, processes, key=lambda p: (_descending(by_process(p)), p.process.id))
-    first_workloads = heapq.nsmallest(MOST, told, key=lambda w: (_descending(by_workload(w)), w.workload.name))
+    first_processes = heapq.nsmallest(MOST, processes, key=lambda p: (_descending(by_process(p, moved)), p.process.id))
+    first_workloads = heapq.nsmallest(MOST, told, key=lambda w: (_descending(by_workload(w, moved)), w.workload.name))
     return {
         "schema": SCHEMA,
         "tick": None if report is None else report.number,
         "mode": None if report is None else report.mode,
         "age_seconds": None if view.told_at is None else round(now - view.told_at, 6),
         "interval_seconds": interval_seconds,
-        "sort": sort,
+        "sort": asked.sort,
+        "match": asked.match,
         "nodes": [] if report is None else _nodes(report),
         "workloads": [
             {
@@ -101,6 +141,14 @@ def top(view: View, *, sort: str, now: float) -> Json:
             "processes": len(processes) - len(first_processes),
         },
     }
+
+
+def _matches(report: ProcessReport, named: Mapping[ProcessId, Workload], text: str) -> bool:
+    """Whether a casefolded text is found in what a process is known by; "" is found in everyone."""
+    if not text:
+        return True
+    workload = named.get(report.process.id) or workload_of(report.process)
+    return any(text in each.casefold() for each in (report.process.comm, str(report.process.id.pid), workload.name))
 
 
 def _workload(report: WorkloadReport) -> Json:

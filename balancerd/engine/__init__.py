@@ -7,6 +7,7 @@
                overflow: where that goes which does not fit
     plan       one arbitration of all decisions; movable, ranges: which parts of a process it is about
     tick       the order of things; story: what it meant for each process
+    advice     where something new had best be placed; leases: what was promised to whom, and until when
 
 What is remembered from tick to tick, and through a reload, is one `memory.EngineMemory`:
 

@@ -1,7 +1,7 @@
 """Moves that went wrong stop moving for a while: to a node that ran out of memory, or everywhere when calls fail.
 
-Pressure is not its business, see plan.py: nothing moves while it lasts, and it is an average over ten seconds already.
-Times are those of snapshots.
+So does an operator's pause, in which nothing begins at all. Pressure is not its business, see plan.py: nothing moves
+while it lasts, and it is an average over ten seconds already. Times are those of snapshots.
 """
 
 from collections.abc import Iterable
@@ -44,6 +44,11 @@ class Pause:
         self._moved_to: set[NodeId] = set()
         self._submitted_pages = self._failed_pages = 0
         self._at = 0.0
+        self._halt: str | None = None
+
+    def halt(self, detail: str | None) -> None:
+        """Have nothing begin any more, for an operator wants it so; None ends that."""
+        self._halt = detail
 
     def note(self, outcome: MigrationOutcome, now: float) -> None:
         """Take note of one step."""
@@ -77,6 +82,12 @@ class Pause:
 
     def part(self, wanted: Iterable[Wanted], now: float) -> tuple[tuple[Wanted, ...], tuple[Skip, ...]]:
         """Part what may move from what must wait."""
+        if self._halt is not None:
+            needs = "balancerctl resume"
+            return (), tuple(
+                Skip(by=BY, process=process, reason=Reason.HALTED, detail=self._halt, needs=needs)
+                for process in dict.fromkeys(each.process for each in wanted)
+            )
         able: list[Wanted] = []
         skips: list[Skip] = []
         for each in wanted:
@@ -93,7 +104,8 @@ class Pause:
 
     def tell(self, now: float) -> str | None:
         """Return what rests, None when nothing does."""
-        return "; ".join(rest.detail for rest in self._rests.values() if now < rest.until) or None
+        resting = (rest.detail for rest in self._rests.values() if now < rest.until)
+        return "; ".join((*(() if self._halt is None else (self._halt,)), *resting)) or None
 
     def _resting(self, target: NodeId, now: float) -> _Rest | None:
         found = [rest for rest in (self._rests.get(None), self._rests.get(target)) if rest and now < rest.until]

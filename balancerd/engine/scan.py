@@ -1,8 +1,9 @@
 """The scan budget: how much CPU time observing may use, kept by measurement. Time, and CPU time, are data.
 
 A bucket fills with the configured share of the time that passes and is emptied by what the process itself has used,
-all threads together, less what moving memory took. While it is empty no tick begins; it holds what half a minute puts
-into it, so that a burst (the first look at everything, many new processes) is paid from savings or made up for later.
+all threads together but those that serve people, less what moving memory took. While it is empty no tick begins; it
+holds what half a minute puts into it, so that a burst (the first look at everything, many new processes) is paid from
+savings or made up for later.
 """
 
 FULL_SECONDS = 30.0

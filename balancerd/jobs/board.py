@@ -51,7 +51,10 @@ class _Entry:
 
 
 class Jobs:
-    """All jobs of one daemon. `wake` ends the loop's wait, `on_end` is told of each job that has ended."""
+    """All jobs of one daemon. `wake` ends the loop's wait, `on_end` is told of each job that has ended.
+
+    While it `is_halted` jobs wait where they are; they can be cancelled.
+    """
 
     def __init__(
         self,
@@ -61,7 +64,9 @@ class Jobs:
         wake: Callable[[], None],
         should_stop: Callable[[], bool],
         on_end: Callable[[Job], None],
+        is_halted: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_halted = is_halted
         self._means = means
         self._own_pid = own_pid
         self._wake = wake
@@ -188,13 +193,17 @@ class Jobs:
                 self._end(entry, cancelled())
             elif self._means.kernel.mode != "enforce":
                 self._end(entry, failed(Reason.OBSERVE_MODE))
-            elif free > 0:
+            elif free > 0 and not self._is_halted():
                 free -= 1
                 self._begin(entry)
 
     def _at_work(self) -> tuple[_Entry, ...]:
+        halted = self._is_halted()
         with self._lock:
-            return tuple(entry for entry in self._active.values() if entry.work is not None)
+            at_work = tuple(entry for entry in self._active.values() if entry.work is not None)
+            for entry in at_work if halted else ():
+                entry.job = replace(entry.job, waiting_for=Reason.HALTED)
+        return tuple(entry for entry in at_work if not halted or entry.job.cancel_requested)
 
     def _begin(self, entry: _Entry) -> None:
         now = self._means.clock.now()

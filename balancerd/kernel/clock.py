@@ -5,9 +5,11 @@ import math
 import os
 import select
 import time
+from collections.abc import Callable, Iterable
 
 _CPUCLOCK_SCHED = 2
-"""The low bits of the number of a process's clock, include/linux/posix-timers_types.h."""
+_CPUCLOCK_PERTHREAD = 4
+"""The low bits of the number of a process's or thread's clock, include/linux/posix-timers_types.h."""
 
 _PIPE_BYTES = 65536
 """What a pipe holds, pipe(7)."""
@@ -25,6 +27,8 @@ class MonotonicClock:
         self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._read_fd, select.POLLIN)
+        self._left_out: Callable[[], Iterable[int]] = tuple
+        self._left_out_seconds: dict[int, float] = {}
 
     @property
     def wake_fd(self) -> int:
@@ -35,9 +39,18 @@ class MonotonicClock:
         """Return monotonic seconds."""
         return time.monotonic()
 
+    def leave_out(self, threads: Callable[[], Iterable[int]]) -> None:
+        """Count the CPU time of these threads no more: those that serve people, whose asking is not observing."""
+        self._left_out = threads
+
     def cpu_seconds(self) -> float:
         """See Clock."""
-        return time.process_time()
+        used = time.process_time()
+        for thread in self._left_out():
+            seconds = thread_cpu_seconds(thread)
+            if seconds is not None:  # else it has ended, and what it used is known from before
+                self._left_out_seconds[thread] = seconds
+        return used - sum(self._left_out_seconds.values())
 
     def wait_until(self, deadline: float) -> None:
         """Return at monotonic time `deadline`, or as soon as somebody called `wake()`."""
@@ -66,7 +79,16 @@ def process_cpu_seconds(pid: int) -> float | None:
 
     A thread that runs elsewhere is told as of its last tick, up to 10 ms ago.
     """
+    return _clock_seconds(~pid << 3 | _CPUCLOCK_SCHED)
+
+
+def thread_cpu_seconds(tid: int) -> float | None:
+    """Return the CPU time of one of our own threads; None when it is gone, or somebody else's."""
+    return _clock_seconds(~tid << 3 | _CPUCLOCK_PERTHREAD | _CPUCLOCK_SCHED)
+
+
+def _clock_seconds(clock: int) -> float | None:
     try:
-        return time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED)
+        return time.clock_gettime(clock)
     except OSError:
         return None

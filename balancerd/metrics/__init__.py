@@ -14,15 +14,16 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 
-from balancerd.metrics import observation, workloads
-from balancerd.metrics.gauges import STATES, of_report
+from balancerd.metrics import history, observation, workloads
+from balancerd.metrics.gauges import of_report
 from balancerd.metrics.instruments import Counter, Histogram, gauge, scalars
 from balancerd.metrics.migration import MigrationCounters
 from balancerd.model.decision import Decision, Reason, Skip, Steer, Wanted
+from balancerd.model.event import HistoryFigures
 from balancerd.model.ids import ProcessId
 from balancerd.model.report import TickReport
 
-__all__ = ["STATES", "Metrics"]
+__all__ = ["Metrics"]
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 """Methods that become a label of their own; a client may send any other word (RFC 9110, 9.1)."""
@@ -37,7 +38,7 @@ class Metrics:
     """The sink behind /metrics.
 
     `unix_seconds` gives wall-clock time. `numa_balancing_mode` returns /proc/sys/kernel/numa_balancing, or None when
-    the kernel has no such file; it is asked at each scrape.
+    the kernel has no such file; it is asked at each scrape, as is `history`, how the keeping of one goes.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Metrics:
         version: str,
         unix_seconds: Callable[[], float] = time.time,
         numa_balancing_mode: Callable[[], int | None] | None = None,
+        history: Callable[[], HistoryFigures | None] = lambda: None,
     ) -> None:
         self._version = version
         self._unix_seconds = unix_seconds
         self._numa_balancing_mode = numa_balancing_mode
+        self._history = history
         self._lock = threading.Lock()
         self._report: TickReport | None = None
         self._succeeded_at: float | None = None
@@ -160,6 +163,7 @@ class Metrics:
                 ),
             )
             report, policies, largest = self._report, sorted(self._policies), self._largest.names
+        families += history.families(self._history())
         if report is not None:
             families += of_report(report, policies)
             families += observation.of_report(report)

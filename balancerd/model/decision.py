@@ -86,6 +86,7 @@ class Reason(enum.StrEnum):
     PING_PONG = "ping-pong"
     NOT_TRUSTED = "not-trusted"
     PAUSED = "paused"
+    HALTED = "halted"
     STALLED = "stalled"
     OUTSIDE_CPUSET = "outside-cpuset"
     MEMPOLICY = "mempolicy"
@@ -194,6 +195,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.PING_PONG: "memory moved before has come back from where it was moved",
     Reason.NOT_TRUSTED: "what this policy moved of it last did not stay where it was moved",
     Reason.PAUSED: "moving went wrong on this machine a moment ago, and nothing moves for a while",
+    Reason.HALTED: "an operator has paused balancerd, and nothing moves until that is over",
     Reason.STALLED: "calls that moved its memory took longer than migrate.stall_limit, twice",
     Reason.OUTSIDE_CPUSET: "its cpuset does not allow memory on the target node",
     Reason.MEMPOLICY: "its memory has an explicit mempolicy, which is respected",

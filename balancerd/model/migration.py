@@ -39,6 +39,24 @@ TRANSIENT = frozenset({PageStatus.BUSY, PageStatus.NO_MEMORY, PageStatus.IO_ERRO
 
 NEVER_SUBMITTED = frozenset({PageStatus.LEFT_ALONE, PageStatus.NO_HUGE_PAGE})
 
+STATUS_TEXT: Mapping[PageStatus, str] = {
+    PageStatus.MOVED: "now on the target node",
+    PageStatus.ABSENT: "not in memory any more",
+    PageStatus.SHARED: "mapped by several processes, left where they are",
+    PageStatus.LOCKED: "locked by a process or driver, cannot move",
+    PageStatus.BUSY: "in use at that moment, tried again later",
+    PageStatus.FAULT: "no memory of the process: the zero page, or a device's",
+    PageStatus.NO_MEMORY: "no free memory on the target node",
+    PageStatus.IO_ERROR: "dirty and could not be written back",
+    PageStatus.INVALID: "dirty, on a filesystem that can neither move nor write them",
+    PageStatus.OTHER_ERROR: "refused with a status that move_pages(2) does not document",
+    PageStatus.NOT_ATTEMPTED: "not reached: the call ended before them",
+    PageStatus.UNWRITTEN: "the kernel did not tell what became of them",
+    PageStatus.LEFT_ALONE: "on a node that nothing was to be moved from",
+    PageStatus.NO_HUGE_PAGE: "part of a huge page, for which the target node has no free one",
+}
+"""What became of pages of each status, for people; see move_pages(2)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:

@@ -113,8 +113,8 @@ class PolicyFailure:
 class TickReport:
     """Everything one tick saw, decided and did. `phase_seconds` is wall time by phase of the tick.
 
-    `scan_cpu_seconds` is the CPU time that observing has used since the tick before, of all the daemon's threads;
-    `scan_budget_ratio` is the share of one core that it may use.
+    `scan_cpu_seconds` is the CPU time that observing has used since the tick before, of all the daemon's threads but
+    those that serve people; `scan_budget_ratio` is the share of one core that it may use.
     """
 
     number: int

@@ -15,7 +15,7 @@ from balancerd.trace.cloak import Cloak
 
 KEYS: Final = ("workload", "cgroup", "comm", "exe", "cmdline")
 _WITH_RULES: Final = ("select", "workloads", "policies")
-_LEFT_OUT: Final = ("metrics", "control", "log")
+_LEFT_OUT: Final = ("metrics", "control", "log", "history")
 _WRITTEN: Final = re.compile(r"\.\*,([0-9]+),\.\*")
 _WITHOUT_EFFECT: Final = (
     ("select", "read_timeout_seconds"),

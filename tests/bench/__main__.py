@@ -6,6 +6,7 @@ survey      a pass over all processes beside psutil and beside a bare C loop ove
 coverage    how often the intervals of sampled placements hold the truth, over random placements (simulated)
 dwell       what a process that changes nodes loses under follow-cpu, beside other rules (simulated)
 stays       what processes that wander lose under the whole engine and each scheduler, beside nobody (simulated)
+start       how long commands take to start beside `python -c pass` (here)
 trace       a tick that is recorded beside one that is not, on 1,000 processes in memory (here)
 simulation  what the default configuration costs in simulated machines beside nothing and the optimum (simulated)
 rounds      what the engine takes for a tick with 60 processes on 4 nodes, and 5,000 on 16 (simulated)
@@ -50,6 +51,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "coverage": ("tests.bench.bench_coverage",),
     "dwell": ("tests.bench.bench_dwell",),
     "stays": ("tests.bench.bench_stays",),
+    "start": ("tests.bench.bench_start",),
     "trace": ("tests.bench.bench_trace",),
     "simulation": ("tests.bench.bench_simulation", "judge"),
     "rounds": ("tests.bench.bench_simulation", "rounds"),

@@ -2,6 +2,7 @@
 
 `@pytest.mark.topology("two-nodes")` names the machines whose inside a test runs in, one by one (default: four-nodes).
 `@pytest.mark.kernel("6.12", "6.1")` names the kernels it runs on, each in a boot of its own (default: 6.12).
+`@pytest.mark.thorough` leaves it out unless `--thorough` is given or it is asked for by its name: it takes long.
 `@pytest.mark.host` keeps it outside; there the fixture `machine` is a booted machine of what it names.
 """
 
@@ -61,8 +62,20 @@ def is_host_test(item: pytest.Item) -> bool:
     return item.get_closest_marker("host") is not None
 
 
+def is_left_out(item: pytest.Item, config: pytest.Config) -> bool:
+    """Whether a test is one of the thorough ones, and nobody asked for them."""
+    asked = config.getoption("--thorough", default=False) or any("::" in word for word in config.args)
+    return not asked and item.get_closest_marker("thorough") is not None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer the tests that take long."""
+    parser.addoption("--thorough", action="store_true", help="run also lab tests that take long")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the three markers."""
+    """Register the markers."""
+    config.addinivalue_line("markers", "thorough: a lab test that takes long, and is left out unless asked for")
     config.addinivalue_line("markers", "topology(*names): the virtual machines a lab test runs in")
     config.addinivalue_line("markers", "kernel(*series): the kernels a lab test runs on")
     config.addinivalue_line("markers", "host: a lab test that runs outside and drives a machine")
@@ -78,13 +91,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         unknown = set(kernels_of(item)) - set(kernel.SERIES)
         if unknown:
             raise pytest.UsageError(f"{item.nodeid}: no such kernel: {', '.join(sorted(unknown))}")
+    left_out = [item for item in lab_items if is_left_out(item, config)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     if INSIDE is None:
         items.sort(key=lambda item: (kernels_of(item), topologies_of(item)) if item in lab_items else ())
         return
     elsewhere = [
         item
-        for item in lab_items
-        if is_host_test(item) or INSIDE not in topologies_of(item) or INSIDE_KERNEL not in kernels_of(item)
+        for item in items
+        if item in lab_items
+        and (is_host_test(item) or INSIDE not in topologies_of(item) or INSIDE_KERNEL not in kernels_of(item))
     ]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tests.lab.state import LabError
 
-# numactl brings numactl and numastat, which the tests run inside; kmod brings depmod.
-INSTALLED = ("qemu-system-x86", "busybox-static", "kmod", "numactl")
+# numactl brings numactl and numastat, which the tests run inside, as they do tmux; kmod brings depmod.
+INSTALLED = ("qemu-system-x86", "busybox-static", "kmod", "numactl", "tmux")
 # Installing these would start daemons on the developer's machine; numad would even move its memory about.
 UNPACKED_TOOLS = ("numad", "prometheus")
 

@@ -35,6 +35,17 @@ def job_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return job
 
 
+def told_of(daemon: Balancerd, pid: int) -> list[dict[str, Any]]:
+    """What the history has of a process, newest first."""
+    events: list[dict[str, Any]] = daemon.client.get(f"/v1/history?pid={pid}")["events"]
+    return events
+
+
+def told_pages(daemon: Balancerd, pid: int) -> int:
+    """How many pages of a process have moved, as the history tells."""
+    return sum(event["counts"].get("moved", 0) for event in told_of(daemon, pid))
+
+
 def check_sums(job: dict[str, Any]) -> None:
     assert job["submitted_pages"] == sum(job["pages"].values()), job
     if job["eviction"] is None:
@@ -64,7 +75,7 @@ def swapped_kib(pid: int) -> int:
 
 def test_move_takes_memory_to_a_node_and_undo_takes_it_back(tmp_path: Path) -> None:
     with (
-        Balancerd(tmp_path, NO_POLICY, overrides=CALM) as daemon,
+        Balancerd(tmp_path, NO_POLICY, overrides={**CALM, "state_directory": str(tmp_path)}) as daemon,
         Hog("base", MIB, touch_cpu=0, spin_cpu=0, busy_percent=10) as hog,
     ):
         before = mib_by_node(hog.pid)
@@ -88,6 +99,11 @@ def test_move_takes_memory_to_a_node_and_undo_takes_it_back(tmp_path: Path) -> N
         assert after.get(2, 0.0) == pytest.approx(before.get(2, 0.0), abs=0.5)
         daemon.wait_ticks(2)  # totals count jobs from the next tick on
         assert daemon.check_accounts()["moved"] >= 2 * MIB * 256
+        daemon.wait_for(lambda: told_pages(daemon, hog.pid) >= 2 * MIB * 256, 10.0, "the history of both")
+        events = told_of(daemon, hog.pid)
+        oldest = events[-1]
+        assert [oldest["kind"], oldest["policy"], oldest["decision"], oldest["move"]] == ["move", "command", None, 1]
+        assert {0, 2} <= {event["to"] for event in events}
         assert hog.end() == verified(MIB)
 
 
@@ -146,6 +162,7 @@ def test_a_policys_move_can_be_undone_and_the_policy_leaves_it_alone_then(tmp_pa
         assert hog.end() == verified(MIB)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_every_page_accounted_for(tmp_path: Path) -> None:
     slow = {**CALM, "migrate.rate_limit": "8MiB/s", "migrate.process_rate_limit": "8MiB/s"}
     with (

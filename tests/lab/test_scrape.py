@@ -1,5 +1,6 @@
 """A real Prometheus server scrapes the real daemon while it migrates, and answers for the bytes."""
 
+import itertools
 import json
 import subprocess
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from balancerd.config.units import format_bytes
 from tests.lab.service import Balancerd
 from tests.lab.workloads import Hog
 
@@ -55,6 +57,13 @@ def test_prometheus_answers_a_query_for_the_migrated_bytes(tmp_path: Path) -> No
             ["promtool", "check", "metrics"], input=exposition, capture_output=True, check=False, timeout=120
         )
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+        with urllib.request.urlopen("http://127.0.0.1:9923/", timeout=30) as answer:
+            page = answer.read().decode()
+        assert f"{format_bytes(moved)} moved; " in page
+        with urllib.request.urlopen("http://127.0.0.1:9923/events", timeout=60) as events:
+            told = itertools.islice((int(line[6:]) for line in events if line.startswith(b"data: ")), 2)
+            first, second = told
+        assert first < second
         server = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/tsdb"]
         with subprocess.Popen(
             [*server, f"--web.listen-address={SERVER}"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL

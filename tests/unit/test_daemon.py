@@ -19,6 +19,7 @@ import pytest
 
 from balancerd import daemon as daemon_module
 from balancerd.control.client import ControlClient, ControlFailure
+from balancerd.control.event_client import EventReader
 from balancerd.model.ids import ProcessId
 from balancerd.model.report import TickReport
 from tests.unit.fakes import FakeClock
@@ -86,6 +87,17 @@ def test_sigterm_ends_it_with_status_0_and_removes_the_socket(tmp_path: Path) ->
         assert daemon.socket.exists()
         assert daemon.stop() == 0
         assert not daemon.socket.exists()
+
+
+def test_it_streams_its_ticks_and_ends_the_streams_when_it_ends(tmp_path: Path) -> None:
+    with running(tmp_path, "--set", "tick_interval=1s") as daemon:
+        heard = (event["tick"] for event in EventReader(str(daemon.socket), "/v1/stream").read() if event)
+        first = next(heard)
+        assert next(heard) == first + 1
+        assert daemon.stop() == 0
+        with pytest.raises(ControlFailure, match="has ended the stream"):
+            list(heard)
+        assert "http server" not in daemon.log.read_text()
 
 
 def test_once_is_one_tick(tmp_path: Path) -> None:
@@ -247,6 +259,7 @@ def loop(
     ticks: int = 2,
     watchdog_seconds: float | None = None,
     ready_at: float = 0.0,
+    answered: Callable[[], float] = lambda: 0.0,
 ) -> Heard:
     heard = Heard(clock, ticks)
     heard.ready_at = ready_at
@@ -268,6 +281,7 @@ def loop(
         on_reloaded=lambda _error: None,
         notifier=heard,  # type: ignore[arg-type]  # as above
         watchdog_seconds=watchdog_seconds,
+        answered=answered,
     )
     assert daemon.run() == 0
     return heard
@@ -286,6 +300,13 @@ def test_what_jobs_use_is_not_observing() -> None:
     clock = FakeClock(1000.0)
     jobs = SlicedJobs(clock, [1001.0, None], cpu_seconds=0.25)
     assert loop(clock, jobs).moving_seconds == pytest.approx(0.5)
+
+
+def test_what_answering_uses_is_not_observing_either() -> None:
+    clock = FakeClock(1000.0)
+    spent = iter([0.125, 0.0])
+    jobs = SlicedJobs(clock, [1001.0, None], cpu_seconds=0.25)
+    assert loop(clock, jobs, answered=lambda: next(spent)).moving_seconds == pytest.approx(0.625)
 
 
 def test_between_ticks_the_loop_works_when_the_jobs_want_it_and_feeds_the_watchdog_after_each_slice() -> None:

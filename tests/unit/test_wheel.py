@@ -49,8 +49,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("balancerd/**/*.py")}
     scenarios = {str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("balancerd/simulation/scenarios/*.yaml")}
-    assert modules | scenarios <= names
+    web = {str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("balancerd/web/files/*")}
+    assert modules | scenarios | web <= names
     assert scenarios
+    assert web
     assert "balancerd/native/_core.abi3.so" in names
     assert "balancerd/py.typed" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"balancerd"}

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import cffi
 import psutil
 
-from balancerd.kernel.doctor import files
+from balancerd.kernel.doctor import calls, files, guards
 from balancerd.kernel.doctor.files import CAP_SYS_NICE, CAP_SYS_PTRACE, ROOT, Check, CheckStatus
 from balancerd.kernel.doctor.managers import other_managers
 
@@ -272,6 +272,11 @@ def examine(root: Path = ROOT) -> tuple[Check, ...]:
         checks += [query_self(caller), move_self(caller), move_all(caller, root)]
         with closing(foreign_pids()) as pids:
             checks.append(query_other(caller, pids, root))
+    real = calls.RealCalls()
+    checks += [calls.own_affinity(real)]
+    with closing(foreign_pids()) as pids:
+        checks.append(calls.other_affinity(real, pids, root))
+    checks += [calls.process_madvise(real), calls.migrate_pages(real)]
     reads: tuple[Callable[[Path], Check], ...] = (
         files.seccomp,
         files.other_processes,
@@ -281,10 +286,15 @@ def examine(root: Path = ROOT) -> tuple[Check, ...]:
         files.hugetlb_pools,
         files.cgroup_version,
         files.perf_paranoia,
+        guards.security_modules,
+        guards.pressure,
+        guards.swap,
+        guards.demotion,
     )
     accesses = (register_sampling(root), hint_faults(root), kernel_counters(root), pebs(root), ibs(root))
     sources = (*accesses, damon(root), soft_dirty(root))
-    return (*checks, pidfd(), *(read(root) for read in reads), *sources, *other_managers(root))
+    held = guards.capabilities(root)
+    return (*checks, pidfd(), *held, *(read(root) for read in reads), *sources, *other_managers(root))
 
 
 def _refused_on_self(name: str, error: OSError) -> Check:

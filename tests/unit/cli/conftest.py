@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
@@ -12,10 +12,14 @@ import click.testing
 import pytest
 
 from balancerd.cli.control import group
+from balancerd.cli.schemas import SHAPES, build_schema
+from tests.unit.cli.validation import faults
 
 Answers = Mapping[str, tuple[int, Any]]
 Serve = Callable[[Answers], str]
 Run = Callable[..., click.testing.Result]
+
+SCHEMAS: dict[str, Any] = build_schema()["$defs"]
 
 
 @pytest.fixture
@@ -56,15 +60,26 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run balancerctl in this process; without `socket`, nobody listens."""
+    """Run balancerctl in this process; without `socket`, nobody listens. Every JSON document is held to its schema."""
 
     def invoke(
         *arguments: str, socket: str | None = None, env: Mapping[str, str | None] | None = None
     ) -> click.testing.Result:
         chosen = socket or str(tmp_path / "nobody")
         runner = click.testing.CliRunner()
-        return runner.invoke(
+        done = runner.invoke(
             group, ["--socket", chosen, *arguments], prog_name="balancerctl", env=env, catch_exceptions=False
         )
+        check_document(arguments, done)
+        return done
 
     return invoke
+
+
+def check_document(arguments: Sequence[str], done: click.testing.Result) -> None:
+    """Hold what a command with --json printed to the schema of that command; nothing is printed when it failed."""
+    if not {"--json", "--format=json"} & set(arguments) or not done.stdout:
+        return
+    words = " ".join(arguments[:2]) if " ".join(arguments[:2]) in SHAPES else arguments[0]
+    found = list(faults(SCHEMAS[words], json.loads(done.stdout)))
+    assert not found, (words, found)

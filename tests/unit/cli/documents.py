@@ -5,6 +5,7 @@ from typing import Any
 from balancerd.config.places import Places
 from balancerd.control import api, heat_api, machine_api, plan_api
 from balancerd.control.state import ControlState
+from balancerd.history.reader import Page
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.migration import PageStatus
 from balancerd.model.report import ProcessReport, TickReport
@@ -24,6 +25,9 @@ HOSTILE = "a\n\x1b[31mb\u202e\udcff[bold]é"
 """A newline, a colour, a right-to-left override, a byte that is no UTF-8, rich's markup, and an honest letter."""
 
 HOSTILE_ESCAPED = r"a\n\x1b[31mb\u202e\xff[bold]é"
+
+
+NO_HISTORY = Page(events=(), left_off=0, oldest_at=None, daemons=())
 
 
 class Time:
@@ -105,6 +109,7 @@ def answers(
         "/v1/nodes": (200, machine_api.nodes(view, now=time())),
         "/v1/plan": (200, plan_api.plan(view, now=time())),
         "/v1/moves": (200, {"schema": 1, "moves": []}),
+        "/v1/history?limit=50": (200, {"schema": 1, **NO_HISTORY.document()}),
         **{_path(each): (200, api.process(view, each, now=time())) for each in told.processes},
         **{f"{_path(each)}/heat": (200, heat_api.heat(view, each, cells=512, now=time())) for each in told.processes},
     }

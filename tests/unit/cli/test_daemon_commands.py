@@ -13,7 +13,7 @@ from balancerd.config.places import find_places
 from balancerd.model.copying import Copying
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.judged import MoveResult
-from balancerd.model.migration import PageStatus
+from balancerd.model.migration import STATUS_TEXT, PageStatus
 from balancerd.model.report import Failure, PolicyFailure
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED, a_crowd, answers, before_the_first_tick
@@ -54,11 +54,11 @@ moved 0B in 0 ticks; 0 pages submitted
 """
 
 PS = """\
- PID  COMMAND     RSS  NODE 0  NODE 1  RUNS ON      LOCAL  STATE     REASON
-4242  spin     256MiB      0B  256MiB  0               0%  moving    misplaced
-  51  bound    256MiB   64MiB  192MiB  0:75% 1:25%    50%  eligible  mempolicy
-   5  home       1GiB      0B    1GiB  1              99%  eligible  well-placed
-  52  new      256MiB       -       -  -                -  eligible  not-sampled
+ PID  COMMAND     RSS  NODE 0  NODE 1  RUNS ON      LOCAL  STATE        REASON
+4242  spin     256MiB      0B  256MiB  0               0%  moving       misplaced
+  51  bound    256MiB   64MiB  192MiB  0:75% 1:25%    50%  held         mempolicy
+   5  home       1GiB      0B    1GiB  1              99%  well-placed  well-placed
+  52  new      256MiB       -       -  -                -  unsampled    not-sampled
 """
 
 EXPLAIN_MOVING = """\
@@ -176,10 +176,10 @@ def test_ps_in_json_adds_state_and_remote_bytes_to_the_daemons_answer(serve: Ser
     added = {each["pid"]: (each.pop("state"), each.pop("remote_bytes")) for each in document["processes"]}
     assert added == {
         4242: ("moving", 256 << 20),
-        51: ("eligible", 128 << 20),
-        5: ("eligible", 1073742),
-        52: ("eligible", None),
-        77: ("skipped", None),
+        51: ("held", 128 << 20),
+        5: ("well-placed", 1073742),
+        52: ("unsampled", None),
+        77: ("unselected", None),
     }
     assert (document["schema"], document["tick"]) == (1, 7)
     by_pid = {each["pid"]: each for each in told["/v1/processes"][1]["processes"]}
@@ -309,7 +309,7 @@ def test_the_socket_is_taken_from_the_option_nearest_to_the_command_or_the_envir
     "command",
     [
         *([], ["status"], ["ps"], ["explain"], ["heat"], ["doctor"], ["config", "check"]),
-        *(["move"], ["evict"], ["undo"], ["moves"], ["plan"]),
+        *(["move"], ["evict"], ["undo"], ["moves"], ["plan"], ["top"]),
     ],
 )
 def test_every_help_has_examples(run: Run, command: list[str]) -> None:
@@ -320,7 +320,7 @@ def test_every_help_has_examples(run: Run, command: list[str]) -> None:
 
 def test_every_reason_and_every_page_status_has_words() -> None:
     assert set(words.NEXT) == set(Reason)
-    assert set(words.STATUS_TEXT) == set(PageStatus)
+    assert set(STATUS_TEXT) == set(PageStatus)
 
 
 def test_words_from_a_newer_daemon_are_passed_on_and_not_guessed() -> None:

@@ -211,7 +211,7 @@ def test_evict_tells_what_went_and_what_could_not(room: Room, run: Run) -> None:
         (["move", "100"], 2, "Missing option '--to'"),
         (["move", "0", "--to", "1"], 2, "0 is not in the range"),
         (["move", "100", "--to", "1", "--whole", "--all-sharers"], 2, "--whole moves the pages of all sharers anyway"),
-        (["undo"], 2, "Missing argument 'ID'"),
+        (["undo"], 2, "Either the ID of a move or --since is needed"),
     ],
 )
 def test_what_is_refused_says_so(room: Room, run: Run, words: list[str], exit_code: int, message: str) -> None:

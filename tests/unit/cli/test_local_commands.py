@@ -215,6 +215,6 @@ def test_doctor_on_this_machine_in_ascii(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, "doctor"], env=environment, capture_output=True, check=False)
     lines = done.stdout.decode("ascii").splitlines()
     checks = [line for line in lines if not line.startswith(" ")]
-    assert len(checks) == 33
+    assert len(checks) == 46
     assert {line[:2] for line in checks} <= {"+ ", "- ", "! ", "x ", "? "}
     assert done.returncode == (5 if any(line.startswith("x ") for line in checks) else 0)

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from balancerd.cli.lazy import LazyGroup
 from tests.unit.cli.conftest import Serve
 from tests.unit.cli.documents import answers
 
@@ -34,7 +36,18 @@ def loaded_by(*arguments: str) -> tuple[int, set[str]]:
 
 @pytest.mark.parametrize(
     "command",
-    [["status"], ["ps"], ["explain", "4242"], ["ps", "--json"], ["moves"], ["nodes"], ["heat", "4242"], ["--version"]],
+    [
+        ["history"],
+        ["history", "--csv"],
+        ["status"],
+        ["ps"],
+        ["explain", "4242"],
+        ["ps", "--json"],
+        ["moves"],
+        ["nodes"],
+        ["heat", "4242"],
+        ["--version"],
+    ],
 )
 def test_asking_the_daemon_imports_nothing_heavy(serve: Serve, command: list[str]) -> None:
     assert loaded_by("--socket", serve(answers()), *command) == (0, set())
@@ -49,3 +62,28 @@ def test_a_command_that_needs_the_configuration_does_import_it(tmp_path: Path) -
     assert code == 5
     assert {"pydantic", "yaml"} <= loaded
     assert not {"cheroot", "rich", "prometheus_client"} & loaded
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_the_list_of_commands_imports_none_of_them(arguments: list[str]) -> None:
+    assert loaded_by(*arguments) == (0 if arguments else 2, set())
+
+
+def test_what_the_list_says_of_a_command_is_what_the_command_says() -> None:
+    from balancerd.cli.control import group
+
+    assert isinstance(group, LazyGroup)
+    ctx = click.Context(group)
+    for name, (_, text) in group._lazy.items():
+        command = group.get_command(ctx, name)
+        assert command is not None
+        assert (command.name, command.get_short_help_str(100)) == (name, text)
+
+
+@pytest.mark.parametrize("command", [["pause"], ["resume"], ["mode"], ["reload"], ["advise", "--list"], ["undo", "1"]])
+def test_switching_imports_nothing_heavy(tmp_path: Path, command: list[str]) -> None:
+    assert loaded_by("--socket", str(tmp_path / "nobody"), *command) == (3, set())
+
+
+def test_advice_without_a_daemon_imports_nothing_heavy(tmp_path: Path) -> None:
+    assert loaded_by("--socket", str(tmp_path / "nobody"), "advise", "--numad", "1:1") == (0, set())

@@ -4,7 +4,8 @@ import pytest
 
 from balancerd.config import loader
 from balancerd.config.findings import ConfigError, Finding, Place
-from balancerd.config.schema import Config, LogConfig, SelectConfig
+from balancerd.config.schema import Config, SelectConfig
+from balancerd.config.telling import LogConfig
 from tests.unit.config.plugins import PLUGINS
 
 
@@ -16,8 +17,8 @@ def list_errors(text: str, *overrides: str) -> list[str]:
 
 
 TOP = (
-    "mode, tick_interval, select, migrate, plan, evict, accesses, yield_to, metrics, control, state_directory, log, "
-    "workloads, policies"
+    "mode, tick_interval, select, migrate, plan, evict, accesses, yield_to, metrics, page, control, state_directory, "
+    "history, log, workloads, policies"
 )
 BOOLEANS = ": YAML 1.2 reads it as a text, only true and false are booleans"
 
@@ -237,7 +238,11 @@ def test_a_thousand_mistakes_are_summed_up() -> None:
         ),
         (
             "policies: [{name: a, kind: follow-cpu}, {name: b, kind: threads}]",
-            "1:57: warning: a before it moves memory first: write it before a",
+            "1:57: warning: it stands behind a, which moves memory first: write it before a",
+        ),
+        (
+            "policies: [{name: a, kind: follow-cpu}, {name: b, kind: packing}]",
+            "1:57: warning: it stands behind a, which brings back what has made room: write it before a",
         ),
         (
             "policies: []",

@@ -13,13 +13,13 @@ from balancerd.config.findings import ConfigError
 from balancerd.config.schema import (
     Config,
     EvictConfig,
-    LogConfig,
     ManagerName,
     MetricsConfig,
     MigrateConfig,
     PolicyConfig,
     SelectConfig,
 )
+from balancerd.config.telling import HistoryConfig, LogConfig
 from balancerd.config.units import ListenAddress
 from balancerd.model.manager import Manager
 
@@ -46,6 +46,7 @@ def test_the_defaults_are_the_ones_promised() -> None:
         ),
         evict=EvictConfig(rate_limit_bytes_per_second=64 * MIB, max_swap_used_ratio=0.8),
         metrics=MetricsConfig(listen=ListenAddress("127.0.0.1", 9923)),
+        history=HistoryConfig(enabled=True, path=None, max_rows=100_000, max_size_bytes=64 * MIB),
         log=LogConfig(level="info", format="auto"),
         policies=(PolicyConfig(name="home", kind="follow-cpu"),),
     )
@@ -138,6 +139,7 @@ def test_decisions_may_import_the_schema_because_it_reaches_no_yaml() -> None:
         "balancerd.config.names",
         "balancerd.config.patterns",
         "balancerd.config.schema",
+        "balancerd.config.telling",
         "balancerd.config.units",
     ]
 
@@ -180,3 +182,10 @@ def test_a_name_that_no_manager_has_is_an_error_at_its_place() -> None:
     (finding,) = caught.value.findings
     assert str(finding).startswith("balancerd.yaml:1:19: error: ")
     assert "numad" in str(finding)
+
+
+@pytest.mark.parametrize("path", ["history.sqlite", "/etc/passwd", "/var/lib/balancerd/history.db", "/a\0.sqlite"])
+def test_a_history_is_a_file_that_says_by_its_name_that_it_is_one(path: str) -> None:
+    with pytest.raises(ValidationError, match=r"whose name ends in \.sqlite"):
+        HistoryConfig(path=path)
+    assert HistoryConfig(path="/srv/numa.sqlite").path == "/srv/numa.sqlite"

@@ -5,16 +5,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from balancerd.control import api
 from balancerd.control.access import Access
-from balancerd.control.app import ControlApp, MetricsApp
+from balancerd.control.app import ControlApp
 from balancerd.control.client import ControlClient
+from balancerd.control.history_api import HistoryDesk
+from balancerd.control.lease_book import LeaseBook
+from balancerd.control.metrics_app import MetricsApp
+from balancerd.control.operator_api import Operator
 from balancerd.control.server import ControlServer, MetricsServer
+from balancerd.control.spent import Spent
 from balancerd.control.state import ControlState
+from balancerd.control.stream_api import Stream
+from balancerd.jobs.switches import Switches
 from balancerd.kernel.accesses.log_store import LogStore
 from balancerd.metrics import Metrics
-from balancerd.model.report import ProcessReport
+from balancerd.model.report import ProcessReport, TickReport
 from balancerd.trace.recorder import Recorder
 from tests.unit.jobs.machine import World
 
@@ -30,21 +39,28 @@ class Room:
     errors: list[str] = field(default_factory=list)
     imports: LogStore | None = None
     recorder: Recorder | None = None
+    history: HistoryDesk | None = None
 
     def __post_init__(self) -> None:
         self.state = ControlState(lambda: self.now)
+        status = partial(api.status, version="1.2.3", pid=4711)
+        self.spent = Spent()
+        self.stream = Stream(self.state, status=status, now=lambda: self.now, spent=self.spent, most_listeners=2)
         self.metrics = Metrics(version="1.2.3")
         self.world = World()
+        self.switches = Switches(lambda: self.now, lambda: None)
+        self.leases = LeaseBook(lambda: self.now, lambda: 0.02)
 
     @property
     def client(self) -> ControlClient:
         return ControlClient(str(self.socket))
 
     def app(self, reader_gid: int | None = None) -> ControlApp:
+        access = Access(own_uid=os.geteuid(), reader_gid=reader_gid)
         return ControlApp(
             state=self.state,
             jobs=self.world.jobs,
-            access=Access(own_uid=os.geteuid(), reader_gid=reader_gid),
+            access=access,
             version="1.2.3",
             pid=4711,
             now=lambda: self.now,
@@ -53,6 +69,17 @@ class Room:
             count=self.metrics.control_request,
             imports=self.imports,
             recorder=self.recorder,
+            operator=Operator(
+                switches=self.switches,
+                leases=self.leases,
+                access=access,
+                view=self.state.view,
+                now=lambda: self.now,
+                config=lambda: {"path": None, "config": {"mode": "enforce"}, "origins": {}},
+            ),
+            history=self.history,
+            stream=self.stream,
+            spent=self.spent,
         )
 
     def server(self, *, group: str | None = None, reader_gid: int | None = None) -> ControlServer:
@@ -61,6 +88,11 @@ class Room:
     def metrics_server(self, host: str = "127.0.0.1", port: int = 0) -> MetricsServer:
         app = MetricsApp(state=self.state, now=lambda: self.now, render=self.metrics.render, stalled_after_seconds=60.0)
         return MetricsServer(host=host, port=port, app=app, on_error=self.errors.append)
+
+    def tell(self, report: TickReport) -> None:
+        """End a tick, as the loop does."""
+        self.state.emit(report)
+        self.stream.emit(report)
 
     def _reload(self) -> None:
         self.reloads += 1

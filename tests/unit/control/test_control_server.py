@@ -163,6 +163,18 @@ def test_a_huge_or_broken_request_is_refused_and_the_next_one_is_answered(served
     assert served.reloads == 0
 
 
+def test_an_answer_to_head_has_no_body(served: Room) -> None:
+    answer = raw(served.socket, b"HEAD /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert (head.split(b"\r\n")[0], body) == (b"HTTP/1.1 405 Method Not Allowed", b"")
+
+
+def test_a_body_in_chunks_is_refused_and_not_taken_for_none(served: Room) -> None:
+    head = b"POST /v1/pause HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert raw(served.socket, head + b'f\r\n{"seconds": 60}\r\n0\r\n\r\n').startswith(b"HTTP/1.1 411 ")
+    assert served.switches.halt() is None
+
+
 def test_a_callback_that_fails_is_answered_500_and_told_to_the_log(room: Room) -> None:
     def fail(_pid: int) -> None:
         raise RuntimeError("unexpected")

@@ -11,7 +11,6 @@ import pytest
 from balancerd.control import api, workload_api
 from balancerd.control.client import ControlFailure
 from balancerd.control.state import ControlState, View
-from balancerd.metrics import STATES
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId
 from balancerd.model.interval import Interval
@@ -19,6 +18,7 @@ from balancerd.model.machine import Machine, NodeState
 from balancerd.model.migration import PageStatus
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import PlacementMethod
+from balancerd.model.states import STATES
 from balancerd.model.workload import Workload, WorkloadKind
 from tests.unit.control.daemon import Room, running
 from tests.unit.reports import (
@@ -46,8 +46,8 @@ def through_json(answer: object) -> Any:
     return json.loads(json.dumps(answer))
 
 
-def top(report: TickReport | None, sort: str = "remote") -> Any:
-    return through_json(workload_api.top(view_of(report), sort=sort, now=101.5))
+def top(report: TickReport | None, sort: str = "remote", match: str = "") -> Any:
+    return through_json(workload_api.top(view_of(report), workload_api.Asked(sort=sort, match=match), now=101.5))
 
 
 def test_workloads_come_largest_first_and_tell_all_that_is_known() -> None:
@@ -98,6 +98,7 @@ def test_before_the_first_tick_there_is_nothing_to_tell() -> None:
         "age_seconds": None,
         "interval_seconds": None,
         "sort": "remote",
+        "match": "",
         "nodes": [],
         "workloads": [],
         "processes": [],
@@ -187,8 +188,17 @@ def a_process_that(pid: int, *, rss: int = 100 * MIB, local: float | None, cpu: 
     return a_process_report(a_process(pid, rss_bytes=rss, cpu_cores=cpu), local_ratio=local)
 
 
-@pytest.mark.parametrize(("sort", "pids"), [("remote", [2, 4, 3, 1, 5]), ("cpu", [3, 1, 4, 5, 2])])
-def test_top_sorts_by_what_is_remote_or_busy_with_the_unknown_last(sort: str, pids: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("sort", "pids"),
+    [
+        ("remote", [2, 4, 3, 1, 5]),
+        ("cpu", [3, 1, 4, 5, 2]),
+        ("rss", [4, 1, 2, 3, 5]),
+        ("local", [2, 3, 4, 1, 5]),
+        ("moved", [4, 1, 2, 3, 5]),
+    ],
+)
+def test_top_sorts_with_the_unknown_last(sort: str, pids: list[int]) -> None:
     processes = (
         a_process_that(5, local=None),
         a_process_that(4, rss=400 * MIB, local=0.8),
@@ -201,10 +211,35 @@ def test_top_sorts_by_what_is_remote_or_busy_with_the_unknown_last(sort: str, pi
         for p in processes
     ]
     workloads = [replace(w, cpu_cores=p.process.cpu_cores) for w, p in zip(workloads, processes, strict=True)]
-    answer = top(a_report(processes=processes, workloads=workloads), sort)
+    workloads = [replace(w, members=(p.process.id,)) for w, p in zip(workloads, processes, strict=True)]
+    moved = an_outcome(processes[1].process.id, pages={PageStatus.MOVED: 10})
+    answer = top(a_report(processes=processes, workloads=workloads, outcomes=(moved,)), sort)
     assert [each["pid"] for each in answer["processes"]] == pids
     assert [int(each["name"]) for each in answer["workloads"]] == pids
     assert answer["sort"] == sort
+
+
+@pytest.mark.parametrize(
+    ("match", "pids", "names"),
+    [
+        ("", [41, 42, 43], ["web.service", "Batch"]),
+        ("4", [41, 42, 43], []),
+        ("42", [42], []),
+        ("SPIN", [41], []),
+        ("batch", [43], ["Batch"]),
+        ("web", [41, 42], ["web.service"]),
+        ("nobody", [], []),
+    ],
+)
+def test_top_shows_those_whose_command_pid_or_workload_has_the_text(
+    match: str, pids: list[int], names: list[str]
+) -> None:
+    processes = [a_process_report(a_process(pid, comm=comm)) for pid, comm in [(41, "Spin"), (42, "sh"), (43, "sh")]]
+    workloads = [a_workload_report("web.service", members=(41, 42)), a_workload_report("Batch", members=(43,))]
+    answer = top(a_report(processes=processes, workloads=workloads), match=match)
+    assert sorted(each["pid"] for each in answer["processes"]) == pids
+    assert sorted(each["name"] for each in answer["workloads"]) == sorted(names)
+    assert (answer["match"], answer["left_out"]) == (match, {"workloads": 0, "processes": 0})
 
 
 def test_top_is_bounded_and_says_what_it_leaves_out() -> None:
@@ -275,15 +310,20 @@ def test_the_socket_answers_both_paths_and_takes_the_sort(served: Room) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/top?sort=", "/v1/top?sort=pid", "/v1/top?sort=cpu&sort=cpu", "/v1/top?limit=5", "/v1/top?sort=cpu%00"]
+    "query",
+    [
+        *("sort=", "sort=pid", "sort=cpu&sort=cpu", "limit=5", "sort=cpu%00"),
+        *("match=a&match=b", f"match={'a' * 65}", "sort=cpu&match=a&a=b"),
+    ],
 )
-def test_another_sort_is_refused_and_told_which_there_are(served: Room, path: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/top", "/v1/stream"])
+def test_another_sort_is_refused_and_told_which_there_are(served: Room, path: str, query: str) -> None:
     with pytest.raises(ControlFailure, match=r"sort=remote\|cpu") as failure:
-        served.client.get(path)
+        served.client.get(f"{path}?{query}")
     assert failure.value.code == 400
 
 
-@pytest.mark.parametrize("path", ["/v1/top", "/v1/workloads"])
+@pytest.mark.parametrize("path", ["/v1/top", "/v1/workloads", "/v1/stream"])
 def test_nothing_but_get_is_for_these_paths(served: Room, path: str) -> None:
     with pytest.raises(ControlFailure) as failure:
         served.client.post(path)

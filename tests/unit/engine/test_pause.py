@@ -88,3 +88,15 @@ def test_targets_of_their_own_count_and_evictions_go_on() -> None:
     eviction = an_eviction(PID)
     able, _ = pause.part((*WANTED, eviction), 12.0)
     assert able == (WANTED[0], eviction)
+
+
+def test_an_operators_pause_lets_nothing_begin() -> None:
+    pause = Pause()
+    pause.halt("paused by an operator")
+    able, skips = pause.part((*WANTED, an_eviction(PID)), 10.0)
+    assert able == ()
+    assert [(skip.process, skip.reason, skip.needs) for skip in skips] == [(PID, Reason.HALTED, "balancerctl resume")]
+    assert pause.tell(10.0) == "paused by an operator"
+    pause.halt(None)
+    assert pause.part(WANTED, 10.0) == (WANTED, ())
+    assert pause.tell(10.0) is None

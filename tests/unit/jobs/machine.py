@@ -277,6 +277,7 @@ class World:
     ended: list[Job] = field(default_factory=list)
     wakes: int = 0
     stop: bool = False
+    halted: bool = False
 
     def __post_init__(self) -> None:
         self.kernel = PagedKernel(self.clock)
@@ -287,6 +288,7 @@ class World:
             wake=self._wake,
             should_stop=lambda: self.stop,
             on_end=self.ended.append,
+            is_halted=lambda: self.halted,
         )
 
     def means(self) -> Means:

@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from balancerd.kernel.clock import MonotonicClock, boottime_seconds, process_cpu_seconds
+from balancerd.kernel.clock import MonotonicClock, boottime_seconds, process_cpu_seconds, thread_cpu_seconds
 
 
 def test_a_wait_until_the_past_returns() -> None:
@@ -109,3 +109,37 @@ def test_the_cpu_time_of_a_process_is_what_it_has_used() -> None:
     child = subprocess.Popen(["true"])
     child.wait()
     assert process_cpu_seconds(child.pid) is None
+
+
+def test_threads_that_are_left_out_do_not_count_not_even_when_they_have_ended() -> None:
+    clock = MonotonicClock()
+    burnt, over = threading.Event(), threading.Event()
+    own_seconds = list[float]()
+
+    def serve() -> None:
+        while time.thread_time() < 0.2:
+            pass
+        own_seconds.append(time.thread_time())
+        burnt.set()
+        over.wait()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    assert server.native_id is not None
+    tid = server.native_id
+    clock.leave_out(lambda: [tid])
+    burnt.wait()
+    alive = time.process_time() - clock.cpu_seconds()
+    over.set()
+    server.join()
+    ended = time.process_time() - clock.cpu_seconds()
+    clock.close()
+    assert alive == pytest.approx(own_seconds[0], abs=0.05)
+    assert ended == pytest.approx(own_seconds[0], abs=0.05)
+
+
+def test_a_thread_of_another_process_has_no_time_here() -> None:
+    assert thread_cpu_seconds(1) is None
+    seconds = thread_cpu_seconds(threading.get_native_id())
+    assert seconds is not None
+    assert seconds == pytest.approx(time.thread_time(), abs=0.05)

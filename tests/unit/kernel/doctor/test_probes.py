@@ -243,7 +243,7 @@ def test_sources_that_rest_on_the_kernels_balancing(
 def test_every_probe_runs_on_this_machine_and_none_has_the_same_name() -> None:
     checks = doctor.examine()
     names = [check.name for check in checks]
-    assert len(set(names)) == len(names) == 32
+    assert len(set(names)) == len(names) == 45
     by_name = {check.name: check for check in checks}
     assert by_name["move-pages-query"].status is CheckStatus.OK
     assert by_name["move-pages-move"].status is CheckStatus.OK

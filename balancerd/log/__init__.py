@@ -1,6 +1,7 @@
-"""What the operator reads: one canonical line a tick, JSON when it goes to the journal.
+"""What the operator reads: one canonical line a tick; under systemd entries of the journal, with fields of their own.
 
-Owns the shape of log lines and the only import of structlog. It must not know where the daemon's standard error leads.
+Owns the shape of log lines and the only import of structlog. It must not know where the daemon's standard error leads:
+it is told of the journal, if there is one.
 
 structlog imports rich, when installed, just to be able to format tracebacks with it; that costs the daemon 6.6 MiB. It
 accepts that rich is missing, so rich is hidden from it while it is imported, and only then. Loggers are built here and
@@ -9,12 +10,17 @@ passed on; nothing is configured globally.
 
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO, TypeAlias
 
 from balancerd.engine import select
+from balancerd.engine.chronicle import Chronicle
+from balancerd.log import native
+from balancerd.log.events import PHRASES, of_event
+from balancerd.log.journald import Field, Journal
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
+from balancerd.model.event import EventKind
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import MigrationOutcome, PageStatus
 from balancerd.model.report import TickReport
@@ -37,7 +43,7 @@ def _hidden(package: str) -> Iterator[None]:
 
 with _hidden("rich"):
     import structlog
-    from structlog.typing import EventDict, FilteringBoundLogger
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 Logger: TypeAlias = FilteringBoundLogger
 """What setup() returns and collaborators are given: `logger.info("fixed phrase", key=value)`."""
@@ -63,20 +69,40 @@ class LineWriter:
     debug = info = warning = error = critical = msg
 
 
+class JournalWriter:
+    """Sends entries to the journal; one that it does not take goes to the stream, for it may lead somewhere else."""
+
+    def __init__(self, journal: Journal, stream: TextIO) -> None:
+        self._journal = journal
+        self._instead = LineWriter(stream)
+
+    def msg(self, fields: Sequence[Field]) -> None:
+        """Send one entry, whose first field is its text."""
+        if not self._journal.send(fields):
+            self._instead.msg(fields[0][1])
+
+    debug = info = warning = error = critical = msg
+
+
 def setup(
     *,
     level: Literal["debug", "info", "warning", "error"] = "info",
     form: Literal["auto", "json", "console"] = "auto",
     stream: TextIO,
+    journal: Journal | None = None,
 ) -> Logger:
     """Return a logger that writes to `stream`: JSON lines, or text for people when `form` or a terminal asks for it.
 
-    Each event is exactly one line of printable characters, whatever the values hold.
+    With `journal` and `form` auto it sends entries there instead. Each event is exactly one line of printable
+    characters, whatever the values hold.
     """
     to_console = form == "console" or (form == "auto" and stream.isatty())
-    render = _render_console if to_console else structlog.processors.JSONRenderer()
+    render: Processor = _render_console if to_console else structlog.processors.JSONRenderer()
+    writer: LineWriter | JournalWriter = LineWriter(stream)
+    if journal is not None and form == "auto":
+        writer, render = JournalWriter(journal, stream), _render_native
     logger: Logger = structlog.wrap_logger(
-        LineWriter(stream),
+        writer,
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -102,6 +128,13 @@ def _render_console(_logger: object, _method: str, event: EventDict) -> str:
     return " ".join((head, *(f"{key}={_in_one_word(value)}" for key, value in event.items())))
 
 
+def _render_native(_logger: object, _method: str, event: EventDict) -> tuple[tuple[list[Field]], dict[str, Any]]:
+    """The fields of an entry, as the one argument of JournalWriter.msg(); the journal knows time and level itself."""
+    told = {key: value for key, value in native.in_text(event).items() if key not in {"timestamp", "level", "event"}}
+    text = " ".join((event["event"], *(f"{key}={_in_one_word(value)}" for key, value in told.items())))
+    return ([*native.fields(event, text)],), {}
+
+
 def _in_one_word(value: object) -> str:
     """Return a text of printable characters that cannot be taken for more than one value."""
     if isinstance(value, Mapping):
@@ -113,23 +146,39 @@ def _in_one_word(value: object) -> str:
 class TickLog:
     """The sink that writes one line a tick, event "tick", at level info; at warning when a policy was disabled.
 
-    Detail (each decision, each change of a process's reason, each migration) is at level debug.
+    Detail (each decision, each change of a process's reason, each migration) is at level debug. With a `chronicle` its
+    events are told, too, each once: at info, and at debug why something was held.
     """
 
-    def __init__(self, logger: Logger) -> None:
+    def __init__(self, logger: Logger, chronicle: Chronicle | None = None) -> None:
         self._logger = logger
+        self._chronicle = chronicle
         self._reasons: dict[ProcessId, Reason] = {}
 
     def emit(self, report: TickReport) -> None:
         """Write the line of one finished tick."""
+        if self._chronicle is not None:
+            self._tell_events(self._chronicle, report)
         if self._logger.is_enabled_for(_DEBUG):
             self._tell_details(report)
         write = self._logger.warning if report.policy_errors else self._logger.info
         write("tick", **_summary(report))
 
+    def _tell_events(self, chronicle: Chronicle, report: TickReport) -> None:
+        told = [
+            event
+            for event in chronicle.of(report)
+            if event.kind is not EventKind.HELD or self._logger.is_enabled_for(_DEBUG)
+        ]
+        for event in told[:MOST_EVENTS]:
+            write = self._logger.debug if event.kind is EventKind.HELD else self._logger.info
+            write(PHRASES[event.kind], **of_event(event))
+        if len(told) > MOST_EVENTS:
+            self._logger.info("events left out", events=len(told) - MOST_EVENTS)
+
     def _tell_details(self, report: TickReport) -> None:
         comms = {process.process.id: process.process.comm for process in report.processes}
-        for verdict in report.verdicts:
+        for verdict in report.verdicts if self._chronicle is None else ():
             if isinstance(verdict, Decision):
                 self._logger.debug("decision", comm=comms.get(verdict.process), **_of_decision(verdict))
         for outcome in report.outcomes:
@@ -146,6 +195,9 @@ class TickLog:
                 )
         self._reasons = reasons
 
+
+MOST_EVENTS = 100
+"""Events of one tick that are told, of a storm: the history has more of them."""
 
 _DEBUG = 10
 """logging.DEBUG, without its module."""
