@@ -31,7 +31,7 @@ TESTS = "tests/lab"
 SUITE_SECONDS = 1800.0  # for all tests of one machine; each has pytest-timeout's own limit besides
 GUEST_JUNIT = "/run/lab/out/junit.xml"
 # Inside, hypothesis and its kin cost 6 s of imports, nothing may run beside a test, and the order is the file's.
-PLUGINS = ("-p", "pytest_timeout", "-p", "no:cacheprovider")
+PLUGINS = ("-p", "pytest_timeout", "-p", "no:cacheprovider", "--durations=20", "--durations-min=5")
 NO_OTHER_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 FEW_FAILURES = 3  # more than that is no chance meeting
@@ -76,10 +76,11 @@ def run_tests(lab: LabDirectory, only: str | None, series: str | None, arguments
         status, line = _run_inside(lab, where, selection)
         worst = max(worst, status)
         summary.append(line)
-    for name in missing(wanted, only, series, is_everything=not arguments):
+    is_everything = not [word for word in arguments if word != "--thorough"]
+    for name in missing(wanted, only, series, is_everything=is_everything):
         worst = max(worst, 1)
         summary.append(f"lab: {name}: FAILED, no test for it was selected")
-    if only is None and series is None and (survey.host or not arguments):
+    if only is None and series is None and (survey.host or is_everything):
         worst = max(worst, _run_on_host(lab, selection))
     for line in summary:
         print(line, flush=True)

@@ -87,7 +87,7 @@ def wait_until_home(daemon: Balancerd, team: Logged) -> None:
     daemon.check_accounts()
 
 
-@pytest.mark.parametrize("kind", ["base", "thp"])
+@pytest.mark.parametrize("kind", [pytest.param("base", marks=pytest.mark.thorough), "thp"])
 def test_what_main_touched_goes_to_the_threads_that_use_it(kind: str, daemon: Balancerd, logs: Path) -> None:
     daemon.reload(config_of(logs, "registers"))
     with Team(kind, PART_MIB, busy_percent=20, how="calm") as team:
@@ -155,6 +155,7 @@ def check_heat(daemon: Balancerd, pid: int, drawing: Path) -> None:
     assert (unknown.returncode, unknown.stdout, unknown.stderr) == (1, "", "balancerctl: there is no process 4194303\n")
 
 
+@pytest.mark.thorough
 def test_a_log_that_appears_in_the_directory_has_the_right_pages_moved(daemon: Balancerd, logs: Path) -> None:
     daemon.reload(config_of(logs))
     with Logged() as team:
@@ -205,6 +206,7 @@ def test_what_all_share_is_spread_once_and_comes_home_when_the_threads_gather(da
         assert team.end() == Ended(status=0, told=f"verified {PAGES} pages")
 
 
+@pytest.mark.thorough
 def test_hint_faults_move_what_the_kernel_has_not_and_nothing_twice(daemon: Balancerd, logs: Path) -> None:
     with ExitStack() as stack:
         stack.enter_context(eager_balancing())

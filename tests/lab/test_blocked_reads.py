@@ -80,6 +80,7 @@ def cgroups() -> Iterator[dict[str, Path]]:
         directory.rmdir()
 
 
+@pytest.mark.thorough
 def test_whoever_asks_for_it_is_left_alone_and_explain_says_where_it_was_asked(
     tmp_path: Path, cgroups: dict[str, Path]
 ) -> None:

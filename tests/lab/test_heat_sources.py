@@ -178,6 +178,7 @@ def test_a_tree_that_is_somebody_elses_is_left_as_it_is(kdamonds: Kdamonds) -> N
         (TREE_PATH / "nr_kdamonds").write_text("0", encoding="ascii")
 
 
+@pytest.mark.thorough
 def test_what_a_daemon_leaves_is_nothing_and_after_a_crash_the_next_one_cleans_up(tmp_path: Path, warm: Warm) -> None:
     config = {**WATCHING, "accesses.heat": "damon"}
     with Balancerd(tmp_path / "1", POLICIES, overrides=config) as daemon:

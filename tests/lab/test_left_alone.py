@@ -39,6 +39,7 @@ def cpuset_without_node_0() -> Iterator[Path]:
     CGROUP.rmdir()
 
 
+@pytest.mark.thorough
 def test_a_process_bound_by_numactl_keeps_its_memory(tmp_path: Path) -> None:
     with (
         Balancerd(tmp_path, overrides=YOUNG) as daemon,
@@ -74,6 +75,7 @@ def test_a_process_of_another_user_needs_the_capability(tmp_path: Path) -> None:
         assert hog.end() == VERIFIED
 
 
+@pytest.mark.thorough
 def test_the_young_the_small_and_kernel_threads_are_passed_over(tmp_path: Path) -> None:
     with (
         Balancerd(tmp_path, overrides={"select.min_age": "1h"}) as daemon,

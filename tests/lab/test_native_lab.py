@@ -46,7 +46,7 @@ from tests.lab.native_targets import (
 )
 
 
-@pytest.mark.parametrize("batch_pages", [64, 512, 700, 4096])
+@pytest.mark.parametrize("batch_pages", [64, pytest.param(700, marks=pytest.mark.thorough), 4096])
 def test_base_pages_move_and_keep_their_contents(batch_pages: int) -> None:
     with child(16 * MIB, base_pages) as target:
         assert nodes_of(target) == {SOURCE: 4096}

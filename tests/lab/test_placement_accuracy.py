@@ -154,7 +154,7 @@ def assert_exact_is_true(reader: PlacementReader, process: ProcessId, *, n_nodes
     assert exact.bytes_by_node == expected
 
 
-@pytest.mark.topology("two-nodes", "four-nodes", "asymmetric-eight")
+@pytest.mark.topology("two-nodes", "four-nodes")
 @pytest.mark.timeout(300)
 def test_intervals_hold_the_truth_and_errors_are_small_over_random_placements() -> None:
     n_nodes = max(online_nodes()) + 1

@@ -42,6 +42,7 @@ def test_memory_is_inside_of_a_cpuset_that_changed_and_stays_there(tmp_path: Pat
         assert hog.end() == VERIFIED
 
 
+@pytest.mark.thorough
 def test_memory_follows_an_affinity_that_is_narrowed(tmp_path: Path) -> None:
     config = "policies: [{name: cpusets, kind: cpuset-follow}]\n"
     with (
@@ -57,6 +58,7 @@ def test_memory_follows_an_affinity_that_is_narrowed(tmp_path: Path) -> None:
         assert hog.end() == VERIFIED
 
 
+@pytest.mark.thorough
 def test_a_rule_says_where_memory_belongs_whatever_threads_do(tmp_path: Path) -> None:
     config = (
         "policies:\n"
