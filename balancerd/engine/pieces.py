@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from balancerd.engine.movable import movable
 from balancerd.engine.tiers import bin_of
 from balancerd.engine.warmth import STEADY_TIMES, Warm
-from balancerd.model.access import REGION_BYTES
+from balancerd.model.access import REGION_BYTES, region_edge
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import PAGE_BYTES, PlacementSample
@@ -84,7 +84,7 @@ def _pieces(placement: PlacementSample, regions: Sequence[Warm]) -> Iterator[tup
             region = regions[number]
             if region.start >= vma.end:
                 break
-            start, end = max(vma.start, _rounded(region.start)), min(vma.end, _rounded(region.end))
+            start, end = max(vma.start, region_edge(region.start)), min(vma.end, region_edge(region.end))
             if start < end:
                 pages, size = placed.pages_by_node, vma.end - vma.start
                 if region.pages_by_node is not None:
@@ -92,7 +92,3 @@ def _pieces(placement: PlacementSample, regions: Sequence[Warm]) -> Iterator[tup
                 held = {node: count * PAGE_BYTES * (end - start) / size for node, count in pages.items() if count > 0}
                 if held:
                     yield Extent(start, end), region, held
-
-
-def _rounded(address: int) -> int:
-    return (address + REGION_BYTES // 2) // REGION_BYTES * REGION_BYTES

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from balancerd.engine.tiers import bin_of
-from balancerd.model.access import REGION_BYTES, AccessWindow
+from balancerd.model.access import REGION_BYTES, AccessWindow, region_edge
 from balancerd.model.extent import Extent
 from balancerd.model.heat import HeatRegion
 from balancerd.model.ids import NodeId
@@ -103,7 +103,7 @@ def regions_of_accesses(window: AccessWindow, mappings: Iterable[Extent], busy_c
 
 def regions_of_heat(regions: Iterable[HeatRegion]) -> tuple[HeatRegion, ...]:
     """Return what a source of heat tells, with edges where huge pages may end, for they drift from window to window."""
-    rounded = (replace(region, start=_rounded(region.start), end=_rounded(region.end)) for region in regions)
+    rounded = (replace(region, start=region_edge(region.start), end=region_edge(region.end)) for region in regions)
     return tuple(region for region in rounded if region.start < region.end)
 
 
@@ -204,7 +204,3 @@ def _bounded(warms: list[Warm]) -> tuple[Warm, ...]:
             break
         warms = fewer
     return tuple(warms)
-
-
-def _rounded(address: int) -> int:
-    return (address + REGION_BYTES // 2) // REGION_BYTES * REGION_BYTES

@@ -16,6 +16,11 @@ REGION_BYTES = 2 << 20
 """A region is what one transparent huge page may cover."""
 
 
+def region_edge(address: int) -> int:
+    """Return the start of a region that is the nearest to an address."""
+    return (address + REGION_BYTES // 2) // REGION_BYTES * REGION_BYTES
+
+
 class AccessMethod(enum.StrEnum):
     """How accesses are found out. The value is the source's name in the configuration."""
 

@@ -6,6 +6,7 @@ Must not know what is to go where, and why.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from balancerd.engine.gate import STALL_SHARE
 from balancerd.engine.pieces import Piece
 from balancerd.engine.swings import InVain, Swings
 from balancerd.model.decision import Reason
@@ -55,6 +56,12 @@ class Seen:
     def home(self) -> NodeId:
         """Where it runs most."""
         return max(self.warmed.run, key=lambda node: (self.warmed.run[node], -node))
+
+    def gain(self, piece: Piece, sources: Iterable[NodeId], target: NodeId) -> float:
+        """Return how many cores it would save if what a piece has on `sources` were on a target."""
+        faster = sum(piece.held[node] * (self.extra[node] - self.extra[target]) for node in sources)
+        cores = self.process.cpu_cores or 0.0
+        return faster / sum(piece.held.values()) * cores * piece.share * STALL_SHARE
 
     def nearest(self, nodes: Iterable[NodeId]) -> list[NodeId]:
         """Return nodes with those first whose memory is the fastest for the process."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from balancerd.config.fields import Ratio, between
 from balancerd.config.units import format_ratio
 from balancerd.engine.copying import move_cost_seconds
-from balancerd.engine.gate import HORIZON_SECONDS, STALL_SHARE, is_worth
+from balancerd.engine.gate import HORIZON_SECONDS, is_worth
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.pieces import Piece, pieces
 from balancerd.engine.room import SMALLEST_STEP_BYTES, Room, nearest
@@ -180,7 +180,7 @@ class Tiering:
             if target is None:
                 each.full += whole.n_bytes
                 continue
-            if whole.piece.bin >= waiting.get(each.home, 0) - 1 and self._is_used(whole, node, target, now):
+            if whole.piece.bin >= waiting.get(each.home, 0) - 1 and self._is_used(whole, target, now):
                 each.in_use += whole.n_bytes
                 continue
             part = whole.piece.first(lacking[node] / whole.n_bytes)
@@ -188,13 +188,12 @@ class Tiering:
             lacking[node] -= move.n_bytes
             each.moves.setdefault((Reason.DEMOTION, target), []).append(move)
 
-    def _is_used(self, move: Move, node: NodeId, target: NodeId, now: Snapshot) -> bool:
+    def _is_used(self, move: Move, target: NodeId, now: Snapshot) -> bool:
         """Return whether it was in use lately, and would lose half of what brings it back, or more, on a target."""
         each, piece = move.seen, move.piece
         if piece.is_idle:
             return False
-        loss = each.extra[target] - each.extra[node]
-        loss *= (each.process.cpu_cores or 0.0) * piece.share * move.n_bytes / sum(piece.held.values()) * STALL_SHARE
+        loss = -each.gain(piece, move.sources, target)
         cost = self._move(each, piece, move.sources, now, to=target).cost
         return is_worth(2.0 * loss, cost, HORIZON_SECONDS)
 
@@ -210,15 +209,13 @@ class Tiering:
         room, spare = Room(now.survey, self._watermark_ratio), self._spare(now)
         found: list[Move] = []
         for each in seen:
-            extra, targets = each.extra, each.nearest(_allowed(each.process, fast))
+            targets = each.nearest(_allowed(each.process, fast))
             for piece in each.pieces if targets else ():
                 sources = frozenset(piece.held.keys() & slow)
                 if not sources or is_cold(piece.bin, limits[each.home]) or not piece.is_steady:
                     continue
                 for part in parts_to_ask_for(piece, each.memory.up):
-                    total = sum(part.held.values())
-                    gain = sum(part.held[node] * (extra[node] - extra[targets[0]]) for node in sources) / total
-                    gain *= (each.process.cpu_cores or 0.0) * part.share * STALL_SHARE
+                    gain = each.gain(part, sources, targets[0])
                     move = self._move(each, part, sources, now, to=targets[0], gain=gain)
                     if not is_worth(gain, move.cost, HORIZON_SECONDS):
                         each.not_worth += move.n_bytes
