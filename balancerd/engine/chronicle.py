@@ -7,8 +7,8 @@ events, nor what time it is.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from balancerd.engine.workloads import workload_of
 from balancerd.model.decision import Decision, Eviction, Reason, Skip, Steer, Wanted
@@ -30,18 +30,6 @@ class Key(NamedTuple):
 
     process: ProcessId
     policy: str
-    action: Action
-    target: NodeId | None
-
-
-class _Common(TypedDict):
-    id: int
-    tick: int
-    decision: int | None
-    policy: str
-    process: ProcessId
-    comm: str | None
-    workload: str | None
     action: Action
     target: NodeId | None
 
@@ -97,17 +85,15 @@ class Chronicle:
         for key, reason, detail in _held(report, wants, done):
             if self._held.get(key) != reason:
                 self._held[key] = reason
-                yield self._hold(report, key, reason, detail, about.find(key.process))
+                yield self._event(
+                    report, key, about.find(key.process), kind=EventKind.HELD, reason=reason, detail=detail
+                )
         for move in report.judged:
             key = Key(move.process, move.policy, Action.MIGRATE, move.target)
             detail = "; ".join(part for part in ("on trial" if move.is_trial else "", move.detail) if part)
-            yield Event(
-                **self._common(report, key, about.find(key.process)),
-                kind=EventKind.RESULT,
-                amount_bytes=move.moved_bytes,
-                reason=move.result.value,
-                detail=detail,
-            )
+            process, reason = about.find(key.process), move.result.value
+            event = self._event(report, key, process, kind=EventKind.RESULT, reason=reason, detail=detail)
+            yield replace(event, amount_bytes=move.moved_bytes)
 
     def _decide(self, report: TickReport, key: Key, same: Sequence[Wanted], about: ProcessReport | None) -> Event:
         self._open[key] = self._past[key] = self._next_id
@@ -115,45 +101,41 @@ class Chronicle:
         while len(self._past) > MOST_REMEMBERED:
             self._past.popitem(last=False)
         amounts = [amount for want in same if (amount := _amount_bytes(want)) is not None]
-        return Event(
-            **self._common(report, key, about),
-            kind=EventKind.DECISION,
-            bytes_by_node=_sources(same, about),
-            amount_bytes=sum(amounts) if amounts else None,
-            reason=same[0].reason.value,
-            detail=same[0].detail,
+        event = self._event(
+            report, key, about, kind=EventKind.DECISION, reason=same[0].reason.value, detail=same[0].detail
         )
+        return replace(event, bytes_by_node=_sources(same, about), amount_bytes=sum(amounts) if amounts else None)
 
     def _act(self, report: TickReport, done: _Done, about: ProcessReport | None) -> Event:
-        return Event(
-            **self._common(report, done.key, about),
-            kind=done.kind,
+        detail = "; ".join(part for part in (f"ended: {done.held}" if done.held else "", done.detail) if part)
+        return replace(
+            self._event(report, done.key, about, kind=done.kind, reason=done.reason.value, detail=detail),
             bytes_by_node=done.bytes_by_node,
             amount_bytes=done.amount_bytes,
             counts=done.counts,
-            reason=done.reason.value,
-            detail="; ".join(part for part in (f"ended: {done.held}" if done.held else "", done.detail) if part),
             move=done.move,
         )
 
-    def _hold(self, report: TickReport, key: Key, reason: str, detail: str, about: ProcessReport | None) -> Event:
-        return Event(**self._common(report, key, about), kind=EventKind.HELD, reason=reason, detail=detail)
-
-    def _common(self, report: TickReport, key: Key, about: ProcessReport | None) -> _Common:
+    def _event(
+        self, report: TickReport, key: Key, about: ProcessReport | None, *, kind: EventKind, reason: str, detail: str
+    ) -> Event:
         """Return what every event has, under the next number."""
         number = self._next_id
         self._next_id += 1
-        return {
-            "id": number,
-            "tick": report.number,
-            "decision": self._open.get(key, self._past.get(key)),
-            "policy": key.policy,
-            "process": key.process,
-            "comm": None if about is None else about.process.comm,
-            "workload": None if about is None else workload_of(about.process).name,
-            "action": key.action,
-            "target": key.target,
-        }
+        return Event(
+            id=number,
+            kind=kind,
+            tick=report.number,
+            decision=self._open.get(key, self._past.get(key)),
+            policy=key.policy,
+            process=key.process,
+            comm=None if about is None else about.process.comm,
+            workload=None if about is None else workload_of(about.process).name,
+            action=key.action,
+            target=key.target,
+            reason=reason,
+            detail=detail,
+        )
 
     def _close(self, wants: Mapping[Key, object]) -> None:
         """Forget the decisions that nobody wants any more."""
