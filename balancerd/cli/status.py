@@ -8,11 +8,8 @@ from balancerd.cli import words
 from balancerd.cli.options import Document, Settings, ask, json_option, socket_option
 from balancerd.cli.screen import UNKNOWN, Column, Table, draw, escape, paint, write, write_json
 from balancerd.model.decision import REASON_TEXT
+from balancerd.model.health import is_stalled
 from balancerd.model.manager import MANAGER_TEXT, Manager
-
-MISSED_TICKS: Final = 3
-LEAST_STALL_SECONDS: Final = 10.0
-"""A tick that is late by less than this is never called a stall: migrations and busy machines stretch ticks."""
 
 ALWAYS_RESPECTED: Final = frozenset({Manager.MEMPOLICY})
 """Whatever `yield_to` says."""
@@ -52,8 +49,7 @@ def is_healthy(document: Document) -> bool | None:
     tick = document["tick"]
     if tick is None:
         return None
-    longest = max(LEAST_STALL_SECONDS, MISSED_TICKS * (tick["interval_seconds"] or 0.0))
-    return bool(tick["age_seconds"] < longest)
+    return not is_stalled(tick["age_seconds"], tick["interval_seconds"])
 
 
 def _show_daemon(document: Document) -> None:

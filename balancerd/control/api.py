@@ -222,10 +222,9 @@ def _nodes(report: TickReport) -> list[Json]:
 
 
 def _scan(report: TickReport) -> Json | None:
-    interval = report.survey.interval_seconds
-    if not interval:
+    if report.scan_cores is None:
         return None
-    return {"used_ratio": round(report.scan_cpu_seconds / interval, 6), "budget_ratio": report.scan_budget_ratio}
+    return {"used_ratio": round(report.scan_cores, 6), "budget_ratio": report.scan_budget_ratio}
 
 
 def _counts(report: TickReport) -> Json:

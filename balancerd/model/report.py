@@ -152,3 +152,9 @@ class TickReport:
     """Why moves pause, to a node or everywhere; None when none does."""
     yield_to: frozenset[Manager] = frozenset()
     """Whom the configuration of this tick yields to."""
+
+    @property
+    def scan_cores(self) -> float | None:
+        """The share of one core that observing has used since the tick before; None where that is not known."""
+        interval = self.survey.interval_seconds
+        return self.scan_cpu_seconds / interval if interval else None

@@ -46,8 +46,7 @@ def budgets(view: View, report: TickReport) -> Html:
 def in_use(view: View, report: TickReport) -> Iterator[Budget]:
     """Return every budget. Where a tick may save up what earlier ones left, the share can be above one."""
     interval = report.survey.interval_seconds
-    cores = report.scan_cpu_seconds / interval if interval else None
-    allowed = report.scan_budget_ratio
+    cores, allowed = report.scan_cores, report.scan_budget_ratio
     yield Budget(
         name="observing, of one core",
         setting="select.scan_budget",

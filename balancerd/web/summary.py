@@ -5,9 +5,9 @@ Ten seconds must suffice: one word, one sentence, and a warning for each thing t
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from balancerd.model.decision import Reason
+from balancerd.model.health import is_stalled
 from balancerd.model.manager import MACHINE_WIDE, MANAGER_TEXT, REMEDY
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
@@ -16,10 +16,6 @@ from balancerd.web import figures
 from balancerd.web.markup import Html, element
 from balancerd.web.memory import View
 from balancerd.web.past import add_up, last_hour
-
-MISSED_TICKS: Final = 3
-LEAST_STALL_SECONDS: Final = 10.0
-"""As `balancerctl status` has it: a tick that is late by less is never called a stall."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +43,7 @@ def state(view: View, now: float) -> State:
         return State(level="warn", word="starting", sentence="No tick has ended yet.")
     late = now - view.told_at
     interval = max(view.config.tick_interval_seconds, report.survey.interval_seconds or 0.0)
-    if late >= max(LEAST_STALL_SECONDS, MISSED_TICKS * interval):
+    if is_stalled(late, interval):
         return State(level="bad", word="stalled", sentence=f"The last tick ended {figures.age(late)} ago.")
     found = tuple(warnings(view))
     if any(each.level == "bad" for each in found):
@@ -158,11 +154,9 @@ def _tiles(view: View, now: float) -> Iterator[Html]:
         f"{len(states):,}",
         f"{moving:,} moving, {held:,} held back, {report.survey.small_processes:,} small",
     )
-    interval = report.survey.interval_seconds
-    used = report.scan_cpu_seconds / interval if interval else None
     allowed = report.scan_budget_ratio
     told = "" if allowed is None else f" of {figures.percent(allowed, 2)} allowed"
-    yield _tile("observing costs", figures.percent(used, 2), f"of one core{told}")
+    yield _tile("observing costs", figures.percent(report.scan_cores, 2), f"of one core{told}")
 
 
 def _tile(title: str, figure: str, told: str) -> Html:
