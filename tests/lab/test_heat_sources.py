@@ -19,11 +19,10 @@ from balancerd.model.heat import HeatWindow
 from balancerd.model.ids import ProcessId
 from balancerd.ports import HeatSource
 from tests.lab.service import Balancerd
-from tests.lab.workloads import Program, binary
+from tests.lab.workloads.warm import Warm
 
 pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(300)]
 
-MIB = 1 << 20
 HOT_MIB, COLD_MIB = 16, 48
 TREE_PATH = Path("/sys") / TREE
 POLICIES = "policies: [{name: home, kind: follow-cpu}]"
@@ -35,24 +34,9 @@ WATCHING = {
 }
 
 
-class Warm(Program):
-    """One `warm` process; see warm.c."""
-
-    def __init__(self) -> None:
-        super().__init__([binary("warm"), str(HOT_MIB), str(COLD_MIB), "30"])
-        self.start = int(self.added, 16)
-        self.id = ProcessId(self.pid, read_start_ticks(self.pid))
-
-    @property
-    def parts(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The hot and the cold one."""
-        middle = self.start + HOT_MIB * MIB
-        return (self.start, middle), (middle, middle + COLD_MIB * MIB)
-
-
 @pytest.fixture
 def warm() -> Iterator[Warm]:
-    with Warm() as program:
+    with Warm(HOT_MIB, COLD_MIB, busy_percent=30) as program:
         yield program
 
 
@@ -74,7 +58,7 @@ def wait_for_heat(source: HeatSource, warm: Warm, seconds: float) -> HeatWindow:
         window = source.read(warm.id)
         if window is None:
             continue
-        hot, cold = (window.ratio_within(*part) or 0.0 for part in warm.parts)
+        hot, cold = (window.ratio_within(*part) or 0.0 for part in (warm.hot, warm.cold))
         told = f"{len(window.regions)} regions, hot {hot:.3f}, cold {cold:.3f}, {window.cpu_ratio} of a core"
         print(f"{window.watched_seconds:6.1f} s: {told}")
         if are_told_apart(hot, cold):
@@ -86,7 +70,7 @@ def has_cells_apart(daemon: Balancerd, warm: Warm) -> Callable[[], bool]:
     def look() -> bool:
         answer = daemon.client.get(f"/v1/processes/{warm.pid}/heat?cells=2048")
         sums = []
-        for start, end in warm.parts:
+        for start, end in (warm.hot, warm.cold):
             cells = [
                 cell
                 for mapping in answer["mappings"]
@@ -132,7 +116,7 @@ def test_a_thread_ends_with_its_process_and_serves_the_next_one(kdamonds: Kdamon
     source = DamonHeat(MonotonicClock(), kdamonds, slots=1, budget_ratio=1.0)
     assert source.probe() is None
     try:
-        with Warm() as other:
+        with Warm(HOT_MIB, COLD_MIB, busy_percent=30) as other:
             source.open(other.id)
             assert threads_of_damon() == ["kdamond.0"]
         end = time.monotonic() + 20.0

@@ -6,16 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from balancerd.kernel.processes.identity import read_start_ticks
-from balancerd.model.ids import ProcessId
-from balancerd.native import RangeArray, placement
 from tests.lab.service import Balancerd
-from tests.lab.workloads import Hog, Program, binary
+from tests.lab.workloads import Hog
+from tests.lab.workloads.warm import MIB, Part, Warm
 
 pytestmark = [pytest.mark.topology("memory-only-tier"), pytest.mark.timeout(300)]
 
-MIB = 1 << 20
-PAGE = 4096
 HOT_MIB, COLD_MIB = 8, 56
 HOME, SLOW = 1, 2  # warm runs on CPU 1
 CONFIG = """
@@ -34,29 +30,11 @@ BRISK = {
 }
 
 
-class Warm(Program):
-    """One `warm` process, all of its memory on `node`; see warm.c."""
-
-    def __init__(self, node: int) -> None:
-        super().__init__([binary("warm"), str(HOT_MIB), str(COLD_MIB), "50"])
-        start = int(self.added, 16)
-        middle = start + HOT_MIB * MIB
-        self.hot, self.cold = (start, middle), (middle, middle + COLD_MIB * MIB)
-        self.id = ProcessId(self.pid, read_start_ticks(self.pid))
-        if node != HOME:
-            subprocess.run(["migratepages", str(self.pid), str(HOME), str(node)], check=True)
-
-    def mib_on(self, node: int, part: tuple[int, int]) -> float:
-        """How much of a part lies on a node, every page asked for."""
-        found = placement(self.pid, RangeArray([(*part, PAGE)]), n_nodes=3, samples=0, phase=0.0)
-        return sum(row.on_node[node] for row in found.per_range) * PAGE / MIB
-
-
-def is_there(daemon: Balancerd, warm: Warm, node: int, part: tuple[int, int], ratio: float) -> Callable[[], bool]:
+def is_there(daemon: Balancerd, warm: Warm, node: int, part: Part, ratio: float) -> Callable[[], bool]:
     """Whether so much of a part lies on a node; tells each time what the daemon says."""
 
     def look() -> bool:
-        here, told = warm.mib_on(node, part), daemon.explain(warm.pid)
+        here, told = warm.mib_on(part, node), daemon.explain(warm.pid)
         print(f"{here:.1f} MiB on node {node}; {told['reason']}: {told['detail']}", flush=True)
         return here > ratio * (part[1] - part[0]) / MIB
 
@@ -82,22 +60,29 @@ def moves(daemon: Balancerd) -> set[tuple[int, str]]:
 
 
 def test_what_is_hot_comes_up_from_the_memory_only_node_and_what_is_cold_stays(tmp_path: Path) -> None:
-    with Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon, Warm(SLOW) as warm:
-        assert warm.mib_on(SLOW, warm.hot) > 0.95 * HOT_MIB
+    with (
+        Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon,
+        Warm(HOT_MIB, COLD_MIB, busy_percent=50) as warm,
+    ):
+        subprocess.run(["migratepages", str(warm.pid), str(HOME), str(SLOW)], check=True)
+        assert warm.mib_on(warm.hot, SLOW) > 0.95 * HOT_MIB
         daemon.wait_for(is_there(daemon, warm, HOME, warm.hot, 0.8), 120.0, "hot memory near its threads")
         daemon.wait_for_reason(warm.pid, "in-its-tier", 60.0)
         daemon.wait_ticks(15)
-        assert warm.mib_on(SLOW, warm.cold) > 0.8 * COLD_MIB, "nobody uses it"
+        assert warm.mib_on(warm.cold, SLOW) > 0.8 * COLD_MIB, "nobody uses it"
         assert moves(daemon) == {(warm.pid, "promotion")}
 
 
 def test_what_is_cold_leaves_a_node_that_is_short_and_what_is_hot_stays(tmp_path: Path) -> None:
-    with Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon, Warm(HOME) as warm:
+    with (
+        Balancerd(tmp_path, CONFIG, overrides=BRISK) as daemon,
+        Warm(HOT_MIB, COLD_MIB, busy_percent=50) as warm,
+    ):
         daemon.wait_for_reason(warm.pid, "in-its-tier", 90.0)
-        assert warm.mib_on(HOME, warm.cold) == COLD_MIB, "there is room"
+        assert warm.mib_on(warm.cold, HOME) == COLD_MIB, "there is room"
         with Hog("base", filler_mib(HOME), touch_cpu=HOME, spin_cpu=0, busy_percent=1):
             print({name: round(meminfo(HOME)[name]) for name in ("MemTotal", "MemFree", "Inactive(file)")})
             daemon.wait_for(is_there(daemon, warm, SLOW, warm.cold, 0.7), 120.0, "cold memory elsewhere")
             daemon.wait_ticks(5)
-            assert warm.mib_on(HOME, warm.hot) > 0.7 * HOT_MIB
+            assert warm.mib_on(warm.hot, HOME) > 0.7 * HOT_MIB
         assert (warm.pid, "demotion") in moves(daemon)
