@@ -1,4 +1,4 @@
-"""A small HTTP server on a unix socket that answers with canned documents, and balancerctl run against it."""
+"""balancerctl run against a server with canned documents, or against a daemon that does jobs, on a unix socket."""
 
 import json
 import threading
@@ -14,6 +14,7 @@ import pytest
 from balancerd.cli.control import group
 from balancerd.cli.schemas import SHAPES, build_schema
 from tests.unit.cli.validation import faults
+from tests.unit.control.daemon import Room, running
 
 Answers = Mapping[str, tuple[int, Any]]
 Serve = Callable[[Answers], str]
@@ -83,3 +84,22 @@ def check_document(arguments: Sequence[str], done: click.testing.Result) -> None
     words = " ".join(arguments[:2]) if " ".join(arguments[:2]) in SHAPES else arguments[0]
     found = list(faults(SCHEMAS[words], json.loads(done.stdout)))
     assert not found, (words, found)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    """A daemon whose loop does nothing but work on jobs."""
+    room = Room(socket=tmp_path / "control.sock")
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(0.001):
+            room.now = room.world.clock.now()
+            room.world.step()
+
+    with running(room.server()):
+        thread = threading.Thread(target=loop)
+        thread.start()
+        yield room
+        stop.set()
+        thread.join()

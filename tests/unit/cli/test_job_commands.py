@@ -7,8 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -20,28 +19,9 @@ from balancerd.model.migration import PageStatus
 from balancerd.model.sample import PAGE_BYTES, Mempolicy
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED
-from tests.unit.control.daemon import Room, running
+from tests.unit.control.daemon import Room
 from tests.unit.fakes import GIB, N0, N1
 from tests.unit.jobs.machine import START, World, a_vma
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    """A daemon whose loop does nothing but work on jobs."""
-    room = Room(socket=tmp_path / "control.sock")
-    stop = threading.Event()
-
-    def loop() -> None:
-        while not stop.wait(0.001):
-            room.now = room.world.clock.now()
-            room.world.step()
-
-    with running(room.server()):
-        thread = threading.Thread(target=loop)
-        thread.start()
-        yield room
-        stop.set()
-        thread.join()
 
 
 def test_a_move_ends_with_an_account_of_every_page(room: Room, run: Run) -> None:

@@ -1,8 +1,6 @@
 """pause, resume, mode, reload and undo --since against a real control socket."""
 
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,25 +9,6 @@ from balancerd.cli import switches
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import answers
 from tests.unit.control.daemon import Room, running
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    """A daemon whose loop does nothing but work on jobs."""
-    room = Room(socket=tmp_path / "control.sock")
-    stop = threading.Event()
-
-    def loop() -> None:
-        while not stop.wait(0.001):
-            room.now = room.world.clock.now()
-            room.world.step()
-
-    with running(room.server()):
-        thread = threading.Thread(target=loop)
-        thread.start()
-        yield room
-        stop.set()
-        thread.join()
 
 
 def test_a_pause_is_begun_and_ended(room: Room, run: Run) -> None:
