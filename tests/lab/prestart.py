@@ -17,10 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _MESSAGE_BYTES = 1 << 16
-
+END_SECONDS = 30.0
 
 PROGRAMS = ("balancerd", "balancerctl")
 
@@ -90,9 +91,17 @@ class Prestart:
 
     def close(self) -> None:
         """End the process to fork from; daemons that run go on."""
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)  # a child that a test has forked may hold the channel open
         self._channel.close()
         self._far.close()
-        if self._server is not None:
+        if self._server is None:
+            return
+        try:
+            self._server.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            print("the process to fork from does not end by itself", flush=True)
+            self._server.kill()
             self._server.wait()
 
     def _serve(self) -> subprocess.Popen[bytes]:
