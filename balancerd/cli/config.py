@@ -59,8 +59,9 @@ Examples:
 def check(ctx: click.Context, file: Path | None, overrides: tuple[str, ...], *, as_json: bool) -> None:
     """Print everything wrong with FILE as "file:line:column: severity: message".
 
-    FILE is /etc/balancerd/balancerd.yaml unless given. Exits 5 when there is any finding, be it an error or a warning:
-    an error keeps the daemon from using the file, a warning does not.
+    Without FILE it is what the daemon reads: /etc/balancerd/balancerd.yaml and the fragments in conf.d. Exits 5 when
+    there is any finding, be it an error or a warning: an error keeps the daemon from using the file, a warning does
+    not.
 
     In JSON: {schema, path, findings: [{path, line, column, severity, message}]}.
     """
@@ -97,8 +98,8 @@ Examples:
 def show(ctx: click.Context, file: Path | None, overrides: tuple[str, ...], *, origin: bool, as_json: bool) -> None:
     """Print the configuration that FILE gives, every default written out, as YAML.
 
-    FILE is /etc/balancerd/balancerd.yaml unless given. With an error in it, prints the findings to standard error and
-    exits 5.
+    Without FILE it is what the daemon reads: /etc/balancerd/balancerd.yaml and the fragments in conf.d. With an error
+    in it, prints the findings to standard error and exits 5.
 
     In JSON: {schema, path, config, origins: {key: "FILE:LINE:COLUMN" of what was set}}.
     """

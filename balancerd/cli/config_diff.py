@@ -40,8 +40,9 @@ def diff(ctx: click.Context, settings: Settings, first: Path | None, second: Pat
     """Print every key that two configurations have different, and where the second sets it.
 
     With two files, from the FIRST to the SECOND; with one, from what the daemon runs with to that file; with none, to
-    /etc/balancerd/balancerd.yaml. What is not set counts as its default, but for options of policies, which are told as
-    written. Policies and workloads are compared by their names. Exits 5 when anything differs.
+    /etc/balancerd/balancerd.yaml and the fragments in conf.d. What is not set counts as its default, but for options of
+    policies, which are told as written. Policies and workloads are compared by their names. Exits 5 when anything
+    differs.
 
     In JSON: {schema, from, to, differences: [{key, before, after, in_first, in_second, at}]}.
     """

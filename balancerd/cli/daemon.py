@@ -30,7 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default {DEFAULT_PATH}, if any)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"configuration, this file alone (default {DEFAULT_PATH}, if any, and conf.d/*.yaml)",
+    )
     parser.add_argument(
         "--set",
         action="append",

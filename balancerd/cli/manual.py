@@ -33,6 +33,7 @@ PURPOSE: Final = {
 
 FILES: Final = (
     ("/etc/balancerd/balancerd.yaml", "The configuration, see balancerd.yaml(5). Without it the defaults hold."),
+    ("/etc/balancerd/conf.d/*.yaml", "Fragments laid over it; others in /run/balancerd and /usr/lib/balancerd."),
     ("/run/balancerd/control.sock", "The control socket: for root, the daemon's user and the group in control.group."),
     ("/var/lib/balancerd", "What must outlive the daemon, see state_directory in balancerd.yaml(5)."),
 )
@@ -101,7 +102,7 @@ def configuration_page() -> str:
     ]
     return (
         roff.head("balancerd.yaml", 5, __version__, PURPOSE["balancerd.yaml"])
-        + roff.section("Synopsis", "/etc/balancerd/balancerd.yaml\n")
+        + roff.section("Synopsis", "/etc/balancerd/balancerd.yaml\n.br\n/etc/balancerd/conf.d/*.yaml\n")
         + roff.section("Description", roff.paragraphs(_CONFIGURATION))
         + roff.section("Values", *(roff.item(kind, text) for kind, text in VALUES))
         + roff.section("Settings", *_settings(schema, "", schema.get("$defs", {})))
@@ -118,7 +119,15 @@ and keys set twice, are errors with file, line and column.
 balancerctl config check FILE     what is wrong with a file
 balancerctl config diff FILE      what the daemon would do differently with it
 balancerctl reload                have it read; a bad file changes nothing
-balancerd --set KEY=VALUE         lay one setting over the file"""
+balancerd --set KEY=VALUE         lay one setting over the file
+balancerctl config show --origin  which file and line each setting comes from
+
+Fragments are laid over the file: all that end in .yaml of /usr/lib/balancerd/conf.d, /run/balancerd/conf.d and
+/etc/balancerd/conf.d, in the order of their names. One of the same name in a later directory takes the place of one in
+an earlier directory, and an empty one, or a link to /dev/null, switches it off. Mappings merge and lists replace, but
+entries of policies and workloads merge by their names: an entry of a name that is there already changes it, one of
+another kind replaces it, and a new one goes before the entry that is written next, or to the end. --config FILE reads
+that file alone."""
 
 _POLICIES: Final = """\
 Every entry of policies has name, kind, mode and match; beside these, the options of its kind. Kinds of other packages

@@ -81,7 +81,7 @@ def _show_daemon(document: Document) -> None:
         rate, measured = words.size(copying["bytes_per_second"]), words.size(copying["measured_bytes"])
         write(f"copying: {rate} in a second of the kernel's calls, measured over {measured}")
     config = document["config"]
-    write(f"configuration: {escape(config['path'] or 'built-in defaults')}")
+    write(f"configuration: {escape(', '.join(config['files']) or 'built-in defaults')}")
     if config["last_reload"] is not None and not config["last_reload"]["succeeded"]:
         write(f"{paint('reload failed', 'red')}, the old one is in effect: {escape(config['last_reload']['error'])}")
     for policy, failure in document["disabled_policies"].items():

@@ -58,8 +58,8 @@ def warning(place: Place, message: str) -> Finding:
     return Finding(path=place.path, line=place.line, column=place.column, severity="warning", message=message)
 
 
-def in_reading_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings sorted by position, files apart in the order in which they first appear."""
+def in_reading_order(findings: Iterable[Finding], files: Iterable[str] = ()) -> tuple[Finding, ...]:
+    """The findings sorted by position; `files` come first, in their order, others in that in which they appear."""
     listed = tuple(findings)
-    files = list(dict.fromkeys(finding.path for finding in listed))
-    return tuple(sorted(listed, key=lambda each: (files.index(each.path), each.line or 0, each.column or 0)))
+    order = list(dict.fromkeys((*files, *(finding.path for finding in listed))))
+    return tuple(sorted(listed, key=lambda each: (order.index(each.path), each.line or 0, each.column or 0)))

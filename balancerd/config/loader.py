@@ -1,8 +1,8 @@
 """From files and command-line settings to one Config and everything that is wrong with it.
 
-Owns reading the file, asking the machine for its users, and the order in which layers win: defaults, then the file,
-then each --set. Layers are put together as trees before validation, so that another layer fits in between. Only this
-module of the room does I/O. It must not know what the settings do.
+Owns reading the files, asking the machine for its users, and the order in which layers win: defaults, then the file,
+then its fragments, then each --set. Layers are put together as trees before validation. Only this module of the room
+does I/O. It must not know what the settings do.
 """
 
 import difflib
@@ -20,13 +20,22 @@ from balancerd.config.advice import advise
 from balancerd.config.explain import explain, list_keys
 from balancerd.config.fields import FROM_TEXT, describe
 from balancerd.config.findings import ConfigError, Finding, Place, error, in_reading_order, warning
-from balancerd.config.nodes import Items, Node, Scalar, Table, find_place, from_plain, list_origins, to_plain
+from balancerd.config.layers import lay_over
+from balancerd.config.nodes import Entry, Items, Node, Scalar, Table, find_place, from_plain, list_origins, to_plain
 from balancerd.config.overrides import override
 from balancerd.config.schema import Config, PolicyConfig
 from balancerd.config.units import shorten
 from balancerd.config.users import resolve_users
 
 DEFAULT_PATH: Final = Path("/etc/balancerd/balancerd.yaml")
+FRAGMENTS: Final = (
+    Path("/usr/lib/balancerd/conf.d"),
+    Path("/run/balancerd/conf.d"),
+    Path("/etc/balancerd/conf.d"),
+)
+"""Where fragments lie; one in a later directory takes the place of one of the same name in an earlier one."""
+
+SUFFIX: Final = ".yaml"
 _DEFAULTS_PLACE: Final = Place(path="(defaults)")
 
 Plugins = Mapping[str, type[BaseModel]]
@@ -36,35 +45,37 @@ Plugins = Mapping[str, type[BaseModel]]
 class Loaded:
     """A usable configuration.
 
-    `findings` are warnings only. `origins` maps the dotted key of every value that was set ("select.min_rss") to its
-    place; what is missing there is a default. `root` is the merged tree, for checks that need places.
+    `files` are those that were read, what wins last. `findings` are warnings only. `origins` maps the dotted key of
+    every value that was set ("select.min_rss") to its place; what is missing there is a default. `root` is the merged
+    tree, for checks that need places.
     """
 
     config: Config
+    files: tuple[str, ...]
     findings: tuple[Finding, ...]
     origins: Mapping[str, Place]
     root: Table
 
 
 def load(path: Path | None = None, *, overrides: Sequence[str] = (), plugins: Plugins | None = None) -> Loaded:
-    """Read the file at `path`; without one, the file at DEFAULT_PATH if there is any.
+    """Read the file at `path`; without one, the file at DEFAULT_PATH if there is any, and all fragments.
 
     With `plugins` (the options model of each kind of policy) the policies are checked as well. Raises ConfigError
     with all findings, warnings included, when there is an error among them.
     """
-    return _usable(*_assemble(_read(path), overrides, plugins))
+    return _usable(_assemble(_read(path), overrides, plugins))
 
 
 def load_text(
     text: str, path: str = "balancerd.yaml", *, overrides: Sequence[str] = (), plugins: Plugins | None = None
 ) -> Loaded:
     """Like load, from a text that findings call `path`."""
-    return _usable(*_assemble(yaml_source.read_text(text, path), overrides, plugins))
+    return _usable(_assemble({path: yaml_source.read_text(text, path)}, overrides, plugins))
 
 
 def check(path: Path | None = None, *, overrides: Sequence[str] = (), plugins: Plugins | None = None) -> list[Finding]:
-    """Everything wrong with the file, errors and warnings in reading order; never raises."""
-    return list(_assemble(_read(path), overrides, plugins)[2])
+    """Everything wrong with what load() would read, errors and warnings in reading order; never raises."""
+    return list(_assemble(_read(path), overrides, plugins).findings)
 
 
 def validate_policies(loaded: Loaded, plugins: Plugins) -> list[Finding]:
@@ -73,18 +84,47 @@ def validate_policies(loaded: Loaded, plugins: Plugins) -> list[Finding]:
     return list(in_reading_order(_check_policies(_with_policies(root), plugins)))
 
 
-def _read(path: Path | None) -> yaml_source.Document:
-    chosen = DEFAULT_PATH if path is None else path
+def _read(path: Path | None) -> dict[str, yaml_source.Document | None]:
+    """Return what each file holds, by its path; what wins stands last. First comes the main one, None if missing."""
+    if path is not None:
+        return {str(path): _read_file(path)}
+    return {str(DEFAULT_PATH): _read_file(DEFAULT_PATH) if _is_there(DEFAULT_PATH) else None} | _read_fragments()
+
+
+def _read_file(path: Path) -> yaml_source.Document:
     try:
-        with chosen.open("rb") as stream:
+        with path.open("rb") as stream:
             data = stream.read(yaml_source.LARGEST_FILE_BYTES + 1)
     except FileNotFoundError:
-        if path is None:
-            return yaml_source.Document(root=None, findings=())
-        return _unreadable(chosen, "there is no such file")
+        return _unreadable(path, "there is no such file")
     except (OSError, ValueError) as reason:
-        return _unreadable(chosen, getattr(reason, "strerror", None) or str(reason))
-    return yaml_source.read_bytes(data, str(chosen))
+        return _unreadable(path, getattr(reason, "strerror", None) or str(reason))
+    return yaml_source.read_bytes(data, str(path))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, or something that keeps it from being seen."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _read_fragments() -> dict[str, yaml_source.Document]:
+    """Return the fragments in the order of their names, of each name the one that counts."""
+    found: dict[str, Path] = {}
+    unreadable: dict[str, yaml_source.Document] = {}
+    for directory in FRAGMENTS:
+        try:
+            found |= {file.name: file for file in directory.iterdir() if file.suffix == SUFFIX}
+        except FileNotFoundError:
+            continue
+        except OSError as reason:
+            unreadable[str(directory)] = _unreadable(directory, reason.strerror or str(reason))
+    return unreadable | {str(found[name]): _read_file(found[name]) for name in sorted(found)}
 
 
 def _unreadable(path: Path, why: str) -> yaml_source.Document:
@@ -92,12 +132,22 @@ def _unreadable(path: Path, why: str) -> yaml_source.Document:
     return yaml_source.Document(root=None, findings=(found,))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Assembled:
+    """What became of some files; `config` is None when it is invalid."""
+
+    config: Config | None
+    root: Table
+    files: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
 def _assemble(
-    document: yaml_source.Document, overrides: Iterable[str], plugins: Plugins | None
-) -> tuple[Config | None, Table, tuple[Finding, ...]]:
-    """Merge, validate and advise. The configuration is None when it is invalid."""
-    findings = list(document.findings)
-    root = document.root or Table(place=_DEFAULTS_PLACE, entries={})
+    documents: Mapping[str, yaml_source.Document | None], overrides: Iterable[str], plugins: Plugins | None
+) -> _Assembled:
+    """Merge, validate and advise."""
+    findings = [finding for document in documents.values() if document is not None for finding in document.findings]
+    root = _merge([None if document is None else document.root for document in documents.values()])
     defaults = Config().model_dump(mode="json", by_alias=True)
     for argument in overrides:
         root, found = override(root, argument, defaults)
@@ -113,7 +163,20 @@ def _assemble(
         findings += [warning(find_place(root, path), message) for path, message in advise(config)]
     if plugins is not None:
         findings += [each for each in _check_policies(_with_policies(resolved), plugins) if each.place not in refused]
-    return config, root, in_reading_order(findings)
+    files = tuple(path for path, document in documents.items() if document is not None)
+    return _Assembled(config=config, root=root, files=files, findings=in_reading_order(findings, files))
+
+
+def _merge(layers: Sequence[Table | None]) -> Table:
+    """Return the layers as one: the main file, then fragments, whose policies are laid over those of the default."""
+    main, *fragments = layers
+    root = main or Table(place=_DEFAULTS_PLACE, entries={})
+    for layer in fragments:
+        if layer is not None and "policies" in layer.entries and "policies" not in root.entries:
+            policies = Entry(place=_DEFAULTS_PLACE, node=_with_policies(root))
+            root = Table(place=root.place, entries={**root.entries, "policies": policies})
+        root = root if layer is None else lay_over(root, layer)
+    return root
 
 
 def _find_uid(name: str) -> int | None:
@@ -123,10 +186,16 @@ def _find_uid(name: str) -> int | None:
         return None
 
 
-def _usable(config: Config | None, root: Table, findings: tuple[Finding, ...]) -> Loaded:
-    if config is None or any(finding.severity == "error" for finding in findings):
-        raise ConfigError(findings)
-    return Loaded(config=config, findings=findings, origins=MappingProxyType(dict(list_origins(root))), root=root)
+def _usable(found: _Assembled) -> Loaded:
+    if found.config is None or any(finding.severity == "error" for finding in found.findings):
+        raise ConfigError(found.findings)
+    return Loaded(
+        config=found.config,
+        files=found.files,
+        findings=found.findings,
+        origins=MappingProxyType(dict(list_origins(found.root))),
+        root=found.root,
+    )
 
 
 def _with_policies(root: Table) -> Node:

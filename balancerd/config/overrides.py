@@ -6,6 +6,7 @@ read by the rules of unquoted YAML scalars. Pure. It must not know any setting.
 
 from balancerd.config import scalars
 from balancerd.config.findings import Finding, Place, error
+from balancerd.config.layers import name_of
 from balancerd.config.nodes import Entry, Items, Node, Scalar, Table, from_plain
 from balancerd.config.units import ascii_safe, shorten
 
@@ -54,17 +55,10 @@ def _lay(node: Node | None, steps: list[str], leaf: Scalar, defaults: object) ->
 
 def _find_item(items: Items, step: str) -> int:
     """The index of the item called `step`, or numbered so."""
-    names = [_name(node) for node in items.nodes]
+    names = [name_of(node) for node in items.nodes]
     if step in names:
         return names.index(step)
     if step.isascii() and step.isdigit() and len(step) < 6 and int(step) < len(names):
         return int(step)
     known = ", ".join(name if name is not None else str(index) for index, name in enumerate(names))
     raise _RefusedError(f"there is no item {shorten(step)} in this list (known: {known or 'none'})")
-
-
-def _name(node: Node) -> str | None:
-    if isinstance(node, Table) and "name" in node.entries:
-        named = node.entries["name"].node
-        return named.value if isinstance(named, Scalar) and isinstance(named.value, str) else None
-    return None

@@ -26,8 +26,9 @@ class PolicyPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """What can be asked of one configuration: `policies` in their order."""
+    """What can be asked of one configuration: the `files` it is made of, what wins last; `policies` in their order."""
 
+    files: tuple[str, ...] = ()
     policies: tuple[PolicyPlace, ...] = ()
     root: Table | None = None
     by_name: Mapping[str, int] = field(default_factory=dict)
@@ -52,6 +53,7 @@ def find_places(loaded: Loaded) -> Places:
     """Return the places of a configuration."""
     policies, by_name = loaded.config.policies, {p.name: index for index, p in enumerate(loaded.config.policies)}
     return Places(
+        files=loaded.files,
         policies=tuple(
             PolicyPlace(
                 name=policy.name,

@@ -24,7 +24,8 @@ GET /v1/status
     totals      {ticks, failed_ticks, moved_bytes, submitted_pages, pages: {status: n}}
     policy_errors  {policy: text} of the last tick
     disabled_policies  {policy: {cause ("raised", "slow", "nonsense"), detail}}: asked no more until a reload
-    config      {path (null: built-in defaults), last_reload: null or {succeeded, at_unix_seconds, error}}
+    config      {path (null: there is no such file), files: [what is in effect; what wins stands last],
+                last_reload: null or {succeeded, at_unix_seconds, error}}
 
 GET /v1/nodes
     the machine: see machine_api.py
@@ -143,6 +144,7 @@ def status(view: View, *, version: str, pid: int, now: float) -> Json:
         else {name: {"cause": f.cause.value, "detail": f.detail} for name, f in report.disabled_policies.items()},
         "config": {
             "path": view.config_path,
+            "files": list(view.places.files),
             "last_reload": None
             if view.reload is None
             else {

@@ -81,6 +81,7 @@ STATUS: Final = {
     "disabled_policies": by({"cause": "str", "detail": "str"}),
     "config": {
         "path": "str?",
+        "files": each("str"),
         "last_reload": maybe({"succeeded": "bool", "at_unix_seconds": "num", "error": "str"}),
     },
 }

@@ -100,7 +100,8 @@ def answers(
     state = ControlState(time)
     told = a_crowd() if report is None else report
     state.emit(told)
-    state.reloaded(path="/etc/balancerd/balancerd.yaml", succeeded=True, at=1.0, places=places)
+    path = "/etc/balancerd/balancerd.yaml"
+    state.reloaded(path=path, succeeded=True, at=1.0, places=places or Places(files=(path,)))
     time.seconds += age_seconds
     view = state.view()
     return {

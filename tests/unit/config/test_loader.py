@@ -1,8 +1,10 @@
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from balancerd.config import loader
+from balancerd.config.fields import FROM_TEXT
 from balancerd.config.findings import ConfigError, Finding, Place
 from balancerd.config.schema import Config, SelectConfig
 from balancerd.config.telling import LogConfig
@@ -383,6 +385,86 @@ def test_a_named_file_must_be_there_and_the_default_one_need_not(
     assert [str(each) for each in loader.check(tmp_path)] == [f"{tmp_path}: error: cannot read it: Is a directory"]
     default.write_text("mode: observe", encoding="utf-8")
     assert loader.load().config.mode == "observe"
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with usr, run and etc, the places of fragments, and balancerd.yaml, which is not there yet."""
+    places = tuple(tmp_path / name for name in ("usr", "run", "etc"))
+    for place in places:
+        place.mkdir()
+    monkeypatch.setattr(loader, "DEFAULT_PATH", tmp_path / "balancerd.yaml")
+    monkeypatch.setattr(loader, "FRAGMENTS", (*places, tmp_path / "missing"))
+    return tmp_path
+
+
+def write(files: Mapping[str, str], directory: Path) -> None:
+    for name, text in files.items():
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+def test_fragments_are_laid_over_the_file_in_the_order_of_their_names(etc: Path) -> None:
+    write({"balancerd.yaml": "tick_interval: 1s\nselect: {min_rss: 1GiB, min_cpu: 0.5}"}, etc)
+    write({"usr/20-b.yaml": "tick_interval: 3s", "etc/10-a.yaml": "tick_interval: 2s\nselect: {min_cpu: 0.25}"}, etc)
+    write({"etc/30-c.yml": "tick_interval: 9s", "etc/README": "tick_interval: 9s"}, etc)
+    loaded = loader.load(plugins=PLUGINS)
+    assert loaded.config.tick_interval_seconds == 3.0
+    assert (loaded.config.select.min_rss_bytes, loaded.config.select.min_cpu_cores) == (1 << 30, 0.25)
+    assert loaded.files == tuple(str(etc / name) for name in ("balancerd.yaml", "etc/10-a.yaml", "usr/20-b.yaml"))
+    assert {key: str(place) for key, place in loaded.origins.items()} == {
+        "tick_interval": f"{etc}/usr/20-b.yaml:1:16",
+        "select.min_rss": f"{etc}/balancerd.yaml:2:19",
+        "select.min_cpu": f"{etc}/etc/10-a.yaml:2:19",
+    }
+
+
+def test_a_fragment_takes_the_place_of_one_of_the_same_name_and_may_switch_it_off(etc: Path) -> None:
+    write({"usr/10-a.yaml": "tick_interval: 3s", "run/10-a.yaml": "tick_interval: 4s"}, etc)
+    write({"usr/20-b.yaml": "mode: observe"}, etc)
+    (etc / "etc/20-b.yaml").symlink_to("/dev/null")
+    loaded = loader.load()
+    assert loaded.config == Config.model_validate({"tick_interval": "4s"}, context=FROM_TEXT)
+    assert loaded.files == (f"{etc}/run/10-a.yaml", f"{etc}/etc/20-b.yaml")
+
+
+def test_a_named_file_is_read_alone_and_set_wins_over_fragments(etc: Path) -> None:
+    write({"balancerd.yaml": "tick_interval: 1s", "etc/a.yaml": "tick_interval: 2s"}, etc)
+    assert loader.load(etc / "balancerd.yaml").config.tick_interval_seconds == 1.0
+    assert loader.load(overrides=["tick_interval=5s"]).config.tick_interval_seconds == 5.0
+
+
+def test_policies_of_a_fragment_are_laid_over_those_of_the_file_or_the_default(etc: Path) -> None:
+    write({"etc/a.yaml": "policies: [{name: d, kind: drain}, {name: home, mode: observe}]"}, etc)
+    stack = Config().policies
+    assert [(p.name, p.kind, p.mode) for p in loader.load().config.policies] == [
+        ("d", "drain", None),
+        *((p.name, p.kind, "observe" if p.name == "home" else p.mode) for p in stack),
+    ]
+    write({"balancerd.yaml": "policies: []"}, etc)
+    assert [str(each) for each in loader.check()] == [f"{etc}/etc/a.yaml:1:36: error: missing key 'kind': add it"]
+
+
+def test_what_is_wrong_with_a_fragment_is_told_with_its_name_and_nothing_is_used(etc: Path) -> None:
+    write(
+        {
+            "balancerd.yaml": "mode: obsrve",
+            "etc/a.yaml": "tick: 1s",
+            "etc/b.yaml": "tick_interval: [",
+            "etc/c.yaml": "",
+        },
+        etc,
+    )
+    (etc / "run/d.yaml").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        loader.load()
+    told = [str(finding).removeprefix(f"{etc}/").partition(": error: ")[0] for finding in caught.value.findings]
+    assert told == ["balancerd.yaml:1:7", "etc/a.yaml:1:1", "etc/b.yaml:2:1", "run/d.yaml"]
+
+
+def test_a_directory_of_fragments_that_cannot_be_listed_is_an_error(etc: Path) -> None:
+    (etc / "run").rmdir()
+    (etc / "run").write_text("no directory", encoding="ascii")
+    assert [str(each) for each in loader.check()] == [f"{etc}/run: error: cannot read it: Not a directory"]
 
 
 def test_policies_of_a_loaded_file_can_be_checked_afterwards() -> None:

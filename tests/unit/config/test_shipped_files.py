@@ -5,15 +5,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
+import yaml
 
+from balancerd import plugins, stack
 from balancerd.config import loader
 from balancerd.config.findings import ConfigError
 from balancerd.config.json_schema import build_json_schema, render_json_schema
 from balancerd.config.schema import Config
+from balancerd.settings import options_by_kind
 
 SHIPPED = Path(__file__).parents[3] / "config"
 SCHEMA: Any = build_json_schema()
+WARNINGS = {
+    "50-kubernetes-node": [
+        "warning: 0.0.0.0:9923 is open to other machines, without a password: write 127.0.0.1:9923 or use a firewall"
+    ]
+}
+"""Of examples that cannot do without."""
 
 
 def find(*keys: str) -> Any:
@@ -47,6 +57,23 @@ def test_the_shipped_schema_is_the_generated_one() -> None:
     assert (SHIPPED / "balancerd.schema.json").read_text(encoding="utf-8") == render_json_schema(), (
         "write it anew: balancerctl config schema > config/balancerd.schema.json"
     )
+
+
+@pytest.mark.parametrize("example", sorted((SHIPPED / "conf.d").iterdir()), ids=lambda path: path.stem)
+def test_examples_of_fragments_work_upon_the_shipped_file_and_change_something(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / example.name).symlink_to(example)
+    monkeypatch.setattr(loader, "DEFAULT_PATH", SHIPPED / "balancerd.yaml")
+    monkeypatch.setattr(loader, "FRAGMENTS", (tmp_path,))
+    installed = plugins.discover()
+    loaded = loader.load(plugins=options_by_kind(installed))
+    assert loaded.files == (str(SHIPPED / "balancerd.yaml"), str(tmp_path / example.name))
+    found = (*loaded.findings, *stack.advise_on_options(loaded, installed))
+    assert [str(each).partition(": ")[2] for each in found] == WARNINGS.get(example.stem, [])
+    assert loaded.config != Config()
+    assert [policy.name for policy in loaded.config.policies][-1] == "home"
+    assert jsonschema_rs.validator_for(SCHEMA).is_valid(yaml.safe_load(example.read_text(encoding="utf-8")))
 
 
 def test_the_schema_says_which_draft_it_is_and_refuses_unknown_keys() -> None:

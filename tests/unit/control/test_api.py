@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+from balancerd.config.places import Places
 from balancerd.control import api
 from balancerd.control.state import ControlState
 from balancerd.model.copying import Copying, PairCopied
@@ -43,14 +44,15 @@ def test_status_before_the_first_tick_knows_what_it_does_not_know() -> None:
         "totals": {"ticks": 0, "failed_ticks": 0, "moved_bytes": 0, "submitted_pages": 0, "pages": {}},
         "policy_errors": {},
         "disabled_policies": {},
-        "config": {"path": None, "last_reload": None},
+        "config": {"path": None, "files": [], "last_reload": None},
     }
 
 
 def test_status_tells_the_machine_the_tick_and_the_totals() -> None:
     state = ControlState(lambda: 97.5)
     state.emit(replace(a_moving_report(12), scan_cpu_seconds=0.005, scan_budget_ratio=0.01))
-    state.reloaded(path="/etc/balancerd/balancerd.yaml", succeeded=False, at=1e9, error="x.yaml:1:1: error: no")
+    files = ("/etc/balancerd/balancerd.yaml", "/etc/balancerd/conf.d/50-x.yaml")
+    state.reloaded(path=files[0], succeeded=False, at=1e9, error="x.yaml:1:1: error: no", places=Places(files=files))
     answer = json.loads(json.dumps(api.status(state.view(), version="1", pid=1, now=100.0)))
     assert answer["mode"] == "enforce"
     assert answer["tick"] == {
@@ -88,6 +90,7 @@ def test_status_tells_the_machine_the_tick_and_the_totals() -> None:
     }
     assert answer["config"] == {
         "path": "/etc/balancerd/balancerd.yaml",
+        "files": ["/etc/balancerd/balancerd.yaml", "/etc/balancerd/conf.d/50-x.yaml"],
         "last_reload": {"succeeded": False, "at_unix_seconds": 1e9, "error": "x.yaml:1:1: error: no"},
     }
 
