@@ -15,11 +15,14 @@ from tests.lab.state import lab_directory
 pytestmark = pytest.mark.host
 
 MIB = 80
-SECONDS = {"nothing": 8.0, "bound": 8.0, "balancerd": 36.0}
+SECONDS = {"nothing": 8.0, "bound": 8.0}
 """What does not change over time is seen at once."""
 
+BALANCING_SECONDS = {"single": 40.0, "crossed": 60.0}
+"""On a busy host four processes come home after 40 s; three quarters must be over by then."""
 
-@pytest.mark.parametrize("name", ["single", "crossed"])
+
+@pytest.mark.parametrize("name", BALANCING_SECONDS)
 @pytest.mark.timeout(900)
 def test_misplaced_memory_is_remote_until_balancerd_has_brought_it_home(name: str, machine_pool: MachinePool) -> None:
     machine_pool.shutdown()  # one machine at a time
@@ -28,7 +31,7 @@ def test_misplaced_memory_is_remote_until_balancerd_has_brought_it_home(name: st
     workload = WORKLOADS[name]
     kept = {
         rival: boots.run(Wanted(workload=workload, rival=rival, boot=1, seconds=seconds, mib=MIB), lab)
-        for rival, seconds in SECONDS.items()
+        for rival, seconds in {**SECONDS, "balancerd": BALANCING_SECONDS[name]}.items()
     }
     remote = {rival: boot.figures.last_quarter_remote_ratio for rival, boot in kept.items()}
     print(f"{name}: remote in the last quarter {remote}")
