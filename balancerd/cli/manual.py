@@ -8,18 +8,18 @@ import argparse
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 from click.shell_completion import get_completion_class
 
-from balancerd import __version__, plugins
+from balancerd import __version__
 from balancerd.cli import control, daemon, roff
+from balancerd.cli.keys import Key, list_options, list_settings
 from balancerd.cli.schemas import build_schema
 from balancerd.cli.screen import write
-from balancerd.config.json_schema import build_json_schema
 from balancerd.control.openapi import build_openapi
 
 SHELLS: Final = {"bash": "balancerctl", "zsh": "_balancerctl", "fish": "balancerctl.fish"}
@@ -94,18 +94,16 @@ def balancerd_page() -> str:
 
 def configuration_page() -> str:
     """Return balancerd.yaml(5)."""
-    schema: Any = build_json_schema()
     kinds = [
-        roff.subsection(f"kind: {kind}", roff.paragraphs(plugin.summary), *_settings(_schema_of(plugin), "", {}))
-        for kind, plugin in sorted(plugins.discover().items())
-        if plugin.options.__module__.startswith("balancerd.")
+        roff.subsection(f"kind: {kind}", roff.paragraphs(summary), *map(_key, options))
+        for kind, summary, options in list_options()
     ]
     return (
         roff.head("balancerd.yaml", 5, __version__, PURPOSE["balancerd.yaml"])
         + roff.section("Synopsis", "/etc/balancerd/balancerd.yaml\n.br\n/etc/balancerd/conf.d/*.yaml\n")
         + roff.section("Description", roff.paragraphs(_CONFIGURATION))
         + roff.section("Values", *(roff.item(kind, text) for kind, text in VALUES))
-        + roff.section("Settings", *_settings(schema, "", schema.get("$defs", {})))
+        + roff.section("Settings", *map(_key, list_settings()))
         + roff.section("Policies", roff.paragraphs(_POLICIES), *kinds)
         + roff.section("See also", "balancerd(8), balancerctl(1)\n")
     )
@@ -207,35 +205,9 @@ def _spelled(action: argparse.Action) -> str:
     return ", ".join(f"{option}{value}" for option in action.option_strings)
 
 
-def _schema_of(plugin: Any) -> Any:
-    return plugin.options.model_json_schema(by_alias=True, mode="serialization")
-
-
-def _settings(schema: Mapping[str, Any], prefix: str, shared: Mapping[str, Any]) -> Iterator[str]:
-    """Yield an item for each setting, those of a section after it."""
-    known = shared or schema.get("$defs", {})
-    for key, facts in schema.get("properties", {}).items():
-        path = f"{prefix}{key}"
-        section = known.get(str(facts.get("$ref", "")).rpartition("/")[2])
-        entries = facts.get("items", {}) if isinstance(facts.get("items"), dict) else {}
-        listed = known.get(str(entries.get("$ref", "")).rpartition("/")[2])
-        default = "" if section is not None or "default" not in facts else f" Default: {_plain(facts['default'])}."
-        required = " Required." if key in schema.get("required", ()) else ""
-        meaning = facts.get("description") or ("" if section is None else section.get("description", ""))
-        yield roff.item(path, f"{meaning}{_choices(facts)}{default}{required}")
-        if section is not None:
-            yield from _settings(section, f"{path}.", known)
-        elif listed is not None and not prefix.endswith("[]."):
-            yield from _settings(listed, f"{path}[].", known)
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-
-
-def _choices(facts: Mapping[str, Any]) -> str:
-    found = facts.get("enum") or next((each["enum"] for each in facts.get("anyOf", ()) if "enum" in each), None)
-    return "" if not found else f" One of {', '.join(map(_plain, found))}."
+def _key(key: Key) -> str:
+    default = "" if key.default is None else f" Default: {key.default}."
+    return roff.item(key.path, f"{key.meaning}{default}{' Required.' if key.required else ''}")
 
 
 def main(arguments: list[str]) -> int:
