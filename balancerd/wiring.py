@@ -294,7 +294,10 @@ class Application:
 
     def _servers(self) -> Iterator[ControlServer | MetricsServer | Page]:
         control = self._config.control
-        access = Access(own_uid=os.getuid(), reader_gid=None if control.group is None else group_id(control.group))
+        reader_gid, changer_gid = (
+            None if name is None else group_id(name) for name in (control.group, control.change_group)
+        )
+        access = Access(own_uid=os.getuid(), reader_gid=reader_gid, changer_gid=changer_gid)
         self._operator = Operator(
             switches=self._switches,
             leases=self._leases,
@@ -305,7 +308,7 @@ class Application:
         )
         yield ControlServer(
             path=control.socket,
-            group=control.group,
+            group=control.group or control.change_group,
             app=ControlApp(
                 state=self._state,
                 jobs=self._jobs,

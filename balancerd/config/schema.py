@@ -302,7 +302,12 @@ class ControlConfig(Section):
     )
     group: Group | None = Field(
         default=None,
-        description="Its members may use the socket beside root and the daemon's own user; null means nobody else.",
+        description="Its members may look, beside root and the daemon's own user; null means nobody else.",
+    )
+    change_group: Group | None = Field(
+        default=None,
+        description="Its members may change things, too; null: only root and the daemon's own user. The socket belongs "
+        "to `group` where both are set, so they must be members of that one, too.",
     )
 
 

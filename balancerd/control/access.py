@@ -20,15 +20,23 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Root and the daemon's own user may do everything; members of `reader_gid` (None: nobody else) may read."""
+    """Root and the daemon's own user may do everything; None: there is no such group.
+
+    Members of `changer_gid` may do everything, too, and members of `reader_gid` may read.
+    """
 
     own_uid: int
     reader_gid: int | None
+    changer_gid: int | None = None
 
     def may_change(self, peer: Peer) -> bool:
         """Return whether the peer may have the daemon do something."""
-        return peer.uid in {ROOT, self.own_uid}
+        return peer.uid in {ROOT, self.own_uid} or _is_member(peer, self.changer_gid)
 
     def may_read(self, peer: Peer) -> bool:
         """Return whether the peer may see what the daemon sees: command names and addresses of everyone."""
-        return self.may_change(peer) or (self.reader_gid is not None and self.reader_gid in {peer.gid, *peer.groups})
+        return self.may_change(peer) or _is_member(peer, self.reader_gid)
+
+
+def _is_member(peer: Peer, gid: int | None) -> bool:
+    return gid is not None and gid in {peer.gid, *peer.groups}

@@ -21,11 +21,12 @@ OWNERS: Final = "owners"
 """Values of x-balancerd-allowed."""
 
 _ABOUT: Final = """\
-How balancerd is asked and told, on the unix socket of control.socket. The kernel vouches for who asks: root and the
-daemon's user may do everything (x-balancerd-allowed: owners), members of control.group may ask where it says readers,
-and everybody else is answered 403. Methods that are not named here are answered 405 with Allow, paths 404. Requests
-that are no HTTP, or far too long, are answered 400 or 413 in plain text. Every document but this one has "schema":
-within one number keys and paths are added, never renamed or removed. Unknown is null, never 0; units stand in the key.
+How balancerd is asked and told, on the unix socket of control.socket. The kernel vouches for who asks: root, the
+daemon's user and members of control.change_group may do everything (x-balancerd-allowed: owners), members of
+control.group may ask where it says readers, and everybody else is answered 403. Methods that are not named here are
+answered 405 with Allow, paths 404. Requests that are no HTTP, or far too long, are answered 400 or 413 in plain text.
+Every document but this one has "schema": within one number keys and paths are added, never renamed or removed. Unknown
+is null, never 0; units stand in the key.
 """
 
 _ALWAYS: Final = {HTTPStatus.FORBIDDEN: "who asks may not"}
