@@ -1,11 +1,17 @@
 """Commands that switch a real daemon on this machine: pause, mode, reload, advise, and what status tells of it."""
 
+import grp
 import json
+import os
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.unit.cli.conftest import SCHEMAS
 from tests.unit.cli.validation import faults
@@ -76,3 +82,30 @@ def test_a_daemon_is_paused_switched_reloaded_and_asked_for_advice(tmp_path: Pat
         assert ask_json(daemon, "advise", "--release", "1")["released"]
         ask_json(daemon, "undo", "--since", "1h")
         assert daemon.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_members_of_the_group_that_may_change_switch_it_and_others_may_not_even_look() -> None:
+    changers, others = grp.getgrnam("nogroup").gr_gid, grp.getgrnam("daemon").gr_gid
+    with tempfile.TemporaryDirectory(prefix="balancerd-test-") as name:
+        Path(name).chmod(0o755)
+        with running(Path(name), "--set", "control.change_group=nogroup") as daemon:
+            said = [as_member(daemon, gid, path) for gid in (changers, others) for path in ("/v1/pause", "/v1/resume")]
+            assert said == ["answered", "answered", "NotPermitted", "NotPermitted"]
+
+
+def as_member(daemon: Daemon, gid: int, path: str) -> str:
+    """Post to a path as an ordinary user who is in one group only; return what came of it."""
+    program = f"""
+import os
+from balancerd.control.client import ControlClient, ControlFailure
+os.setgroups([]); os.setresgid({gid}, {gid}, {gid}); os.setresuid(1234, 1234, 1234)
+try:
+    ControlClient({str(daemon.socket)!r}).post({path!r})
+except ControlFailure as failure:
+    print(type(failure).__name__)
+else:
+    print("answered")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()
