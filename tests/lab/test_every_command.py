@@ -1,0 +1,82 @@
+"""Every command of balancerctl against a running daemon on a real kernel, and each document against its schema."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balancerd.cli.schemas import SHAPES
+from tests.lab.service import Balancerd
+from tests.lab.test_commands import CALM, MIB
+from tests.lab.workloads import Hog
+from tests.unit.cli.validation import faults
+
+pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(300)]
+
+SCHEMAS: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "deploy" / "schemas" / "balancerctl.schema.json").read_text(encoding="utf-8")
+)["$defs"]
+FINDINGS = 5
+PERF = "{pid} {pid} [0000] 1.000001: 7f0000001000 0 0\n"
+
+
+def test_every_command_answers_and_prints_what_its_schema_says(tmp_path: Path) -> None:
+    with (
+        Balancerd(tmp_path, overrides={**CALM, "select.min_age": "1s", "mode": "observe"}) as daemon,
+        Hog("base", MIB * 2, touch_cpu=2, spin_cpu=0, busy_percent=50) as hog,
+    ):
+        daemon.wait_for_reason(hog.pid, "observe-mode")
+        pid, trace, log = str(hog.pid), tmp_path / "trace.gz", tmp_path / "perf.txt"
+        log.write_text(PERF.format(pid=pid) * 20, encoding="ascii")
+        told: dict[str, dict[str, Any]] = {}
+
+        def ask(command: str, *words: str, code: int = 0) -> dict[str, Any]:
+            done = daemon.balancerctl(*command.split(), *words, "--json")
+            assert done.returncode == code, (command, done.returncode, done.stdout, done.stderr)
+            told[command] = json.loads(done.stdout)
+            assert list(faults(SCHEMAS[command], told[command])) == [], command
+            return told[command]
+
+        assert ask("status")["healthy"]
+        assert len(ask("nodes")["nodes"]) == 4
+        assert pid in {str(process["pid"]) for process in ask("ps")["processes"]}
+        ask("top", "--batch", "-n", "1")
+        (planned,) = ask("plan")["moves"]
+        assert (planned["pid"], planned["to"]) == (hog.pid, 0)
+        assert ask("explain", pid)["process"]["reason"] == "observe-mode"
+        ask("heat", pid)
+        ask("record", str(trace), "--for", "3s")
+        ask("replay", str(trace))
+
+        assert ask("mode", "enforce")["mode"] == "enforce"
+        assert ask("pause")["pause"]["left_seconds"] is None
+        assert ask("resume")["was_paused"]
+        daemon.wait_for_reason(hog.pid, "well-placed", 120.0)
+        assert ask("move", pid, "--to", "3")["job"]["state"] == "done"
+        moved = ask("moves")["moves"]
+        assert {move["policy"] for move in moved} > {"home"}
+        ask("undo", str(moved[0]["id"]))
+        ask("evict", pid, "--cold-only")
+        daemon.wait_for(lambda: bool(ask("history")["events"]), 30.0, "the history")
+        assert hog.pid in {event["pid"] for event in told["history"]["events"]}
+        ask("import-log", str(log))
+
+        ask("advise", "1:64", "--lease", "1m")
+        assert ask("reload")["reloaded"]
+        ask("config check", code=told_code(daemon, "config", "check"))
+        ask("config show")
+        ask("config schema")
+        ask("config diff", code=FINDINGS)
+        ask("policies list")
+        ask("policies show", "follow-cpu")
+        ask("simulate", "single-misplaced")
+        ask("doctor", code=told_code(daemon, "doctor"))
+        assert told.keys() == SHAPES.keys()
+
+
+def told_code(daemon: Balancerd, *words: str) -> int:
+    """The exit status of a command in words: 0, or 5 with findings."""
+    code = daemon.balancerctl(*words).returncode
+    assert code in {0, FINDINGS}
+    return code
