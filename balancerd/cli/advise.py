@@ -10,9 +10,11 @@ from typing import Final
 import click
 
 from balancerd.cli import words
+from balancerd.cli.duration import DurationType
 from balancerd.cli.exits import CommandError, ExitCode, NotPermittedError, NotRunningError
 from balancerd.cli.options import SCHEMA, Document, Settings, ask, json_option, socket_option
 from balancerd.cli.screen import Column, Table, draw, escape, write, write_json
+from balancerd.config.units import format_duration
 
 MIB: Final = 1 << 20
 LEASE_SECONDS: Final = 60.0
@@ -52,10 +54,10 @@ Examples:
 @click.option(
     "--lease",
     "lease_seconds",
-    type=click.FloatRange(min=1.0, max=LONGEST_LEASE_SECONDS),
-    default=LEASE_SECONDS,
+    type=DurationType(least_seconds=1.0, most_seconds=LONGEST_LEASE_SECONDS),
+    default=format_duration(LEASE_SECONDS),
     show_default=True,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="How long the space is kept for you.",
 )
 @click.option("--no-lease", is_flag=True, help="Only ask: others may be given the same space.")

@@ -1,6 +1,7 @@
 """Every command of balancerctl against a running daemon on a real kernel, and each document against its schema."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from balancerd.cli.schemas import SHAPES
 from tests.lab.service import Balancerd
 from tests.lab.test_commands import CALM, MIB
 from tests.lab.workloads import Hog
+from tests.lab.workloads.perf_script import Pattern, perf_script
 from tests.unit.cli.validation import faults
 
 pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(300)]
@@ -18,7 +20,6 @@ SCHEMAS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "deploy" / "schemas" / "balancerctl.schema.json").read_text(encoding="utf-8")
 )["$defs"]
 FINDINGS = 5
-PERF = "{pid} {pid} [0000] 1.000001: 7f0000001000 0 0\n"
 
 
 def test_every_command_answers_and_prints_what_its_schema_says(tmp_path: Path) -> None:
@@ -28,7 +29,10 @@ def test_every_command_answers_and_prints_what_its_schema_says(tmp_path: Path) -
     ):
         daemon.wait_for_reason(hog.pid, "observe-mode")
         pid, trace, log = str(hog.pid), tmp_path / "trace.gz", tmp_path / "perf.txt"
-        log.write_text(PERF.format(pid=pid) * 20, encoding="ascii")
+        pattern = Pattern(pid=hog.pid, tids=(hog.pid,), owned=(largest_mapping(hog.pid),))
+        now = time.clock_gettime(time.CLOCK_MONOTONIC)
+        samples = perf_script(pattern, seed=1, samples_per_page=0.1, noise=0.0, seconds=(now - 2.0, now - 1.0))
+        log.write_text("".join(samples), encoding="ascii")
         told: dict[str, dict[str, Any]] = {}
 
         def ask(command: str, *words: str, code: int = 0) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def test_every_command_answers_and_prints_what_its_schema_says(tmp_path: Path) -
         assert ask("status")["healthy"]
         assert len(ask("nodes")["nodes"]) == 4
         assert pid in {str(process["pid"]) for process in ask("ps")["processes"]}
-        ask("top", "--batch", "-n", "1")
+        ask("top")
         (planned,) = ask("plan")["moves"]
         assert (planned["pid"], planned["to"]) == (hog.pid, 0)
         assert ask("explain", pid)["process"]["reason"] == "observe-mode"
@@ -80,3 +84,12 @@ def told_code(daemon: Balancerd, *words: str) -> int:
     code = daemon.balancerctl(*words).returncode
     assert code in {0, FINDINGS}
     return code
+
+
+def largest_mapping(pid: int) -> tuple[int, int]:
+    """The span of the largest mapping of a process."""
+    spans = []
+    for line in Path(f"/proc/{pid}/maps").read_text(encoding="ascii").splitlines():
+        start, end = (int(word, 16) for word in line.split(" ")[0].split("-"))
+        spans.append((end - start, start, end))
+    return max(spans)[1:]

@@ -86,7 +86,7 @@ def test_the_daemon_advises_and_leases(room: Room, run: Run) -> None:
     done = run("advise", "1:1024", socket=socket)
     assert (done.exit_code, done.stdout) == (0, TEXT)
     assert done.stderr == "kept for you for 1m as lease 1: balancerctl advise --release 1\n"
-    assert run("advise", "2:1024", "--lease", "300", "--numactl", socket=socket).stdout == (
+    assert run("advise", "2:1024", "--lease", "5m", "--numactl", socket=socket).stdout == (
         "numactl --cpunodebind=1 --membind=1\n"
     )
     listed = run("advise", "--list", socket=socket).stdout.splitlines()
@@ -134,8 +134,9 @@ def test_what_does_not_fit_is_a_finding_but_not_for_numad(room: Room, run: Run) 
         ["--list", "--numad"],
         ["4", "--numad", "--json"],
         ["4", "--numad", "--numactl"],
-        ["4", "--lease", "0"],
-        ["4", "--lease", "3601"],
+        ["4", "--lease", "0s"],
+        ["4", "--lease", "61m"],
+        ["4", "--lease", "300"],
     ],
 )
 def test_what_makes_no_sense_is_wrong_usage(run: Run, arguments: list[str]) -> None:
