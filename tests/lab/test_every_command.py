@@ -20,11 +20,12 @@ SCHEMAS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "deploy" / "schemas" / "balancerctl.schema.json").read_text(encoding="utf-8")
 )["$defs"]
 FINDINGS = 5
+LOOKING = {"select.min_age": "1s", "mode": "observe"}
 
 
 def test_every_command_answers_and_prints_what_its_schema_says(tmp_path: Path) -> None:
     with (
-        Balancerd(tmp_path, overrides={**CALM, "select.min_age": "1s", "mode": "observe"}) as daemon,
+        Balancerd(tmp_path, overrides={**CALM, **LOOKING, "state_directory": str(tmp_path)}) as daemon,
         Hog("base", MIB * 2, touch_cpu=2, spin_cpu=0, busy_percent=50) as hog,
     ):
         daemon.wait_for_reason(hog.pid, "observe-mode")
