@@ -29,16 +29,18 @@ run-here: $(VENV)/.ready
 	@echo "balancerd in the foreground on this machine; Ctrl-C ends it. In another terminal: $(BIN)/balancerctl --socket /run/balancerd.sock ps"
 	$$([ "$$(id -u)" = 0 ] || echo sudo) $(BIN)/balancerd --config config/balancerd.yaml --set control.socket=/run/balancerd.sock
 
-# The virtual machine takes one CPU, so that what needs none of it runs beside; its output comes when it has ended.
+# A virtual machine takes one CPU, so that two things are done at a time; the output of each comes when it has ended.
 test: browser-ready lab-ready $(VENV)/.other-python ## everything that must pass: lint, types, import contracts, unit tests, page, lab tests
-	@$(MAKE) --no-print-directory -j2 UNIT_WORKERS=1 beside-the-lab lab-test
+	@$(MAKE) --no-print-directory lint contracts
+	@$(MAKE) --no-print-directory -j2 --output-sync=target UNIT_WORKERS=1 lab-default lab-host no-lab lab-others
 
-.PHONY: beside-the-lab
-beside-the-lab:
-	@(for each in lint types contracts unit page-test; do \
-		$(MAKE) --no-print-directory $$each || exit; \
-	done) > $(VENV)/beside.log 2>&1; \
-	status=$$?; cat $(VENV)/beside.log; exit $$status
+.PHONY: no-lab lab-default lab-host lab-others
+no-lab:
+	@$(MAKE) --no-print-directory -j1 types unit page-test
+
+lab-default lab-host lab-others:
+	@echo "tests of the lab: $(@:lab-%=%)"
+	@$(BIN)/python -m tests.lab test --part $(@:lab-%=%)
 
 lint: $(VENV)/.ready ## ruff: rules and format
 	$(BIN)/ruff check .

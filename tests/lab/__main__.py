@@ -59,7 +59,7 @@ def _dispatch(options: argparse.Namespace, command: list[str], pytest_arguments:
             from tests.lab import runner  # it needs pytest, which the other verbs do not
 
             workloads.build()
-            return runner.run_tests(lab, options.topology, options.kernel, pytest_arguments)
+            return runner.run_tests(lab, options.topology, options.kernel, pytest_arguments, options.part)
         case "run":
             return _run(_machine(options, lab), command, options)
         case "shell":
@@ -209,7 +209,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__.partition("\n")[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("prepare", help="install and fetch what the machine needs, all kernels too")
-    verbs.add_parser("test", parents=[place], help="run the lab's tests; other arguments go to pytest")
+    test = verbs.add_parser("test", parents=[place], help="run the lab's tests; other arguments go to pytest")
+    test.add_argument(
+        "--part",
+        choices=("default", "others", "host"),
+        help="the default machine, all others, or the lab's own tests; two parts may run side by side",
+    )
     verbs.add_parser("run", parents=[place, boot, call], help="boot, run the command after --, shut down")
     verbs.add_parser("shell", parents=[place, boot], help="boot, and a shell inside; Ctrl-] hangs up")
     verbs.add_parser("up", parents=[place, boot], help="boot and leave the machine running, for four hours at most")

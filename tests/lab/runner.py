@@ -34,6 +34,10 @@ GUEST_JUNIT = "/run/lab/out/junit.xml"
 PLUGINS = ("-p", "pytest_timeout", "-p", "no:cacheprovider", "--durations=20", "--durations-min=5")
 NO_OTHER_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
+INSIDE_PARTS = ("default", "others")
+PARTS = (*INSIDE_PARTS, "host")
+"""The machine with most tests, all other machines, and the tests of the lab itself."""
+
 FEW_FAILURES = 3  # more than that is no chance meeting
 
 Where = tuple[str, str]  # a topology's name and a kernel's series
@@ -55,11 +59,16 @@ class Survey:
                 self.inside.update(itertools.product(topologies_of(item), kernels_of(item)))
 
 
-def run_tests(lab: LabDirectory, only: str | None, series: str | None, arguments: Sequence[str]) -> int:
+def run_tests(
+    lab: LabDirectory, only: str | None, series: str | None, arguments: Sequence[str], part: str | None = None
+) -> int:
     """Run the tests that pytest's `arguments` select, all of them if empty; returns the worst exit status.
 
-    With `only`, a topology, or `series`, a kernel, run just their tests inside, and not those of the lab itself.
+    With `only`, a topology, or `series`, a kernel, run just their tests inside, and not those of the lab itself. With
+    `part`, one of PARTS, run just that part, in a place of its own: two parts may run at the same time.
     """
+    if part in INSIDE_PARTS:
+        lab = lab.beside(part)
     os.chdir(REPOSITORY)
     os.environ.update(NO_OTHER_PLUGINS)
     selection = list(arguments)
@@ -68,7 +77,11 @@ def run_tests(lab: LabDirectory, only: str | None, series: str | None, arguments
     survey, status = _survey(selection)
     if status:
         return status
-    selected = [where for where in survey.inside if only in {None, where[0]} and series in {None, where[1]}]
+    selected = [
+        where
+        for where in survey.inside
+        if only in {None, where[0]} and series in {None, where[1]} and part in {None, part_of(where)}
+    ]
     wanted = sorted(selected, key=lambda where: (kernel.SERIES.index(where[1]), where[0]))
     worst = 0
     summary = []
@@ -77,10 +90,10 @@ def run_tests(lab: LabDirectory, only: str | None, series: str | None, arguments
         worst = max(worst, status)
         summary.append(line)
     is_everything = not [word for word in arguments if word != "--thorough"]
-    for name in missing(wanted, only, series, is_everything=is_everything):
+    for name in missing(wanted, only, series, is_everything=is_everything, part=part):
         worst = max(worst, 1)
         summary.append(f"lab: {name}: FAILED, no test for it was selected")
-    if only is None and series is None and (survey.host or is_everything):
+    if only is None and series is None and part in {None, "host"} and (survey.host or is_everything):
         worst = max(worst, _run_on_host(lab, selection))
     for line in summary:
         print(line, flush=True)
@@ -90,11 +103,22 @@ def run_tests(lab: LabDirectory, only: str | None, series: str | None, arguments
     return worst
 
 
-def missing(wanted: Sequence[Where], only: str | None, series: str | None, *, is_everything: bool) -> list[str]:
+def part_of(where: Where) -> str:
+    """The part that a machine belongs to."""
+    return "default" if where == (topology.DEFAULT, kernel.DEFAULT) else "others"
+
+
+def missing(
+    wanted: Sequence[Where], only: str | None, series: str | None, *, is_everything: bool, part: str | None = None
+) -> list[str]:
     """The topologies and kernels without a test in `wanted`, of those asked for by name or as part of everything."""
-    is_everything = is_everything and only is None and series is None
-    topologies = topology.names() if is_everything else (only,)
-    kernels = kernel.SERIES if is_everything else (series,)
+    is_everything = is_everything and only is None and series is None and part != "host"
+    topologies: Sequence[str | None] = (only,)
+    kernels: Sequence[str | None] = (series,)
+    if is_everything:
+        topologies, kernels = topology.names(), kernel.SERIES
+        if part == "default":
+            topologies, kernels = (topology.DEFAULT,), (kernel.DEFAULT,)
     covered = {None, *itertools.chain.from_iterable(wanted)}
     return [name for name in (*topologies, *kernels) if name is not None and name not in covered]
 

@@ -1,4 +1,4 @@
-"""Where the lab keeps things on disk, and the lock that lets one machine run at a time from a checkout.
+"""Where the lab keeps things on disk, and the lock that lets one machine run at a time from such a place.
 
 Must not know what a machine is.
 """
@@ -20,14 +20,24 @@ class LabError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabDirectory:
-    """The lab's files: fetched packages, and for each machine its console log, initrd and `out`."""
+    """The lab's files: fetched packages, and for each machine its console log, initrd and `out`.
+
+    `shared` is the lab directory whose packages are used, None for its own.
+    """
 
     root: Path
+    shared: Path | None = None
 
     @property
     def packages(self) -> Path:
         """Debian packages that are unpacked here and never installed."""
-        return self.root / "packages"
+        return (self.shared or self.root) / "packages"
+
+    def beside(self, name: str) -> "LabDirectory":
+        """A place of its own for a machine that runs beside others, with the same packages; made if need be."""
+        root = self.root / "beside" / name
+        root.mkdir(parents=True, exist_ok=True)
+        return LabDirectory(root=root, shared=self.root)
 
     @property
     def lock(self) -> Path:

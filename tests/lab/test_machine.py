@@ -18,7 +18,7 @@ from tests.lab import kernel, topology
 from tests.lab.conftest import INSIDE, INSIDE_KERNEL, MachinePool
 from tests.lab.link import MachineLostError
 from tests.lab.machine import BootError, Machine, Options
-from tests.lab.runner import NO_OTHER_PLUGINS, PLUGINS, executed_tests, failed_tests, missing
+from tests.lab.runner import INSIDE_PARTS, NO_OTHER_PLUGINS, PLUGINS, executed_tests, failed_tests, missing, part_of
 from tests.lab.state import LabDirectory, LabError, acquire_lock, lab_directory
 from tests.lab.terminal import borrowed
 from tests.lab.topology import Topology, TopologyError
@@ -323,6 +323,19 @@ def test_what_was_asked_for_and_has_no_test_is_missing(
     wanted: list[tuple[str, str]], only: str | None, series: str | None, is_everything: bool, names: list[str]
 ) -> None:
     assert missing(wanted, only, series, is_everything=is_everything) == names
+
+
+@host
+def test_the_parts_leave_no_machine_out_and_no_test_for_one_is_missed_in_its_part() -> None:
+    everywhere = [(name, series) for name in topology.names() for series in kernel.SERIES]
+    parts = {part: [where for where in everywhere if part_of(where) == part] for part in INSIDE_PARTS}
+    assert parts["default"] == [(topology.DEFAULT, kernel.DEFAULT)]
+    assert len(parts["default"]) + len(parts["others"]) == len(everywhere)
+    for part, wanted in parts.items():
+        assert missing(wanted, None, None, is_everything=True, part=part) == []
+    assert missing([], None, None, is_everything=True, part="default") == [topology.DEFAULT, kernel.DEFAULT]
+    assert missing(parts["default"], None, None, is_everything=True, part="others") != []
+    assert missing([], None, None, is_everything=True, part="host") == []
 
 
 @host
