@@ -247,6 +247,18 @@ def test_a_thousand_mistakes_are_summed_up() -> None:
             "1:57: warning: it stands behind a, which brings back what has made room: write it before a",
         ),
         (
+            "policies: [{name: a, kind: follow-cpu}, {name: b, kind: tiering}]",
+            "1:57: warning: it stands behind a, which brings all memory up that fits, cold or not: write it before a",
+        ),
+        (
+            "policies: [{name: a, kind: access}, {name: b, kind: follow-cpu}, {name: c, kind: threads}]",
+            "1:82: warning: it stands behind b, which moves memory first: write it before b",
+        ),
+        (
+            "policies: [{name: a, kind: follow-cpu}, {name: b, kind: threads}, {name: c, kind: follow-cpu}]",
+            "1:57: warning: it stands behind a, which moves memory first: write it before a",
+        ),
+        (
             "policies: []",
             "1:11: warning: no policy is at work, so nothing will ever move: remove this key to get the default",
         ),
@@ -256,6 +268,12 @@ def test_doubtful_settings_work_with_a_warning(text: str, finding: str) -> None:
     loaded = loader.load_text(text)
     assert [str(each) for each in loaded.findings] == [f"balancerd.yaml:{finding}"]
     assert loaded.config != Config()
+
+
+def test_policies_in_an_order_in_which_each_has_its_effect_need_no_warning() -> None:
+    kinds = ("tiering", "packing", "threads", "follow-cpu", "access")
+    text = ", ".join(f"{{name: {kind}, kind: {kind}}}" for kind in kinds)
+    assert loader.load_text(f"policies: [{text}]").findings == ()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "[::1]"])

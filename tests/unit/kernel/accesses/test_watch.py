@@ -147,6 +147,30 @@ def test_without_a_source_that_works_the_first_obstacle_is_told_and_tried_again_
     assert missed(nothing.read(IDS[:1])) == {0: "accesses.sources is empty"}
 
 
+def test_a_source_before_one_that_works_is_tried_every_five_seconds_and_each_minute_once_it_works() -> None:
+    clock, first, second = FakeClock(), FakeSource(Obstacle(seen="no", fix="none")), FakeSource()
+    watcher = Watcher(clock, [first, second], most_processes=2)
+    watcher.read(IDS[:1])
+    first.obstacle = None
+    clock.time += 4.5
+    watcher.read(IDS[:2])
+    assert (first.probes, second.open_now) == (1, IDS[:2])
+    clock.time += 0.5
+    watcher.read(IDS[1:3])
+    assert (first.probes, first.open_now, second.open_now) == (2, [IDS[2]], [IDS[1]])
+    clock.time += 59.5
+    watcher.read(IDS[1:3])
+    assert first.probes == 2
+    clock.time += 0.5
+    watcher.read(IDS[1:3])
+    assert first.probes == 3
+
+
+def test_of_several_sources_that_do_not_work_the_first_obstacle_is_told() -> None:
+    sources = [FakeSource(Obstacle(seen=f"no {name}", fix="none")) for name in ("counters", "timer")]
+    assert missed(Watcher(FakeClock(), sources, most_processes=2).read(IDS[:1])) == {0: "no counters"}
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
