@@ -57,6 +57,8 @@ def test_an_edge_of_hot_memory_that_drifts_does_not_warm_what_is_cold_beside_it(
         warmth.observe(regions_of_heat(told), 5.0 * turn)
     assert [(warm.start, warm.end) for warm in warmth.regions] == [(BASE, edge), (edge, BASE + 512 * MIB)]
     assert [warm.heat for warm in warmth.regions] == [pytest.approx(0.6), 0.0]
+    nearly = MIB - PAGE_BYTES
+    assert regions_of_heat([region(edge - nearly, edge + nearly, 0.6)]) == (), "it has no edge apart from the other"
 
 
 def test_what_is_in_use_in_each_window_is_surely_used_and_what_is_now_and_then_is_not() -> None:
@@ -70,6 +72,10 @@ def test_what_is_in_use_in_each_window_is_surely_used_and_what_is_now_and_then_i
         assert warmth.regions[0].times >= STEADY_TIMES
         warmth.observe([region(0, 300, 0.0)], 35.0 + 5.0 * turn)
     assert warmth.regions[0].times < STEADY_TIMES
+    warmth = Warmth()
+    warmth.observe([region(0, 100, 0.4)], 0.0)
+    warmth.observe([region(0, 200, 0.4)], 5.0)
+    assert [(warm.start, warm.times) for warm in warmth.regions] == [(0, 2), (100, 1)], "as hot, not for as long"
     warmth = Warmth()
     warmth.observe([region(0, 100, 0.4)], 0.0, counts=STEADY_TIMES)
     assert warmth.regions[0].times == STEADY_TIMES
