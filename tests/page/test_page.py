@@ -147,12 +147,32 @@ def test_it_fits_and_leaves_a_picture(
         assert page.evaluate("document.scrollingElement.scrollWidth") == size[0]
         lefts = page.locator("main > section").evaluate_all("all => all.map(one => one.getBoundingClientRect().left)")
         assert len(set(lefts)) == (1 if name == "phone" else 2)
+        tiles = page.locator(".tile").evaluate_all("all => all.map(one => one.getBoundingClientRect().left)")
+        assert len(set(tiles)) == (1 if name == "phone" else 5)
         widths = page.locator(".rows td").evaluate_all("all => all.map(one => one.clientWidth)")
         assert name == "desktop" or min(width for width in widths if width) > size[0] / 2, "a word fits on a line"
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert back == ("rgb(243, 245, 248)" if scheme == "light" else "rgb(16, 21, 27)")
         page.screenshot(path=pictures / f"{name}-{scheme}.png", full_page=True)
         assert console.complaints == []
+
+
+def test_on_a_phone_each_figure_stands_beside_its_title(browser: Browser, world: World) -> None:
+    with world.served() as address, a_context(browser, size=PHONE) as context:
+        page = context.new_page()
+        open_live(page, address)
+        titles = page.locator("#workloads th").all_text_contents()
+        cells = page.locator("#workloads tbody tr").first.locator("td")
+        told = cells.evaluate_all("all => all.map(one => getComputedStyle(one, '::before').content)")
+        assert told == [f'"{title}"' for title in titles]
+        lefts = cells.evaluate_all(
+            """all => all.map((one) => {
+                const range = document.createRange();
+                range.selectNodeContents(one);
+                return range.getBoundingClientRect().left;
+            })"""
+        )
+        assert len(set(lefts)) == 1
 
 
 def test_a_keyboard_reaches_the_workloads(browser: Browser, world: World) -> None:
