@@ -13,8 +13,6 @@ from balancerd.cli.exits import CommandError, ExitCode, NotPermittedError, NotRu
 from balancerd.cli.options import Document, Settings, ask, json_option, socket_option
 from balancerd.cli.screen import can_print, escape, paint, write, write_json
 from balancerd.kernel.doctor.files import Check, CheckStatus
-from balancerd.kernel.doctor.managers import check_name
-from balancerd.kernel.doctor.probes import examine
 from balancerd.model.manager import REMEDY, Manager
 
 _SYMBOLS = {
@@ -46,6 +44,9 @@ def doctor(ctx: click.Context, settings: Settings, *, as_json: bool) -> None:
 
     In JSON, each of "checks" has name, status (ok, info, warning, failure, unknown), seen and fix (null: none needed).
     """
+    # Here and not at the top: the probes read half of the kernel's room, which --help has no use for.
+    from balancerd.kernel.doctor.probes import examine  # noqa: PLC0415
+
     checks = (*examine(), *ask_daemon(settings))
     count = Counter(check.status for check in checks)
     if as_json:
@@ -60,6 +61,8 @@ def doctor(ctx: click.Context, settings: Settings, *, as_json: bool) -> None:
 
 def ask_daemon(settings: Settings) -> tuple[Check, ...]:
     """Whether a daemon answers, and what only a daemon knows: whether processes have mempolicies of their own."""
+    from balancerd.kernel.doctor.managers import check_name  # noqa: PLC0415 -- as above
+
     name = check_name(Manager.MEMPOLICY)
     answer = control_socket(settings)
     if isinstance(answer, Check):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from balancerd.cli import doctor as doctor_command
+from balancerd.kernel.doctor import probes
 from balancerd.kernel.doctor.files import Check, CheckStatus
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import answers
@@ -175,7 +175,7 @@ def test_doctor_lines_up_the_checks_with_symbols_and_fixes(
     serve: Serve, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     socket = serve(answers())
-    monkeypatch.setattr(doctor_command, "examine", lambda: (*CHECKS, BROKEN))
+    monkeypatch.setattr(probes, "examine", lambda: (*CHECKS, BROKEN))
     done = run("doctor", socket=socket)
     assert (done.exit_code, done.stdout) == (5, DOCTOR.format(socket=socket))
     assert done.stderr == "1 failure, 1 warning\n"
@@ -184,7 +184,7 @@ def test_doctor_lines_up_the_checks_with_symbols_and_fixes(
 def test_doctor_without_a_failure_exits_0_even_without_a_daemon(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor_command, "examine", lambda: CHECKS)
+    monkeypatch.setattr(probes, "examine", lambda: CHECKS)
     done = run("doctor", "--json")
     assert done.exit_code == 0
     told = json.loads(done.stdout)
@@ -204,7 +204,7 @@ def test_doctor_without_a_failure_exits_0_even_without_a_daemon(
 def test_doctor_tells_a_socket_that_refuses_from_one_that_fails(
     serve: Serve, run: Run, monkeypatch: pytest.MonkeyPatch, answer: tuple[int, object], status: str
 ) -> None:
-    monkeypatch.setattr(doctor_command, "examine", tuple)
+    monkeypatch.setattr(probes, "examine", tuple)
     [check] = json.loads(run("doctor", "--json", socket=serve({"/v1/status": answer})).stdout)["checks"]
     assert check["status"] == status
 
