@@ -11,7 +11,7 @@ from pathlib import Path
 from balancerd.cli.keys import Key, list_options, list_settings
 from balancerd.cli.screen import write
 from balancerd.model.decision import REASON_TEXT
-from balancerd.model.migration import STATUS_TEXT
+from balancerd.model.page_status import STATUS_TEXT
 from balancerd.model.states import STATES
 
 HEAD = """\

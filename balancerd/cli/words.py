@@ -9,8 +9,8 @@ from typing import Final
 from balancerd.cli.screen import UNKNOWN
 from balancerd.config.units import format_bytes, format_duration
 from balancerd.model.decision import Reason
-from balancerd.model.migration import STATUS_TEXT, PageStatus
-from balancerd.model.sample import PlacementMethod
+from balancerd.model.page_status import STATUS_TEXT, PageStatus
+from balancerd.model.placement_method import PlacementMethod
 from balancerd.model.states import SKIPPED_STATES, STATES
 
 NEXT: Final[Mapping[Reason, str]] = {

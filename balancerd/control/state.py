@@ -13,7 +13,8 @@ from balancerd.config.places import Places
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.judged import JudgedMove
-from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.migration import MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
 

@@ -12,7 +12,8 @@ from balancerd.engine.movable import movable
 from balancerd.model.access import REGION_BYTES
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId
-from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample, Vma, VmaPlacement
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, Vma, VmaPlacement
 
 SMALLEST_MAPPING_BYTES = 16 << 20
 """Smaller mappings stay as they are: a few blocks cannot be spread evenly."""

@@ -13,7 +13,8 @@ from balancerd.engine.parts import MovedParts
 from balancerd.engine.quarantine import PERMANENT, Quarantine, Span, merged
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MovedRun, PageStatus
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MovedRun
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 
 STUCK_RATIO = 0.1

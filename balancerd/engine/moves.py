@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import MigrationOutcome, MovedRun, PageStatus
+from balancerd.model.migration import MigrationOutcome, MovedRun
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 
 Key = TypeVar("Key")

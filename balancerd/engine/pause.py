@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from balancerd.engine.holds import doubled
 from balancerd.model.decision import Decision, Reason, Skip, Wanted
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.migration import MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import Survey
 
 BY = "plan"

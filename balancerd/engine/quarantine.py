@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from balancerd.engine.holds import LONGEST_HOLD_SECONDS, doubled
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import FailedRun, MovedRun, PageStatus, Range
+from balancerd.model.migration import FailedRun, MovedRun, Range
+from balancerd.model.page_status import PageStatus
 
 BLOCK_BYTES = 2 << 20
 """A THP stays whole; hugetlb pages are larger, and then the block is one of them."""

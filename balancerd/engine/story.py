@@ -5,7 +5,8 @@ from operator import is_
 
 from balancerd.model.decision import REASON_TEXT, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import EvictionOutcome, MigrationOutcome, PageStatus
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import ProcessReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
 from balancerd.model.steering import SteerKind, SteerOutcome, ThreadFate

@@ -15,7 +15,8 @@ from balancerd.jobs.record import JobState, MoveRequest, UndoRequest
 from balancerd.jobs.run import Run
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, format_id_list
-from balancerd.model.migration import MigrationStep, MovedRun, PageStatus, Range
+from balancerd.model.migration import MigrationStep, MovedRun, Range
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import (
     PAGE_BYTES,
     PlacementSample,

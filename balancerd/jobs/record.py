@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import PageStatus, Verified, WholeMove
+from balancerd.model.migration import Verified, WholeMove
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 
 

@@ -22,7 +22,8 @@ from balancerd.log.journald import Field, Journal
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.event import EventKind
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.migration import MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.model.steering import SteerOutcome

@@ -6,7 +6,8 @@ from prometheus_client.core import Metric
 
 from balancerd.metrics.instruments import Counter, Histogram
 from balancerd.model.decision import Decision, Eviction, Reason
-from balancerd.model.migration import NEVER_SUBMITTED, EvictionOutcome, MigrationOutcome, PageStatus, Verified
+from balancerd.model.migration import EvictionOutcome, MigrationOutcome, Verified
+from balancerd.model.page_status import NEVER_SUBMITTED, PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.model.steering import SteerKind, ThreadFate

@@ -7,8 +7,8 @@ from prometheus_client.core import Metric
 
 from balancerd.metrics.instruments import Counter, scalars
 from balancerd.model.access import AccessMethod
+from balancerd.model.placement_method import PlacementMethod
 from balancerd.model.report import TickReport
-from balancerd.model.sample import PlacementMethod
 
 
 class ObservationCounters:

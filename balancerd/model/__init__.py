@@ -6,6 +6,8 @@ extent     stretches of an address space
 access     who touches which memory: AccessWindow
 sample     what was observed: processes, threads, VMAs, placement; Snapshot and Window
 decision   what is wanted or left alone, and why: Reason, Decision, Skip
-migration  what will be moved and what became of every page: MigrationPlan, PageStatus, MigrationOutcome
+migration  what will be moved and what became of every page: MigrationPlan, MigrationOutcome
 report     one tick as told to every sink: TickReport
+
+page_status and placement_method stand alone: commands that only ask the daemon know their words, and start fast.
 """

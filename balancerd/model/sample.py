@@ -12,6 +12,7 @@ from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.interval import Interval
 from balancerd.model.machine import Machine
 from balancerd.model.manager import Manager, ManagerFinding
+from balancerd.model.placement_method import PlacementMethod
 from balancerd.model.topology import NodeMemory, Topology
 from balancerd.model.workload import Workload
 
@@ -168,19 +169,6 @@ def bytes_by_kind(vmas: Iterable[VmaPlacement]) -> dict[VmaKind, dict[NodeId, in
         by_kind.setdefault(placed.vma.kind, []).append(placed)
     totals = {kind: bytes_by_node(by_kind[kind]) for kind in VmaKind if kind in by_kind}
     return {kind: nodes for kind, nodes in totals.items() if nodes}
-
-
-class PlacementMethod(enum.StrEnum):
-    """How a placement was found out."""
-
-    TEST = "test"
-    """Some tens of pages, enough to see that it is well placed; see docs/placement.md."""
-    SAMPLE = "sample"
-    """Pages chosen by chance, evenly over all of them."""
-    EVERY_PAGE = "every-page"
-    """move_pages(2) was asked for every page."""
-    NUMA_MAPS = "numa-maps"
-    """/proc/PID/numa_maps, which is exact, and cheap where pages are huge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ from balancerd.engine.room import Room
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.manager import Manager
-from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample, ProcessSample, Snapshot, Window
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot, Window
 from balancerd.model.topology import Topology
 from balancerd.ports import PolicyContext
 

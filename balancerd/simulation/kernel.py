@@ -20,12 +20,12 @@ from balancerd.model.migration import (
     MigrationOutcome,
     MigrationStep,
     MovedRun,
-    PageStatus,
     RunsNow,
     Verified,
     VerifyRequest,
     WholeMove,
 )
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES, SampleRequest, Sampling, Survey
 from balancerd.model.steering import SteerKind, SteerOutcome, SteerStep, ThreadFate, nothing_steered
 from balancerd.model.untouched import nothing_evicted, stayed_whole

@@ -14,10 +14,10 @@ from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.interval import Interval, wilson
 from balancerd.model.machine import Machine as MachineState
 from balancerd.model.machine import NodeState
+from balancerd.model.placement_method import PlacementMethod
 from balancerd.model.sample import (
     PAGE_BYTES,
     Mempolicy,
-    PlacementMethod,
     PlacementSample,
     Pressure,
     ProcessSample,

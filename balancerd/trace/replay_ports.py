@@ -22,7 +22,8 @@ from balancerd.model.migration import (
     VerifyRequest,
     WholeMove,
 )
-from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample, SampleRequest, Sampling, Survey
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import PAGE_BYTES, PlacementSample, SampleRequest, Sampling, Survey
 from balancerd.model.steering import SteerOutcome, SteerStep, nothing_steered
 from balancerd.model.untouched import nothing_evicted, nothing_moved, stayed_whole
 from balancerd.ports import SurveyScope

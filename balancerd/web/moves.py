@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from balancerd.model.migration import STATUS_TEXT, PageStatus
+from balancerd.model.page_status import STATUS_TEXT, PageStatus
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.web.figures import Column, Piece, bar, count, details, percent, section, size, table
 from balancerd.web.markup import Html, element

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
 

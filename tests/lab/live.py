@@ -14,7 +14,8 @@ from balancerd.kernel.moving.pacing import Pace
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import NEVER_SUBMITTED, MigrationOutcome, MigrationStep, PageStatus, Range
+from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
+from balancerd.model.page_status import NEVER_SUBMITTED, PageStatus
 from balancerd.native import Migration
 
 PAGE = 4096

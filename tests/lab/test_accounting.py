@@ -19,7 +19,8 @@ import pytest
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.migration import MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from balancerd.native import Migration, RangeArray, placement
 from tests.lab.balancing import eager_balancing
 from tests.lab.live import PAGE, WatchedCore, carry_out, live_kernel, step_of

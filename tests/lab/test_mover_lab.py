@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from balancerd.model.decision import Reason
-from balancerd.model.migration import FailedRun, MigrationOutcome, PageStatus, RunsNow, VerifyRequest
+from balancerd.model.migration import FailedRun, MigrationOutcome, RunsNow, VerifyRequest
+from balancerd.model.page_status import PageStatus
 from balancerd.native import Migration, RangeArray, placement
 from tests.lab.live import WatchedCore, carry_out, live_kernel, step_of
 from tests.lab.native_targets import (

@@ -25,7 +25,8 @@ from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.placement.reader import PlacementReader
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.ids import NodeId, ProcessId, parse_id_list
-from balancerd.model.sample import PlacementMethod, VmaKind
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import VmaKind
 from tests.lab.native_targets import (
     HUGE,
     MADV_HUGEPAGE,

@@ -16,12 +16,12 @@ from balancerd.model.migration import (
     MigrationOutcome,
     MigrationStep,
     MovedRun,
-    PageStatus,
     RunsNow,
     Verified,
     VerifyRequest,
     WholeMove,
 )
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import (
     PAGE_BYTES,
     Mempolicy,

@@ -12,10 +12,10 @@ from balancerd.model.migration import (
     MigrationOutcome,
     MigrationPlan,
     MigrationStep,
-    PageStatus,
     Range,
     RunsNow,
 )
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import PolicyFailure, ProcessReport, TickReport, WorkloadReport
 from balancerd.model.sample import (
     PAGE_BYTES,

@@ -9,7 +9,7 @@ import pytest
 
 from balancerd.cli.keys import list_options, list_settings
 from balancerd.model.decision import Reason
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from tests.unit.cli.test_manual import COMMANDS
 from tests.unit.test_metrics import full_metrics
 

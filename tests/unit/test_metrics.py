@@ -15,7 +15,8 @@ from balancerd.model.event import HistoryFigures
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.judged import MoveResult
 from balancerd.model.manager import Manager, ManagerFinding
-from balancerd.model.migration import NEVER_SUBMITTED, PageStatus, RunsNow
+from balancerd.model.migration import RunsNow
+from balancerd.model.page_status import NEVER_SUBMITTED, PageStatus
 from balancerd.model.report import Failure, PolicyFailure
 from balancerd.model.sample import Pressure
 from tests.unit.fakes import make_access_window, make_verified

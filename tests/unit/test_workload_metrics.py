@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from balancerd.metrics import Metrics
 from balancerd.metrics.workloads import ENTER, LEAVE, LONGEST_LABEL_BYTES, OTHER, Largest, label
 from balancerd.model.ids import ProcessId
+from balancerd.model.placement_method import PlacementMethod
 from balancerd.model.report import WorkloadReport
-from balancerd.model.sample import PlacementMethod
 from tests.unit.reports import MIB, a_placement, a_report, a_topology, a_workload_report
 
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from balancerd.kernel.errors import AccountingError
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import FailedRun, MigrationOutcome, MigrationStep, MovedRun, PageStatus, Verified
+from balancerd.model.migration import FailedRun, MigrationOutcome, MigrationStep, MovedRun, Verified
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.native.records import Migration, Run
 

@@ -20,7 +20,8 @@ from balancerd.kernel.moving.room import Room
 from balancerd.kernel.moving.verify import Verifier, total
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatus, Range
+from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.native.records import Migration, Run
 from balancerd.ports import Clock

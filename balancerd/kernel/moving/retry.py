@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from balancerd.kernel.moving.account import status_of
-from balancerd.model.migration import TRANSIENT, PageStatus
+from balancerd.model.page_status import TRANSIENT, PageStatus
 from balancerd.native.records import Run
 
 BACK_OFF_SECONDS = (0.010, 0.040, 0.160)

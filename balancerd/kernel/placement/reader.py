@@ -35,7 +35,8 @@ from balancerd.kernel.processes.identity import HeldProcess, read_start_ticks
 from balancerd.kernel.processes.status import parse_status
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.interval import Interval
-from balancerd.model.sample import PAGE_BYTES, PlacementMethod, PlacementSample
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import PAGE_BYTES, PlacementSample
 from balancerd.native.records import Tally
 from balancerd.ports import Clock
 

@@ -7,7 +7,7 @@ from balancerd.control import api, heat_api, machine_api, plan_api
 from balancerd.control.state import ControlState
 from balancerd.history.reader import Page
 from balancerd.model.decision import Reason, Skip
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import Mempolicy
 from tests.unit.reports import (

@@ -13,7 +13,7 @@ from balancerd.config.places import find_places
 from balancerd.model.copying import Copying
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.judged import MoveResult
-from balancerd.model.migration import STATUS_TEXT, PageStatus
+from balancerd.model.page_status import STATUS_TEXT, PageStatus
 from balancerd.model.report import Failure, PolicyFailure
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED, a_crowd, answers, before_the_first_tick

@@ -15,7 +15,7 @@ from balancerd.cli import account
 from balancerd.cli.progress import ProgressLine
 from balancerd.control import job_api
 from balancerd.jobs.record import JobState, MoveRequest
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES, Mempolicy
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED

@@ -6,7 +6,7 @@ import pytest
 
 from balancerd.cli import reference
 from balancerd.model.decision import Reason
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference.md"
 

@@ -18,8 +18,8 @@ from balancerd.control.state import ControlState
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId
 from balancerd.model.interval import Interval
+from balancerd.model.placement_method import PlacementMethod
 from balancerd.model.report import TickReport
-from balancerd.model.sample import PlacementMethod
 from balancerd.model.workload import WorkloadKind
 from tests.unit.cli.conftest import Run, Serve
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED, a_crowd, answers

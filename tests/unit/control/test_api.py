@@ -9,7 +9,7 @@ from balancerd.control.state import ControlState
 from balancerd.model.copying import Copying, PairCopied
 from balancerd.model.decision import REASON_TEXT, Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import Mempolicy, PlacementSample
 from tests.unit.reports import (
     GIB,

@@ -11,7 +11,7 @@ from balancerd.control import job_api
 from balancerd.control.client import ControlFailure
 from balancerd.jobs.record import EvictRequest, MoveRequest
 from balancerd.model.decision import REASON_TEXT, Reason
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 from tests.unit.control.daemon import Room, running
 from tests.unit.control.test_control_server import raw

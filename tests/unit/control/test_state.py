@@ -3,7 +3,7 @@
 import threading
 
 from balancerd.control.state import ControlState
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from tests.unit.reports import a_moving_report
 
 

@@ -20,7 +20,7 @@ from balancerd.control.event_client import EventReader
 from balancerd.control.server import THREADS, ControlServer
 from balancerd.control.spent import Spent
 from balancerd.control.stream_api import EVENT, MOST_MOVES, Stream
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.streaming import PREAMBLE
 from tests.unit.control.daemon import Room, running
 from tests.unit.reports import a_moving_report, a_process, a_process_report, a_report, an_outcome

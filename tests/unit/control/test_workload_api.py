@@ -15,9 +15,9 @@ from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId
 from balancerd.model.interval import Interval
 from balancerd.model.machine import Machine, NodeState
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
+from balancerd.model.placement_method import PlacementMethod
 from balancerd.model.report import ProcessReport, TickReport
-from balancerd.model.sample import PlacementMethod
 from balancerd.model.states import STATES
 from balancerd.model.workload import Workload, WorkloadKind
 from tests.unit.control.daemon import Room, running

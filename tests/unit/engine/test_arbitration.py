@@ -14,7 +14,8 @@ from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.model.decision import Decision, Eviction, Reason, Skip
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import FailedRun, PageStatus
+from balancerd.model.migration import FailedRun
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import Mempolicy
 from tests.unit.fakes import (
     MIB,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from balancerd.engine.blocks import block_bytes, extents_of_node, shortfalls, uneven
 from balancerd.model.extent import joined, size_bytes
 from balancerd.model.ids import NodeId
-from balancerd.model.sample import PlacementMethod, PlacementSample, VmaPlacement
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import PlacementSample, VmaPlacement
 from tests.unit.fakes import GIB, MIB, N0, N1, N2, make_placement, make_vma
 
 BOTH = (N0, N1)

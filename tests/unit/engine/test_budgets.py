@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from balancerd.engine.budgets import LEAST_CAPACITY_BYTES, Budgets, NodePair
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from tests.unit.fakes import MIB, N0, N1, N2, N3, make_rates
 from tests.unit.reports import an_eviction_outcome, an_outcome
 

@@ -8,7 +8,7 @@ from balancerd.model.decision import Reason, Skip, Steer
 from balancerd.model.event import Action, Event, EventKind
 from balancerd.model.ids import CpuId, NodeId
 from balancerd.model.judged import MoveResult
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.model.steering import SteerKind, SteerOutcome, SteerStep, ThreadFate

@@ -8,7 +8,8 @@ import pytest
 from balancerd.engine.copying import CopyRates, copy_rate, machine_rate, move_cost_seconds
 from balancerd.model.copying import Copying
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.migration import MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 from tests.unit.fakes import GIB, MIB, N0, N1, N2
 from tests.unit.reports import an_outcome

@@ -8,7 +8,8 @@ import pytest
 from balancerd.engine.ledger import Ledger
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import FailedRun, MigrationOutcome, PageStatus
+from balancerd.model.migration import FailedRun, MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from tests.unit.fakes import MIB, N0, make_run
 from tests.unit.reports import an_eviction_outcome, an_outcome
 

@@ -7,7 +7,8 @@ import pytest
 from balancerd.engine.memory import EngineMemory, new_memory
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import FailedRun, MigrationOutcome, PageStatus
+from balancerd.model.migration import FailedRun, MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from tests.unit.fakes import MIB, N0, N2, make_rates, make_run
 from tests.unit.reports import an_eviction_outcome, an_outcome
 

@@ -8,7 +8,8 @@ from balancerd.engine import moves
 from balancerd.engine.moves import MOST_MOVES, MOST_RUNS, MoveLog
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import MigrationOutcome, MovedRun, PageStatus
+from balancerd.model.migration import MigrationOutcome, MovedRun
+from balancerd.model.page_status import PageStatus
 from tests.unit.fakes import MIB, N0, N1, N2, make_run
 from tests.unit.reports import an_outcome
 

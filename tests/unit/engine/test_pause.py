@@ -7,7 +7,8 @@ import pytest
 from balancerd.engine.pause import Pause
 from balancerd.model.decision import Decision, Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import MigrationOutcome, PageStatus
+from balancerd.model.migration import MigrationOutcome
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import Survey
 from tests.unit.fakes import MIB, N0, N1, make_survey
 from tests.unit.reports import a_decision, an_eviction, an_outcome

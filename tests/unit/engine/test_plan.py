@@ -14,7 +14,8 @@ from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.model.decision import MIGRATION_REASONS, Decision, Eviction, Reason
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import FailedRun, PageStatus, Range
+from balancerd.model.migration import FailedRun, Range
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import Mempolicy, PlacementSample, Pressure, ProcessSample, VmaKind, VmaPlacement
 from tests.unit.fakes import (
     GIB,

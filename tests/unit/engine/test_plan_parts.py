@@ -15,7 +15,8 @@ from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.model.decision import Decision, Reason
 from balancerd.model.extent import Extent, joined
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import FailedRun, MigrationOutcome, PageStatus, Range
+from balancerd.model.migration import FailedRun, MigrationOutcome, Range
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES, Mempolicy, PlacementSample, Vma, VmaKind, VmaPlacement
 from tests.unit.fakes import (
     MIB,

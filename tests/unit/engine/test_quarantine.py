@@ -17,7 +17,8 @@ from balancerd.engine.quarantine import (
     explain,
 )
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import FailedRun, PageStatus, Range
+from balancerd.model.migration import FailedRun, Range
+from balancerd.model.page_status import PageStatus
 from tests.unit.fakes import GIB, MIB, make_run
 
 PID, OTHER = ProcessId(100, 1), ProcessId(101, 1)

@@ -14,7 +14,7 @@ from balancerd.engine.select import Criteria
 from balancerd.engine.tick import Engine, Settings
 from balancerd.model.decision import Decision, Eviction, Reason, Verdict
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import Mempolicy, Pressure, Survey, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin

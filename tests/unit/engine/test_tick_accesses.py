@@ -15,7 +15,8 @@ from balancerd.model.access import Accesses, AccessRun
 from balancerd.model.decision import Decision, Reason, Skip
 from balancerd.model.heat import HeatMethod, HeatRegion, Heats, HeatWindow
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import PageStatus, RunsNow, VerifyRequest
+from balancerd.model.migration import RunsNow, VerifyRequest
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES, SampleRequest, Sampling, Snapshot, Survey
 from balancerd.policies import access, follow_cpu

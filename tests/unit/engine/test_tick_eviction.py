@@ -10,7 +10,7 @@ from balancerd.engine.tick import Engine, Settings
 from balancerd.model.decision import Reason
 from balancerd.model.heat import HeatMethod, HeatRegion, Heats, HeatWindow
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES, Pressure, Survey
 from balancerd.policies import cold_eviction

@@ -14,7 +14,7 @@ from balancerd.engine.tick import Engine, Settings
 from balancerd.model.access import REGION_BYTES, Accesses, AccessRegion, AccessRun
 from balancerd.model.decision import Decision, Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.policies import access, follow_cpu, interleave

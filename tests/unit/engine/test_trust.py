@@ -12,7 +12,8 @@ from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.interval import Interval
 from balancerd.model.judged import JudgedMove, MoveResult
-from balancerd.model.migration import MigrationOutcome, MigrationStep, PageStatus, Range
+from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, ProcessSample, Snapshot
 from tests.unit.engine.test_tick import Run, Wanting

@@ -13,7 +13,7 @@ from balancerd.engine.accounts import Part, part_of
 from balancerd.engine.workloads import Workloads, _differences, workload_of
 from balancerd.model.decision import Decision, Eviction, Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.report import WorkloadReport
 from balancerd.model.sample import PlacementSample, ProcessSample, Snapshot
 from balancerd.model.workload import Workload, WorkloadKind

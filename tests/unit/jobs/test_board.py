@@ -9,7 +9,7 @@ from balancerd.jobs.record import EvictRequest, JobRequest, JobState, MoveReques
 from balancerd.jobs.refusal import Refusal, Refused
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 from tests.unit.fakes import N0, N1, N2
 from tests.unit.jobs.machine import World

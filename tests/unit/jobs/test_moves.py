@@ -9,7 +9,8 @@ from balancerd.engine.budgets import Rates
 from balancerd.jobs.record import Account, EvictRequest, JobState, MoveRequest, UndoRequest
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import MigrationStep, PageStatus
+from balancerd.model.migration import MigrationStep
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES, Mempolicy
 from tests.unit.fakes import GIB, MIB, N0, N1, N2, N3
 from tests.unit.jobs.machine import START, World, a_vma

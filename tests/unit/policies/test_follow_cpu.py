@@ -10,7 +10,8 @@ from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.interval import Interval
 from balancerd.model.manager import Manager, ManagerFinding
-from balancerd.model.sample import PlacementMethod, Window
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import PolicyContext
 from tests.unit.fakes import (

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import EvictionStep, MigrationOutcome, PageStatus, VerifyRequest
-from balancerd.model.sample import PAGE_BYTES, PlacementMethod, SampleRequest
+from balancerd.model.migration import EvictionStep, MigrationOutcome, VerifyRequest
+from balancerd.model.page_status import PageStatus
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import PAGE_BYTES, SampleRequest
 from balancerd.ports import SurveyScope
 from tests.unit.simulation.machines import GIB, MIB, N0, N1, add, held_pages, make_kernel, make_machine, make_step
 

@@ -21,21 +21,13 @@ from balancerd.model.migration import (
     EvictionStep,
     MigrationOutcome,
     MigrationStep,
-    PageStatus,
     Range,
     RunsNow,
     VerifyRequest,
 )
-from balancerd.model.sample import (
-    Mempolicy,
-    PlacementMethod,
-    PlacementSample,
-    SampleRequest,
-    Sampling,
-    Survey,
-    VmaKind,
-    VmaPlacement,
-)
+from balancerd.model.page_status import PageStatus
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import Mempolicy, PlacementSample, SampleRequest, Sampling, Survey, VmaKind, VmaPlacement
 from balancerd.model.steering import SteerOutcome, SteerStep
 from balancerd.ports import SurveyScope
 from balancerd.trace.cloak import Cloak

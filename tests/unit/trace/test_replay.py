@@ -9,8 +9,10 @@ from balancerd.config.schema import Config, MigrateConfig, PolicyConfig, SelectC
 from balancerd.model.access import Accesses
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.migration import MigrationStep, PageStatus, Range
-from balancerd.model.sample import PlacementMethod, SampleRequest, Sampling
+from balancerd.model.migration import MigrationStep, Range
+from balancerd.model.page_status import PageStatus
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import SampleRequest, Sampling
 from balancerd.trace.compare import Comparison, Difference, compare
 from balancerd.trace.replay_ports import ReplayAccessWatch, ReplayClock, ReplayKernel
 from balancerd.trace.stage import ReplayedError, Stage

@@ -1,5 +1,5 @@
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import PageStatus
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.web.past import MINUTES, Hour, add_up, last_hour
 from tests.unit.reports import a_moving_report, a_process, a_report, an_eviction_outcome, an_outcome

@@ -15,7 +15,8 @@ from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.reader import estimate
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import MovedRun, PageStatus, Range
+from balancerd.model.migration import MovedRun, Range
+from balancerd.model.page_status import PageStatus
 from balancerd.native.records import Cursor, Migration
 from tests.unit.fakes import FakeClock, FakeKernel
 from tests.unit.kernel.children import child

@@ -10,7 +10,8 @@ from balancerd.kernel.errors import AccountingError
 from balancerd.kernel.moving.retry import BACK_OFF_SECONDS, Retries
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import MovedRun, PageStatus
+from balancerd.model.migration import MovedRun
+from balancerd.model.page_status import PageStatus
 from balancerd.native.records import Cursor, Migration, Run
 from tests.unit.kernel.worlds import PAGE, START, World, make_step, make_world, never
 

@@ -9,7 +9,8 @@ from balancerd.kernel.moving.legs import Leg, Way, make_legs
 from balancerd.kernel.moving.room import Room, parse_huge_mappings
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
-from balancerd.model.migration import PageStatus, Range
+from balancerd.model.migration import Range
+from balancerd.model.page_status import PageStatus
 from balancerd.native.records import Cursor, Migration
 from tests.unit.kernel.trees import write_tree
 from tests.unit.kernel.worlds import CAPTURED, HUGE, OWN, PAGE, START, World, anon, make_step, make_world

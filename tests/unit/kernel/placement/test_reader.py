@@ -10,7 +10,8 @@ from balancerd import native
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.placement.reader import PlacementReader, estimate
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.sample import PlacementMethod, PlacementSample, VmaKind
+from balancerd.model.placement_method import PlacementMethod
+from balancerd.model.sample import PlacementSample, VmaKind
 from balancerd.native.records import Tally, VmaTally
 from tests.unit.fakes import FakeClock
 from tests.unit.kernel.children import child
