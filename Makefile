@@ -58,10 +58,10 @@ unit: $(VENV)/.ready $(VENV)/.other-python ## unit tests on this machine
 page-test: browser-ready ## the page in a real browser; its pictures are left in .lab/out/page
 	$(BIN)/python -m pytest tests/page
 
-lab-test: lab-ready ## tests on a real kernel with several NUMA nodes, in a virtual machine
+lab-test: lab-ready browser-ready ## tests on a real kernel with several NUMA nodes, in a virtual machine; pictures as page-test
 	$(BIN)/python -m tests.lab test
 
-lab-thorough: lab-ready ## the same with those that take long
+lab-thorough: lab-ready browser-ready ## the same with those that take long
 	$(BIN)/python -m tests.lab test --thorough
 
 lab: lab-ready ## a shell inside the virtual NUMA machine

@@ -16,6 +16,7 @@ from tests.lab.kernel import Kernel
 GUEST = Path(__file__).parent / "guest"
 BUSYBOX = Path("/bin/busybox")
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
+NETWORK_MODULES = ("virtio_net",)
 FOLDERS = ("bin", "dev", "proc", "sys", "modules")
 
 
@@ -30,7 +31,7 @@ class Entry:
 
 def build(kernel: Kernel, settings: Mapping[str, str]) -> bytes:
     """The compressed archive; `settings` become shell variables for init.sh, beside its own KERNEL_MODULES."""
-    modules = load_order(kernel, MODULES)
+    modules = load_order(kernel, (*MODULES, *(NETWORK_MODULES if settings["ADDRESS"] else ())))
     variables = {**settings, "KERNEL_MODULES": " ".join(name for name, _ in modules)}
     lines = "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
     entries = [Entry(name=name, mode=stat.S_IFDIR | 0o755) for name in FOLDERS]

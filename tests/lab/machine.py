@@ -43,6 +43,7 @@ class Options:
 
     `kernel` is a series, one of kernel.SERIES; `systemd_unit` makes systemd PID 1 with that unit; `life_seconds` lets
     the machine outlive this process.  With `oracle` all accesses to memory are counted, into Machine.counters.
+    Machine.address leads to TCP port `open_port` of the guest; the guest itself reaches nobody.
     """
 
     kernel: str = kernel.DEFAULT
@@ -51,6 +52,7 @@ class Options:
     kernel_arguments: str = ""
     life_seconds: float | None = None
     oracle: OracleOptions | None = None
+    open_port: int | None = None
 
 
 class Machine:
@@ -91,6 +93,16 @@ class Machine:
         if self._sockets is None:
             raise MachineLostError(f"{self.name} is not up")
         return Link(path=self._sockets / "agent")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where this machine reaches Options.open_port of the guest; raises MachineLostError while there is no way."""
+        import psutil  # here, since the guest imports this module too, and takes long over it
+
+        for connection in [] if self.pid is None else psutil.Process(self.pid).net_connections("tcp4"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr:
+                return connection.laddr.ip, connection.laddr.port
+        raise MachineLostError(f"no port leads to {self.name}")
 
     @property
     def console(self) -> Path:
@@ -200,6 +212,7 @@ class Machine:
             threads=self.options.threads,
             kernel_arguments=self.options.kernel_arguments,
             plugin=plugin,
+            open_port=self.options.open_port,
         )
         (self.folder / "command").write_text(shlex.join(arguments) + "\n", encoding="utf-8")
         if self.options.life_seconds is None:
@@ -230,6 +243,7 @@ class Machine:
             "GUEST_PATH": ":".join([SYSTEM_PATH, *map(str, tools)]),
             "AGENT": agent,
             "SYSTEMD_UNIT": self.options.systemd_unit,
+            "ADDRESS": "" if self.options.open_port is None else qemu.GUEST_ADDRESS,
             "INIT": f"{SYSTEMD} --unit=lab.target --show-status=no" if self.options.systemd_unit else agent,
         }
 

@@ -25,6 +25,7 @@ CPU = "max"
 CPU_UNDER_PLUGIN = "max,-erms,-fsrm"
 
 AGENT_PORT = "lab.agent"
+GUEST_ADDRESS = "10.0.2.15"  # where QEMU's own network looks for the guest: qemu-system-x86_64(1), -netdev user
 UNSEEN_DISTANCE = 20  # to nodes that never come online; QEMU wants all of them
 
 # lpj and no_timer_check: no calibration loop per CPU.  oops=panic, panic=-1: a broken kernel ends QEMU at once.
@@ -48,9 +49,15 @@ class Paths:
 
 
 def command(
-    topology: Topology, paths: Paths, *, threads: Threads, kernel_arguments: str = "", plugin: str = ""
+    topology: Topology,
+    paths: Paths,
+    *,
+    threads: Threads,
+    kernel_arguments: str = "",
+    plugin: str = "",
+    open_port: int | None = None,
 ) -> list[str]:
-    """The whole command line; `plugin` is what follows -plugin, if anything."""
+    """The whole command line; `plugin` is what follows -plugin, if anything, and `open_port` as network() has it."""
     return [
         "qemu-system-x86_64",
         *(*ACCELERATORS[threads], "-cpu", CPU_UNDER_PLUGIN if plugin else CPU),
@@ -64,6 +71,7 @@ def command(
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,fd={paths.agent},server=on,wait=off"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
         *("-device", "virtio-rng-pci"),
+        *network(open_port),
         *memory(topology),
         *processors(topology),
         *distances(topology),
@@ -75,6 +83,20 @@ def command(
 def host_name(topology: Topology) -> str:
     """What the guest calls itself."""
     return f"lab-{topology.name}"
+
+
+def network(open_port: int | None) -> list[str]:
+    """A network on which the guest reaches nobody, and a port of this machine's loopback leads to its `open_port`.
+
+    Which port that is, the host chooses.  None: no network at all.
+    """
+    if open_port is None:
+        return []
+    forward = f"hostfwd=tcp:127.0.0.1:0-{GUEST_ADDRESS}:{open_port}"
+    return [
+        *("-netdev", f"user,id=network,restrict=on,ipv6=off,{forward}"),
+        *("-device", "virtio-net-pci,netdev=network,romfile="),  # no ROM: it would boot from the network
+    ]
 
 
 def processors(topology: Topology) -> list[str]:

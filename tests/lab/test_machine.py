@@ -211,6 +211,13 @@ def test_a_second_machine_of_a_checkout_does_not_start_while_one_runs(machine: M
 
 @host
 @two_nodes
+def test_no_port_leads_into_a_machine_that_was_given_none(machine: Machine) -> None:
+    with pytest.raises(MachineLostError, match="no port leads to two-nodes"):
+        _ = machine.address
+
+
+@host
+@two_nodes
 def test_a_terminal_is_lent_with_its_size_and_its_keys(machine: Machine) -> None:
     keyboard, screen = pty.openpty()
     termios.tcsetwinsize(screen, (33, 101))

@@ -4,9 +4,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.lab.state import lab_directory
 
 CHROMIUM: Final = "/usr/bin/chromium"
 
@@ -14,6 +17,13 @@ Scheme = Literal["light", "dark"]
 
 DESKTOP: Final = (1280, 900)
 PHONE: Final = (360, 740)
+
+
+def picture_folder() -> Path:
+    """Where pictures stay for people to look at, made if need be: .lab/out/page."""
+    folder = lab_directory().root / "out" / "page"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @dataclass

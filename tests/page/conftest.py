@@ -1,4 +1,4 @@
-"""One browser for all tests, and a folder in which its pictures stay for people to look at: .lab/out/page."""
+"""One browser for all tests, and the folder in which its pictures stay."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.lab.state import lab_directory
-from tests.page.browser import chromium
+from tests.page.browser import chromium, picture_folder
 from tests.page.machine import World
 
 
@@ -19,9 +18,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def pictures() -> Path:
-    folder = lab_directory().root / "out" / "page"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return picture_folder()
 
 
 @pytest.fixture

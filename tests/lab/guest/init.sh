@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # The first program inside: lays a tmpfs over the host's root and hands over to the agent, or to systemd.
-# Settings: KERNEL_MODULES HOST_NAME MODULES_FOLDER INIT AGENT SYSTEMD_UNIT (the last empty without systemd).
+# Settings: KERNEL_MODULES HOST_NAME MODULES_FOLDER INIT AGENT SYSTEMD_UNIT ADDRESS (the last two empty without systemd
+# and without a network).
 
 bb=/bin/busybox
 . /settings.sh
@@ -38,6 +39,9 @@ release=${MODULES_FOLDER##*/}
 $bb rm -f /all/.dockerenv # programs would take the guest for a container
 $bb hostname "$HOST_NAME"
 $bb ip link set lo up
+if [ -n "$ADDRESS" ]; then
+	$bb ip addr add "$ADDRESS/24" dev eth0 && $bb ip link set eth0 up || die "no network"
+fi
 [ -z "$SYSTEMD_UNIT" ] || . /systemd.sh
 cd /all || die "no root"
 # shellcheck disable=SC2086 # INIT is a program and its arguments
