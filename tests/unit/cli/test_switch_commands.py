@@ -41,14 +41,16 @@ def test_the_mode_is_shown_and_changed(room: Room, run: Run, serve: Serve) -> No
     assert run("mode", "balance", socket=str(room.socket)).exit_code == 2
 
 
-def test_status_tells_of_a_pause_at_once(room: Room, run: Run) -> None:
-    room.switches.pause(None)
-    lines = run("status", socket=str(room.socket)).stdout.splitlines()
-    assert lines[0].endswith(", paused")
-    assert lines[1] == "paused by an operator: nothing moves until balancerctl resume"
-    room.switches.pause(90.0)
-    told = run("status", socket=str(room.socket)).stdout.splitlines()[1]
-    assert told == "paused by an operator: nothing moves until balancerctl resume, or for 1m30s more"
+def test_status_tells_of_a_pause_at_once(tmp_path: Path, run: Run) -> None:
+    room = Room(socket=tmp_path / "still.sock")  # whose clock stands still
+    with running(room.server()):
+        room.switches.pause(None)
+        lines = run("status", socket=str(room.socket)).stdout.splitlines()
+        assert lines[0].endswith(", paused")
+        assert lines[1] == "paused by an operator: nothing moves until balancerctl resume"
+        room.switches.pause(90.0)
+        told = run("status", socket=str(room.socket)).stdout.splitlines()[1]
+        assert told == "paused by an operator: nothing moves until balancerctl resume, or for 1m30s more"
 
 
 @pytest.mark.parametrize("error", ["", "a.yaml:3:1: error: no\na.yaml:4:1: error: no, neither"])
