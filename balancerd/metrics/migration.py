@@ -51,6 +51,10 @@ class MigrationCounters:
             "Base pages said to have moved and asked for again right after, by where they were.",
             "result",
         )
+        self._checked = Counter(
+            "balancerd_migration_checked_pages_total",
+            "Base pages asked for again seconds to minutes after their move.",
+        )
         self._returned = Counter(
             "balancerd_migration_returned_pages_total",
             "Base pages asked for again seconds to minutes after their move that were elsewhere.",
@@ -90,7 +94,7 @@ class MigrationCounters:
         for kind in SteerKind:
             for fate in ThreadFate:
                 self._threads.add(kind.value, fate.value, by=0.0)
-        for plain in (self._retried, self._returned, self._stalls, self._evicted, self._not_evicted):
+        for plain in (self._retried, self._checked, self._returned, self._stalls, self._evicted, self._not_evicted):
             plain.add(by=0.0)
         self._count_verified(Verified(asked_pages=0, on_target_pages=0, elsewhere_pages=0, absent_pages=0))
 
@@ -106,13 +110,15 @@ class MigrationCounters:
         for steer in report.steers:
             for fate, number in steer.threads.items():
                 self._threads.add(steer.step.kind.value, fate.value, by=number)
+        self._checked.add(by=sum(found.total.asked_pages for found in report.returns))
         self._returned.add(by=sum(found.total.elsewhere_pages for found in report.returns))
 
     def families(self) -> list[Metric]:
         """Return what a scrape shows."""
         moved = (self._bytes, self._pages, self._failed_pages, self._passed_over, self._retried, self._verified)
-        others = (self._judged, self._returned, self._stalls, self._throttled, self._evicted, self._not_evicted)
-        return [self._calls.family(), *(counter.family() for counter in (*moved, *others, self._threads))]
+        later = (self._judged, self._checked, self._returned)
+        others = (self._stalls, self._throttled, self._evicted, self._not_evicted, self._threads)
+        return [self._calls.family(), *(counter.family() for counter in (*moved, *later, *others))]
 
     def _count_throttling(self, report: TickReport) -> None:
         waits = [o.throttled_seconds for o in report.outcomes] + [o.throttled_seconds for o in report.evictions]

@@ -304,7 +304,7 @@ def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     samples = text.decode()
     for family in families:
         assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
-    assert len(families) == 55
+    assert len(families) == 56
 
 
 def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:
@@ -391,6 +391,7 @@ def test_retries_stalls_and_what_verification_found_add_up() -> None:
     name = "balancerd_migration_verified_pages_total"
     results = {"on-target": 182, "elsewhere": 6, "absent": 4, "unknown": 8}
     assert {r: samples[f'{name}{{result="{r}"}}'] for r in results} == results
+    assert samples["balancerd_migration_checked_pages_total"] == 512
     assert samples["balancerd_migration_returned_pages_total"] == 80
     assert samples["balancerd_migration_retried_pages_total"] == 14
     assert samples["balancerd_migration_stalls_total"] == 4
