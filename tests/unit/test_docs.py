@@ -11,7 +11,7 @@ from balancerd.cli.keys import list_options, list_settings
 from balancerd.model.decision import Reason
 from balancerd.model.page_status import PageStatus
 from tests.unit.cli.test_manual import COMMANDS
-from tests.unit.test_metrics import full_metrics
+from tests.unit.every_metric import full_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
