@@ -18,7 +18,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^ {4}(?:\$ )?|`)balancerctl ((?:[a-z][a-z-]* ?)+)", re.MULTILINE)
 SETTING = re.compile(r"`((?:select|migrate|plan|evict|accesses|metrics|page|control|history|log)\.(?!sqlite)[a-z_]+)`")
-METRIC = re.compile(r"\bbalancerd_(?!gather)[a-z_]+[a-z]\b")
+METRIC = re.compile(r"(?<!:)\bbalancerd_(?!gather)[a-z_]+[a-z]\b(?!:)")  # names with colons are rules, see deploy/
 REASON = re.compile(r"[Tt]he reason `([a-z-]+)`")
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from deploy.grafana.__main__ import FOLDER, documents
 from deploy.grafana.costs import MEMORY_HIGH_BYTES
 from deploy.grafana.panels import COLUMNS
 from tests.unit.deploy.catalogue import families
+from tests.unit.deploy.dashboards import SHIPPED, panels
 from tests.unit.deploy.promql import VARIABLE, VARIABLES, check, without_variables
 from tests.unit.deploy.shipped import ALERTS, ROOT, RULES, alerts, known
-
-SHIPPED = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
 
 LEGEND = re.compile(r"\{\{(\w+)\}\}")
 LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)")
@@ -28,14 +26,6 @@ NOT_SHOWN = {
     "balancerd_config_last_reload_success_timestamp_seconds",  # balancerctl status; the alert is about the last one
     "balancerd_history_rows",  # its size is what is bounded in bytes, and shown
 }
-
-
-def panels(document: Any) -> Iterator[Any]:
-    """Every panel that asks for something, also in folded rows."""
-    for panel in document["panels"]:
-        yield from panel.get("panels", ())
-        if panel["type"] != "row":
-            yield panel
 
 
 def expressions(document: Any) -> list[str]:
