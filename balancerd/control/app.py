@@ -14,6 +14,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from balancerd.control import api, heat_api, import_api, job_api, machine_api, plan_api, recording_api, workload_api
 from balancerd.control.access import Access, Peer
 from balancerd.control.answers import Answer, as_json, not_allowed, refuse, send
+from balancerd.control.bodies import BodyRefused, read_body
 from balancerd.control.history_api import HistoryDesk
 from balancerd.control.import_pieces import MOST_BODY_BYTES as MOST_PIECE_BYTES
 from balancerd.control.openapi import build_openapi
@@ -136,9 +137,13 @@ class ControlApp:
             return refuse(HTTPStatus.FORBIDDEN, "only root, the daemon's user and control.group may ask")
         if environ.get("HTTP_TRANSFER_ENCODING"):  # it would be taken for no body, and "pause for 5 min" for "pause"
             return refuse(HTTPStatus.LENGTH_REQUIRED, "a body needs its Content-Length")
-        told = None if self._operator is None else self._operator.answer(method, path, peer, environ)
-        if told is not None:
-            return told
+        try:
+            told = None if self._operator is None else self._operator.answer(method, path, peer, environ)
+            return self._answer_path(method, path, peer, environ) if told is None else told
+        except BodyRefused as refused:
+            return refuse(refused.code, str(refused))
+
+    def _answer_path(self, method: str, path: str, peer: Peer, environ: WSGIEnvironment) -> Answer:
         match = _PROCESS_PATH.fullmatch(path)
         if path == "/v1/reload":
             return self._answer_reload(method, peer)
@@ -242,13 +247,8 @@ class ControlApp:
     def _answer_submit(self, peer: Peer, environ: WSGIEnvironment) -> Answer:
         if not self._access.may_change(peer):
             return refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may have memory moved")
-        length = str(environ.get("CONTENT_LENGTH") or "")
-        if not length.isdecimal() or not length.isascii():
-            return refuse(HTTPStatus.LENGTH_REQUIRED, "a job needs a JSON body with its Content-Length")
-        if int(length) > MOST_BODY_BYTES:
-            return refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a job has at most {MOST_BODY_BYTES} bytes")
         try:
-            job = self._jobs.submit(parse_job(environ["wsgi.input"].read(int(length))))
+            job = self._jobs.submit(parse_job(read_body(environ, most_bytes=MOST_BODY_BYTES, is_required=True)))
         except BadRequest as wrong:
             return refuse(HTTPStatus.BAD_REQUEST, str(wrong))
         except Refused as refused:
@@ -260,11 +260,7 @@ class ControlApp:
     ) -> Answer:
         if not self._access.may_change(peer):
             return refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may import a log")
-        length = str(environ.get("CONTENT_LENGTH") or "0")
-        if not length.isdecimal() or not length.isascii() or int(length) > MOST_PIECE_BYTES:
-            too_long = f"a piece of a log has at most {MOST_PIECE_BYTES} bytes"
-            return refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_long)
-        body = environ["wsgi.input"].read(int(length))
+        body = read_body(environ, most_bytes=MOST_PIECE_BYTES)
         try:
             if number is None:
                 return as_json(HTTPStatus.ACCEPTED, import_api.begun(imports.begin(import_api.parse_header(body))))
@@ -287,11 +283,8 @@ class ControlApp:
             return refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may record")
         try:
             if number is None:
-                length = str(environ.get("CONTENT_LENGTH") or "0")
-                if not length.isdecimal() or not length.isascii() or int(length) > recording_api.MOST_BODY_BYTES:
-                    too_long = f"what is asked for has at most {recording_api.MOST_BODY_BYTES} bytes"
-                    return refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_long)
-                seconds = recording_api.parse_seconds(environ["wsgi.input"].read(int(length)))
+                body = read_body(environ, most_bytes=recording_api.MOST_BODY_BYTES)
+                seconds = recording_api.parse_seconds(body)
                 return as_json(HTTPStatus.ACCEPTED, recording_api.begun(recorder.start(seconds)))
             if step == "fetch":
                 return Answer(code=HTTPStatus.OK, body=recording_api.fetched(recorder.fetch(int(number))))

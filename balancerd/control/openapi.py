@@ -30,7 +30,10 @@ is null, never 0; units stand in the key.
 """
 
 _ALWAYS: Final = {HTTPStatus.FORBIDDEN: "who asks may not"}
-_WITH_BODY: Final = {HTTPStatus.LENGTH_REQUIRED: "a body is sent without Content-Length"}
+_WITH_BODY: Final = {
+    HTTPStatus.LENGTH_REQUIRED: "a body is sent without Content-Length",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is too long",
+}
 
 
 def build_openapi() -> dict[str, Any]:

@@ -20,7 +20,6 @@ BYTES: Final = "application/octet-stream"
 EVENTS_TYPE: Final = "text/event-stream"
 
 _BAD, _MISSING, _CONFLICT = HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT
-_TOO_LONG = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _NOT_NOW = HTTPStatus.SERVICE_UNAVAILABLE
 
 
@@ -49,7 +48,7 @@ class Operation:
     """One thing to ask for. `path` has parameters in braces; `query` has what may stand behind a question mark.
 
     `changes` tells that only root and the daemon's user may ask. `refusals` are sentences about the codes of refusal
-    that are its own, beside 403, 405, and 411 for bodies, which everything has.
+    that are its own, beside 403, 405, and 411 and 413 for bodies, which everything has.
     """
 
     method: Literal["GET", "POST"]
@@ -200,7 +199,6 @@ OPERATIONS: Final = (
             _BAD: "it is not understood, or a node has no memory",
             _MISSING: "there is no such process or move",
             _CONFLICT: "the process has a job already, or too many wait",
-            _TOO_LONG: _LONG,
         },
     ),
     Operation(
@@ -305,7 +303,6 @@ OPERATIONS: Final = (
             _BAD: "it is not understood, or its times cannot be meant",
             _MISSING: "accesses are not watched",
             _CONFLICT: "another import is going on, or nothing of it is wanted",
-            _TOO_LONG: _LONG,
         },
     ),
     Operation(
@@ -316,7 +313,7 @@ OPERATIONS: Final = (
         changes=True,
         body=Body(schema=asked_schemas.SAMPLES, most_bytes=MOST_PIECE_BYTES, content_type=BYTES),
         answered=_DONE,
-        refusals={_BAD: _NOT_UNDERSTOOD, _MISSING: _NO_IMPORT, _CONFLICT: _NO_IMPORT, _TOO_LONG: _LONG},
+        refusals={_BAD: _NOT_UNDERSTOOD, _MISSING: _NO_IMPORT, _CONFLICT: _NO_IMPORT},
     ),
     Operation(
         method="POST",
@@ -348,7 +345,6 @@ OPERATIONS: Final = (
             _BAD: _NOT_UNDERSTOOD,
             _MISSING: "nothing can be recorded",
             _CONFLICT: "another recording is going on, or the daemon is paused",
-            _TOO_LONG: _LONG,
         },
     ),
     Operation(

@@ -34,6 +34,7 @@ from balancerd.control.access import Access, Peer
 from balancerd.control.advice_facts import tell_advice, tell_lease
 from balancerd.control.answers import Answer, as_json, not_allowed, refuse
 from balancerd.control.api import SCHEMA, Json, rounded_seconds
+from balancerd.control.bodies import read_body
 from balancerd.control.lease_book import LeaseBook, TooManyLeasesError
 from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, Fields, parse_object
 from balancerd.control.state import View
@@ -70,7 +71,7 @@ class Operator:
         self._config = config
 
     def answer(self, method: str, path: str, peer: Peer, environ: WSGIEnvironment) -> Answer | None:
-        """Return the answer to a peer who may read; None for a path that is not one of these."""
+        """Return the answer to a peer who may read; None for a path that is not one of these. Raises BodyRefused."""
         try:
             return self._answer(method, path, peer, environ)
         except BadRequest as wrong:
@@ -181,10 +182,7 @@ class Operator:
 
 
 def _read(environ: WSGIEnvironment) -> Fields:
-    length = str(environ.get("CONTENT_LENGTH") or "0")
-    if not length.isdecimal() or not length.isascii() or int(length) > MOST_BODY_BYTES:
-        raise BadRequest(f"what is asked for has at most {MOST_BODY_BYTES} bytes")
-    return parse_object(environ["wsgi.input"].read(int(length)) or b"{}")
+    return parse_object(read_body(environ, most_bytes=MOST_BODY_BYTES) or b"{}")
 
 
 def _allow(fields: Fields, keys: set[str]) -> None:
