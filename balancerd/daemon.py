@@ -78,8 +78,7 @@ class Daemon:
 
     `reload` returns the new Running or raises ReloadError with nothing changed; `before_tick` returns the one to go on
     with, None for the same. `on_reloaded` is told the error, None for success; `on_tick_failed` the class name of the
-    exception that ended a tick. `answered` returns the CPU time that answering others has used since it was last asked:
-    no more than moving is that observing.
+    exception that ended a tick.
     """
 
     def __init__(
@@ -96,7 +95,6 @@ class Daemon:
         notifier: Notifier,
         watchdog_seconds: float | None,
         before_tick: Callable[[], Running | None] = lambda: None,
-        answered: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._running = running
         self._reload = reload
@@ -109,7 +107,6 @@ class Daemon:
         self._notifier = notifier
         self._watchdog_seconds = watchdog_seconds
         self._before_tick = before_tick
-        self._answered = answered
 
     def run(self, *, once: bool = False) -> int:
         """Tick until a stop is asked for, or `once`; return the exit status.
@@ -186,7 +183,7 @@ class Daemon:
         while not (is_due or self._is_interrupted()):
             cpu_before = self._clock.cpu_seconds()
             next_at = self._jobs.work(deadline)
-            self._running.engine.note_moving(self._clock.cpu_seconds() - cpu_before + self._answered())
+            self._running.engine.note_moving(self._clock.cpu_seconds() - cpu_before)
             self._notifier.watchdog()
             now = self._clock.now()
             if now < deadline:

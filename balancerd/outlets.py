@@ -73,6 +73,7 @@ def metrics_server(
     page: Page | None,
     now: Callable[[], float],
     on_error: Callable[[str], None],
+    turned_away: Callable[[str], None],
 ) -> MetricsServer | None:
     """Return the listener of /metrics, the checks of health and the page; None where nothing listens."""
     listen = config.metrics.listen
@@ -89,6 +90,7 @@ def metrics_server(
             pages={} if page is None else page.applications,
         ),
         on_error=on_error,
+        turned_away=turned_away,
     )
 
 

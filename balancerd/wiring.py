@@ -22,9 +22,9 @@ from balancerd.control.api import Json
 from balancerd.control.app import ControlApp
 from balancerd.control.history_api import HistoryDesk
 from balancerd.control.lease_book import LeaseBook
+from balancerd.control.listening import ServerError, group_id
 from balancerd.control.operator_api import Operator
-from balancerd.control.server import ControlServer, MetricsServer, ServerError, group_id
-from balancerd.control.spent import Spent
+from balancerd.control.server import ControlServer, MetricsServer
 from balancerd.control.state import ControlState, View
 from balancerd.control.stream_api import Stream
 from balancerd.daemon import Daemon, Flags, ReloadError, Running
@@ -108,8 +108,7 @@ class Application:
         self._state = ControlState(self._clock.now)
         self._page = outlets.build_page(self._config, self._clock.now)
         self._operator: Operator | None = None
-        self._spent = Spent()
-        self._stream = Stream(self._state, status=self._tell_status, now=self._clock.now, spent=self._spent)
+        self._stream = Stream(self._state, status=self._tell_status, now=self._clock.now)
         self._overrun = Overrun(LONGEST_SECONDS, self._on_policy_hangs)
         self._built: tuple[Config, Settings] | None = None
         self._memory: EngineMemory = self._settings(self._config).new_memory()
@@ -140,8 +139,7 @@ class Application:
                 stack.callback(self._history.close)
             try:
                 servers = list(self._servers())
-                open_to_all = [server for server in servers if not isinstance(server, ControlServer)]
-                self._clock.leave_out(lambda: [tid for server in open_to_all for tid in tuple(server.thread_ids)])
+                self._clock.leave_out(lambda: [tid for server in servers for tid in server.thread_ids])
                 for server in servers:
                     server.start()
                     stack.callback(server.stop)
@@ -161,7 +159,6 @@ class Application:
                 notifier=Notifier(),
                 watchdog_seconds=watchdog_interval(),
                 before_tick=self._obey,
-                answered=self._spent.take,
             )
             return daemon.run(once=once)
 
@@ -326,9 +323,9 @@ class Application:
                 if self._history_file is None
                 else HistoryDesk(functools.partial(read_history, self._history_file)),
                 stream=self._stream,
-                spent=self._spent,
             ),
             on_error=self._server_error,
+            turned_away=functools.partial(self._metrics.turned_away, "control"),
         )
         if self._page is not None:
             yield self._page
@@ -339,6 +336,7 @@ class Application:
             page=self._page,
             now=self._clock.now,
             on_error=self._server_error,
+            turned_away=functools.partial(self._metrics.turned_away, "metrics"),
         )
         if metrics is not None:
             yield metrics

@@ -20,7 +20,6 @@ from balancerd.control.import_pieces import MOST_BODY_BYTES as MOST_PIECE_BYTES
 from balancerd.control.openapi import build_openapi
 from balancerd.control.operator_api import Operator
 from balancerd.control.requests import MOST_BODY_BYTES, BadRequest, parse_job
-from balancerd.control.spent import Spent
 from balancerd.control.state import ControlState, View
 from balancerd.control.stream_api import Stream
 from balancerd.history.reader import HistoryUnreadableError
@@ -70,8 +69,7 @@ class ControlApp:
     `imports` takes perf logs, `recorder` records, `operator` switches and advises, `stream` tells of ticks as they end;
     without one there is no such path. `history` is None where none is kept. `look(pid)` is asked for a process that the
     last report does not hold and returns None when there is none such; it runs in an HTTP thread. `reload` has the
-    configuration read again and must return at once. `count(method, code)` is called for each answer; `spent` counts
-    what answering costs.
+    configuration read again and must return at once. `count(method, code)` is called for each answer.
     """
 
     def __init__(
@@ -91,12 +89,10 @@ class ControlApp:
         operator: Operator | None = None,
         history: HistoryDesk | None = None,
         stream: Stream | None = None,
-        spent: Spent | None = None,
     ) -> None:
         self._state = state
         self._operator = operator
         self._history = history
-        self._spent = Spent() if spent is None else spent
         self._stream = stream
         self._recorder = recorder
         self._imports = imports
@@ -116,11 +112,8 @@ class ControlApp:
         answer: Answer | EventStream[View]
         if path == "/v1/stream" and method == "GET" and self._stream is not None and self._may_read(peer):
             answer = self._open_stream(self._stream, environ)
-        elif path.startswith("/v1/recordings"):  # the recorder counts for itself
-            answer = self._answer(method, path, peer, environ)
         else:
-            with self._spent.measured():
-                answer = self._answer(method, path, peer, environ)
+            answer = self._answer(method, path, peer, environ)
         if isinstance(answer, Answer):
             self._count(method, answer.code)
             body = send(answer, start_response)

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -89,12 +90,17 @@ class UnixConnection(http.client.HTTPConnection):
     def __init__(self, socket_path: str, timeout_seconds: float) -> None:
         super().__init__("localhost", timeout=timeout_seconds)
         self._socket_path = socket_path
+        self._timeout_seconds = timeout_seconds
 
     def connect(self) -> None:
-        """Connect to the socket."""
+        """Connect, and wait where many do: with a timeout of Python's own, connecting would fail at once then."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        seconds = self._timeout_seconds
+        self.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        )
         self.sock.connect(self._socket_path)
+        self.sock.settimeout(seconds)
 
 
 def judge(code: int, body: bytes) -> dict[str, Any]:

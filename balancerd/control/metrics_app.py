@@ -51,7 +51,8 @@ class MetricsApp:
             answer = not_allowed("GET")
         else:
             answer = handler(environ)
-        return send(answer, start_response)
+        body = send(answer, start_response)
+        return () if environ["REQUEST_METHOD"] == "HEAD" else body  # RFC 9110, 9.3.2
 
     def _metrics(self, environ: WSGIEnvironment) -> Answer:
         content_type, body = self._render(str(environ.get("HTTP_ACCEPT", "")))

@@ -23,7 +23,6 @@ from typing import Final, Protocol
 
 from balancerd.control import machine_api, workload_api
 from balancerd.control.api import SCHEMA, Json
-from balancerd.control.spent import Spent
 from balancerd.control.state import ControlState, View
 from balancerd.model.migration import MigrationOutcome
 from balancerd.model.report import TickReport
@@ -47,10 +46,7 @@ class TellStatus(Protocol):
 
 
 class Stream:
-    """Publishes ticks, and opens streams of them. `now` returns monotonic seconds (Clock.now).
-
-    What rendering costs is counted by `spent`.
-    """
+    """Publishes ticks, and opens streams of them. `now` returns monotonic seconds (Clock.now)."""
 
     def __init__(
         self,
@@ -58,13 +54,11 @@ class Stream:
         *,
         status: TellStatus,
         now: Callable[[], float],
-        spent: Spent,
         most_listeners: int = MOST_LISTENERS,
     ) -> None:
         self._state = state
         self._status = status
         self._now = now
-        self._spent = spent
         self._broadcast: Broadcast[View] = Broadcast(most_listeners=most_listeners)
         self._rendered: Renderer[View, workload_api.Asked] = Renderer(self._render)
 
@@ -89,16 +83,15 @@ class Stream:
 
     def _render(self, view: View, asked: workload_api.Asked) -> str:
         now = self._now()
-        with self._spent.measured():
-            return json.dumps(
-                {
-                    "tick": None if view.report is None else view.report.number,
-                    "status": self._status(view, now=now),
-                    "nodes": machine_api.nodes(view, now=now),
-                    "top": workload_api.top(view, asked, now=now),
-                    **_moved(view.report),
-                }
-            )
+        return json.dumps(
+            {
+                "tick": None if view.report is None else view.report.number,
+                "status": self._status(view, now=now),
+                "nodes": machine_api.nodes(view, now=now),
+                "top": workload_api.top(view, asked, now=now),
+                **_moved(view.report),
+            }
+        )
 
 
 def _moved(report: TickReport | None) -> Json:

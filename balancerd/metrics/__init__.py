@@ -80,6 +80,11 @@ class Metrics:
         self._requests = Counter(
             "balancerd_control_requests_total", "Requests on the control socket.", "method", "code"
         )
+        self._turned_away = Counter(
+            "balancerd_http_turned_away_total",
+            "Clients let go before they had what they came for, by listener and reason.",
+            *("listener", "reason"),
+        )
         self._phases = Histogram(
             "balancerd_tick_phase_duration_seconds", "Wall time of each phase of a tick.", PHASE_BOUNDS_SECONDS, "phase"
         )
@@ -126,6 +131,11 @@ class Metrics:
         with self._lock:
             self._requests.add(method if method in METHODS else "other", str(code))
 
+    def turned_away(self, listener: str, reason: str) -> None:
+        """Count one client that a listener ("control", "metrics") has let go; see control/door."""
+        with self._lock:
+            self._turned_away.add(listener, reason)
+
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Return content type and exposition for an Accept header: OpenMetrics when asked for, else the text format."""
         encode, content_type = choose_encoder(accept)
@@ -141,7 +151,8 @@ class Metrics:
         with self._lock:
             families = [gauge("build_info", "Which version runs.", {(self._version,): 1.0}, "version")]
             families += [c.family() for c in (self._ticks, self._errors, self._decisions, self._suppressed)]
-            families += [self._requests.family(), self._phases.family(), *self._migration.families()]
+            families += [c.family() for c in (self._requests, self._turned_away, self._phases)]
+            families += self._migration.families()
             families += self._observation.families()
             families += scalars(
                 (

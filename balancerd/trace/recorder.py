@@ -7,7 +7,6 @@ for them. A client that does not fetch in time loses the recording, and the daem
 import json
 import secrets
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,7 +80,7 @@ class _Recording:
 class Recorder:
     """Records one daemon. `describe` tells what holds at the moment, `now` is the monotonic second.
 
-    `salt` draws what names are hashed with; `cpu_seconds` is the CPU time of the thread that asks.
+    `salt` draws what names are hashed with.
     """
 
     def __init__(
@@ -90,16 +89,13 @@ class Recorder:
         now: Callable[[], float],
         *,
         salt: Callable[[], bytes] = lambda: secrets.token_bytes(32),
-        cpu_seconds: Callable[[], float] = time.thread_time,
     ) -> None:
         self._describe = describe
         self._now = now
         self._salt = salt
-        self._cpu_seconds = cpu_seconds
         self._lock = threading.Lock()
         self._recording: _Recording | None = None
         self._last_number = 0
-        self._untold_cpu_seconds = 0.0
 
     # for any thread
 
@@ -119,17 +115,12 @@ class Recorder:
     def fetch(self, number: int) -> Piece:
         """Return what has come since this was last asked. Raises RecordingRefusedError."""
         recording = self._find(number)
-        begin = self._cpu_seconds()
         try:
             with recording.fetching:
                 return self._fetch(recording)
         except BaseException:
             self._end(recording, "the daemon failed to write it down")
             raise
-        finally:
-            used = self._cpu_seconds() - begin
-            with self._lock:
-                self._untold_cpu_seconds += used
 
     def stop(self, number: int) -> None:
         """Record no more; what has come can still be fetched. Raises RecordingRefusedError."""
@@ -158,14 +149,11 @@ class Recorder:
             recording.queue.append(tick)
             recording.records += weight
 
-    def take_cpu_seconds(self) -> float:
-        """Return the CPU time that fetching has taken since this was last asked."""
-        if self._recording is None:
-            return 0.0
-        with self._lock:
-            used, self._untold_cpu_seconds = self._untold_cpu_seconds, 0.0
-            self._check(self._now())
-        return used
+    def keep_time(self) -> None:
+        """End a recording whose time is over, or whose client has gone."""
+        if self._recording is not None:
+            with self._lock:
+                self._check(self._now())
 
     def end(self, why: str) -> None:
         """End the recording, if there is one: another configuration holds from now on."""

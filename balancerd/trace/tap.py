@@ -68,8 +68,8 @@ class Listener(Protocol):
         """Take a tick."""
         ...
 
-    def take_cpu_seconds(self) -> float:
-        """Return the CPU time that its work has taken since this was last asked."""
+    def keep_time(self) -> None:
+        """Stop listening when the time for it is over."""
         ...
 
 
@@ -275,7 +275,7 @@ class TapEngine:
 
     def note_moving(self, cpu_seconds: float) -> None:
         """Take note of CPU time that is not observing's."""
-        cpu_seconds += self._listener.take_cpu_seconds()
+        self._listener.keep_time()
         self._tap.note("moving", cpu_seconds)
         self._engine.note_moving(cpu_seconds)
 

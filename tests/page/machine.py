@@ -110,6 +110,7 @@ class World:
                 state=self.state, now=self.clock.now, render=self.metrics.render, pages=self.page.applications
             ),
             on_error=print,
+            turned_away=print,
         )
         self.page.start()
         server.start()

@@ -41,7 +41,7 @@ class Recording:
         self.stopping = False
         self.claimed: frozenset[ProcessId] = frozenset()
         source = Source(version="1.2.3", kernel=KERNEL_VERSION, config=config, own_pid=OWN_PID)
-        self.recorder = Recorder(lambda: source, lambda: 0.0, salt=lambda: salt, cpu_seconds=lambda: 0.0)
+        self.recorder = Recorder(lambda: source, lambda: 0.0, salt=lambda: salt)
         tap = Tap(should_stop=lambda: self.stopping, claimed=lambda: self.claimed)
         settings = build_settings(config, plugins.discover())
         engine = Engine(

@@ -47,6 +47,7 @@ def full_metrics() -> Metrics:
     metrics.emit(replace(last, workloads=named, scan_cpu_seconds=0.5, scan_budget_ratio=0.25, disabled_policies=slow))
     metrics.tick_failed("survey", "OSError")
     metrics.control_request("GET", 200)
+    metrics.turned_away("control", "no-seat")
     metrics.reload(succeeded=True, at=900_000.0)
     metrics.limit(1e9)
     return metrics

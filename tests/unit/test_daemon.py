@@ -259,7 +259,6 @@ def loop(
     ticks: int = 2,
     watchdog_seconds: float | None = None,
     ready_at: float = 0.0,
-    answered: Callable[[], float] = lambda: 0.0,
 ) -> Heard:
     heard = Heard(clock, ticks)
     heard.ready_at = ready_at
@@ -281,7 +280,6 @@ def loop(
         on_reloaded=lambda _error: None,
         notifier=heard,  # type: ignore[arg-type]  # as above
         watchdog_seconds=watchdog_seconds,
-        answered=answered,
     )
     assert daemon.run() == 0
     return heard
@@ -300,13 +298,6 @@ def test_what_jobs_use_is_not_observing() -> None:
     clock = FakeClock(1000.0)
     jobs = SlicedJobs(clock, [1001.0, None], cpu_seconds=0.25)
     assert loop(clock, jobs).moving_seconds == pytest.approx(0.5)
-
-
-def test_what_answering_uses_is_not_observing_either() -> None:
-    clock = FakeClock(1000.0)
-    spent = iter([0.125, 0.0])
-    jobs = SlicedJobs(clock, [1001.0, None], cpu_seconds=0.25)
-    assert loop(clock, jobs, answered=lambda: next(spent)).moving_seconds == pytest.approx(0.625)
 
 
 def test_between_ticks_the_loop_works_when_the_jobs_want_it_and_feeds_the_watchdog_after_each_slice() -> None:

@@ -263,6 +263,17 @@ def test_strange_methods_do_not_become_labels() -> None:
     }
 
 
+def test_clients_that_a_listener_let_go_are_counted_by_reason() -> None:
+    metrics = new_metrics()
+    for listener, reason in (("control", "slow-request"), ("control", "slow-request"), ("metrics", "no-seat")):
+        metrics.turned_away(listener, reason)
+    turned_away = {k: v for k, v in scrape(metrics).items() if "turned_away" in k}
+    assert turned_away == {
+        'balancerd_http_turned_away_total{listener="control",reason="slow-request"}': 2,
+        'balancerd_http_turned_away_total{listener="metrics",reason="no-seat"}': 1,
+    }
+
+
 def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     text = full_metrics().render()[1]
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)

@@ -2,22 +2,23 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from wsgiref.types import WSGIApplication
 
 from balancerd.control import api
 from balancerd.control.access import Access
 from balancerd.control.app import ControlApp
 from balancerd.control.client import ControlClient
+from balancerd.control.door import Bounds
 from balancerd.control.history_api import HistoryDesk
 from balancerd.control.lease_book import LeaseBook
 from balancerd.control.metrics_app import MetricsApp
 from balancerd.control.operator_api import Operator
-from balancerd.control.server import ControlServer, MetricsServer
-from balancerd.control.spent import Spent
+from balancerd.control.server import CONTROL_BOUNDS, OPEN_BOUNDS, ControlServer, MetricsServer
 from balancerd.control.state import ControlState
 from balancerd.control.stream_api import Stream
 from balancerd.jobs.switches import Switches
@@ -37,6 +38,7 @@ class Room:
     known: dict[int, ProcessReport] = field(default_factory=dict)
     reloads: int = 0
     errors: list[str] = field(default_factory=list)
+    turned_away: list[str] = field(default_factory=list)
     imports: LogStore | None = None
     recorder: Recorder | None = None
     history: HistoryDesk | None = None
@@ -44,8 +46,7 @@ class Room:
     def __post_init__(self) -> None:
         self.state = ControlState(lambda: self.now)
         status = partial(api.status, version="1.2.3", pid=4711)
-        self.spent = Spent()
-        self.stream = Stream(self.state, status=status, now=lambda: self.now, spent=self.spent, most_listeners=2)
+        self.stream = Stream(self.state, status=status, now=lambda: self.now, most_listeners=2)
         self.metrics = Metrics(version="1.2.3")
         self.world = World()
         self.switches = Switches(lambda: self.now, lambda: None)
@@ -79,15 +80,42 @@ class Room:
             ),
             history=self.history,
             stream=self.stream,
-            spent=self.spent,
         )
 
-    def server(self, *, group: str | None = None, reader_gid: int | None = None) -> ControlServer:
-        return ControlServer(path=str(self.socket), group=group, app=self.app(reader_gid), on_error=self.errors.append)
+    def server(
+        self,
+        *,
+        group: str | None = None,
+        reader_gid: int | None = None,
+        app: ControlApp | None = None,
+        bounds: Bounds = CONTROL_BOUNDS,
+    ) -> ControlServer:
+        return ControlServer(
+            path=str(self.socket),
+            group=group,
+            app=app or self.app(reader_gid),
+            on_error=self.errors.append,
+            turned_away=self.turned_away.append,
+            bounds=bounds,
+        )
 
-    def metrics_server(self, host: str = "127.0.0.1", port: int = 0) -> MetricsServer:
-        app = MetricsApp(state=self.state, now=lambda: self.now, render=self.metrics.render, stalled_after_seconds=60.0)
-        return MetricsServer(host=host, port=port, app=app, on_error=self.errors.append)
+    def metrics_server(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        pages: Mapping[str, WSGIApplication] | None = None,
+        bounds: Bounds = OPEN_BOUNDS,
+    ) -> MetricsServer:
+        app = MetricsApp(state=self.state, now=lambda: self.now, render=self.metrics.render, pages=pages)
+        return MetricsServer(
+            host=host,
+            port=port,
+            app=app,
+            on_error=self.errors.append,
+            turned_away=self.turned_away.append,
+            bounds=bounds,
+        )
 
     def tell(self, report: TickReport) -> None:
         """End a tick, as the loop does."""

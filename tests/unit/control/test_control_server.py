@@ -1,5 +1,6 @@
 """The control socket for real: cheroot, a unix socket, the client; peers of other users are child processes."""
 
+import errno
 import json
 import os
 import socket
@@ -8,15 +9,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from balancerd.control.client import ControlClient, ControlFailure, NotPermitted, NotRunning
-from balancerd.control.server import ControlServer, ServerError
+from balancerd.control.listening import ServerError
+from balancerd.control.server import ControlServer
 from tests.unit.control.daemon import Room, running
 from tests.unit.reports import a_moving_report, a_process, a_process_report
 
@@ -80,7 +83,7 @@ def other_user(room: Room, *, reader_gid: int | None) -> ControlServer:
     if os.geteuid() != 0:
         access = room.app(reader_gid)
         access._access = type(access._access)(own_uid=os.geteuid() + 1, reader_gid=reader_gid)
-        server = ControlServer(path=str(room.socket), group=None, app=access, on_error=room.errors.append)
+        server = room.server(app=access)
     return server
 
 
@@ -181,7 +184,7 @@ def test_a_callback_that_fails_is_answered_500_and_told_to_the_log(room: Room) -
 
     app = room.app()
     app._look = fail
-    server = ControlServer(path=str(room.socket), group=None, app=app, on_error=room.errors.append)
+    server = room.server(app=app)
     with running(server):
         with pytest.raises(ControlFailure) as failure:
             room.client.get("/v1/processes/1")
@@ -343,7 +346,7 @@ def test_a_request_that_hangs_does_not_hold_up_stopping(room: Room) -> None:
 
     app = room.app()
     app._look = hang
-    with running(ControlServer(path=str(room.socket), group=None, app=app, on_error=room.errors.append)):
+    with running(room.server(app=app)):
         asker = threading.Thread(target=lambda: raw(room.socket, b"GET /v1/processes/1 HTTP/1.0\r\n\r\n"))
         asker.start()
         assert hanging.wait(10)
@@ -357,12 +360,14 @@ def test_a_silent_connection_does_not_hold_up_stopping_or_others(room: Room) -> 
         assert room.client.get("/v1/status")["schema"] == 1
 
 
-def test_a_leaked_listen_pid_does_not_make_the_server_take_a_foreign_descriptor(
-    room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LISTEN_PID", "1")
+def test_stopping_ends_all_threads(room: Room) -> None:
+    before = threading.active_count()
     with running(room.server()):
         assert room.client.get("/v1/status")["schema"] == 1
+    end = time.monotonic() + 10
+    while threading.active_count() > before:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_the_client_says_when_whoever_answers_is_not_the_daemon(tmp_path: Path) -> None:
@@ -382,6 +387,30 @@ def test_the_client_says_when_whoever_answers_is_not_the_daemon(tmp_path: Path) 
         with pytest.raises(ControlFailure, match="no JSON object"):
             ControlClient(str(path)).get("/v1/status")
         thread.join()
+
+
+def test_the_client_waits_where_many_do(tmp_path: Path) -> None:
+    path = tmp_path / "busy.sock"
+    with socket.socket(socket.AF_UNIX) as busy, ExitStack() as stack:
+        busy.bind(str(path))
+        busy.listen(0)
+        first = stack.enter_context(socket.socket(socket.AF_UNIX))
+        first.connect(str(path))
+        second = stack.enter_context(socket.socket(socket.AF_UNIX))
+        second.setblocking(False)
+        assert second.connect_ex(str(path)) == errno.EAGAIN
+        told: list[object] = []
+        asker = threading.Thread(target=lambda: told.append(ControlClient(str(path)).get("/v1/status")))
+        asker.start()
+        asker.join(0.2)
+        assert asker.is_alive()
+        stack.enter_context(busy.accept()[0])
+        connection, _ = busy.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"schema": 1}')
+        asker.join(10)
+    assert told == [{"schema": 1}]
 
 
 def test_the_client_gives_up_on_a_daemon_that_does_not_answer(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from balancerd.control.server import MetricsServer, ServerError
+from balancerd.control.listening import ServerError
+from balancerd.control.server import MetricsServer
 from tests.unit.control.daemon import Room, running
 from tests.unit.reports import a_moving_report
 
@@ -78,6 +79,16 @@ def test_everything_else_is_refused_in_json(server: MetricsServer, method: str, 
     got, content_type, body = ask(server, path, method)
     assert (got, content_type) == (code, "application/json")
     assert json.loads(body)["error"]
+
+
+def test_an_answer_to_head_has_no_body(server: MetricsServer) -> None:
+    heard = b""
+    with socket.create_connection(server.address, timeout=10) as caller:
+        caller.sendall(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while piece := caller.recv(4096):
+            heard += piece
+    assert heard.startswith(b"HTTP/1.1 405 ")
+    assert heard.endswith(b"\r\n\r\n")
 
 
 def test_a_port_that_is_taken_is_said_so(room: Room, server: MetricsServer) -> None:

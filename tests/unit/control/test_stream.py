@@ -1,6 +1,6 @@
-"""The live view for real: cheroot, a unix socket, the reader; slow, broken and too many clients."""
+"""The live view for real: a unix socket, the reader; slow, broken and too many clients."""
 
-import itertools
+import contextlib
 import json
 import socket
 import threading
@@ -17,9 +17,10 @@ from balancerd.control.access import Peer
 from balancerd.control.app import PEER_KEY
 from balancerd.control.client import ControlFailure, NotRunning
 from balancerd.control.event_client import EventReader
-from balancerd.control.server import THREADS, ControlServer
-from balancerd.control.spent import Spent
+from balancerd.control.server import CONTROL_BOUNDS
+from balancerd.control.state import View
 from balancerd.control.stream_api import EVENT, MOST_MOVES, Stream
+from balancerd.kernel.clock import MonotonicClock
 from balancerd.model.page_status import PageStatus
 from balancerd.streaming import PREAMBLE
 from tests.unit.control.daemon import Room, running
@@ -160,6 +161,28 @@ def test_before_the_first_tick_a_stream_is_open_and_silent(served: Room) -> None
     wait_until_nobody_listens(served)
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_stream_comes_in_chunks_to_its_very_end_for_those_who_know_them(served: Room, version: str) -> None:
+    served.tell(a_moving_report(1))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.settimeout(10)
+        caller.connect(str(served.socket))
+        caller.sendall(REQUEST.replace(b"1.1", version.encode()))
+        heard = b""
+        while b"event: tick" not in heard:
+            heard += caller.recv(65536)
+        served.stream.close()
+        while piece := caller.recv(65536):
+            heard += piece
+    head, _, body = heard.partition(b"\r\n\r\n")
+    assert (b"\r\nTransfer-Encoding: chunked" in head) == (version == "1.1")
+    if version == "1.1":
+        assert body.startswith(b"%x\r\n%b\r\n" % (len(PREAMBLE), PREAMBLE))
+        assert body.endswith(b"\r\n0\r\n\r\n")
+    else:
+        assert body.startswith(PREAMBLE + b"id: 1\n")
+
+
 def test_too_many_are_turned_away_and_a_seat_is_free_once_its_client_has_gone(served: Room) -> None:
     served.tell(a_moving_report(1))
     readers = [EventReader(str(served.socket), "/v1/stream") for _ in range(2)]
@@ -193,7 +216,7 @@ def test_clients_that_read_nothing_delay_no_tick_and_leave_the_others_an_answer(
         served.stream.emit(many)
         took.append(time.monotonic() - started)
     assert sorted(took)[len(took) // 2] < 0.01
-    for _ in range(THREADS + 1):
+    for _ in range(CONTROL_BOUNDS.answering + 1):
         assert served.client.get("/v1/status")["schema"] == 1
     for caller in mute:
         caller.close()
@@ -203,7 +226,7 @@ def test_clients_that_read_nothing_delay_no_tick_and_leave_the_others_an_answer(
 
 def test_a_client_that_reads_nothing_loses_its_seat_after_a_while(room: Room) -> None:
     server = room.server()
-    server._server.timeout = 0.1
+    server._lasting._send_seconds = 0.1
     many = a_report(processes=[a_process_report(a_process(pid, comm="x" * 15)) for pid in range(1, 1001)])
     with running(server), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         caller.connect(str(room.socket))
@@ -274,7 +297,7 @@ def test_the_reader_says_when_there_is_no_daemon(tmp_path: Path) -> None:
 def test_a_daemon_without_streams_has_no_such_path(room: Room) -> None:
     app = room.app()
     app._stream = None
-    with running(ControlServer(path=str(room.socket), group=None, app=app, on_error=room.errors.append)):
+    with running(room.server(app=app)):
         with pytest.raises(ControlFailure) as failure:
             room.client.get("/v1/stream")
         assert failure.value.code == 404
@@ -299,24 +322,40 @@ def test_stopping_ends_the_streams(room: Room) -> None:
         list(events)
 
 
-def test_what_answering_costs_is_counted_once_however_many_listen(room: Room) -> None:
-    seconds = itertools.count(0.0, 0.25)
-    room.spent = Spent(lambda: next(seconds))
-    room.stream._spent = room.spent
+def test_an_event_is_rendered_once_however_many_listen(room: Room) -> None:
+    rendered: list[int] = []
+
+    def status(view: View, *, now: float) -> api.Json:
+        rendered.append(1)
+        return api.status(view, version="1.2.3", pid=4711, now=now)
+
+    room.stream._status = status
     room.tell(a_moving_report(5))
+    assert [the_event(room)["tick"] for _ in range(3)] == [5, 5, 5]
+    assert len(rendered) == 1
+    the_event(room, workload_api.Asked(sort="cpu"))
+    assert len(rendered) == 2
+
+
+def test_what_answering_and_streams_cost_is_not_counted_as_observing(room: Room) -> None:
+    clock, server = MonotonicClock(), room.server()
+    clock.leave_out(lambda: server.thread_ids)
+    room.tell(a_report(processes=[a_process_report(a_process(pid)) for pid in range(1, 1001)]))
+    with running(server), contextlib.closing(EventReader(str(room.socket), "/v1/stream")) as reader:
+        assert next(event for event in reader.read() if event is not None)
+        for _ in range(3):
+            room.client.get("/v1/processes")
+        left_out = time.process_time() - clock.cpu_seconds()
+        room.stream.close()
+    clock.close()
+    begin = time.thread_time()
     for _ in range(3):
-        the_event(room)
-    assert room.spent.take() == 0.25
-    assert room.spent.take() == 0.0
-    ask(room, Peer(uid=0, gid=0), path="/v1/top")
-    ask(room, Peer(uid=12345, gid=12345), path="/v1/status")
-    assert room.spent.take() == 0.5
-    ask(room, Peer(uid=0, gid=0), path="/v1/recordings")  # the recorder counts that
-    assert room.spent.take() == 0.0
+        api.processes(room.state.view())
+    assert left_out > 0.5 * (time.thread_time() - begin) > 0.0
 
 
 def test_a_stream_is_a_sink_that_tells_the_states_view(room: Room) -> None:
-    other = Stream(room.state, status=partial(api.status, version="1", pid=1), now=lambda: 0.0, spent=Spent())
+    other = Stream(room.state, status=partial(api.status, version="1", pid=1), now=lambda: 0.0)
     room.state.emit(a_moving_report(3))
     other.emit(a_moving_report(3))
     stream = other.open(workload_api.Asked(), lambda: False)

@@ -45,7 +45,7 @@ def time() -> Time:
 @pytest.fixture
 def recorder(time: Time) -> Recorder:
     source = Source(version="1", kernel=(6, 1), config=CONFIG, own_pid=1)
-    return Recorder(lambda: source, time, salt=lambda: b"s", cpu_seconds=lambda: 0.0)
+    return Recorder(lambda: source, time, salt=lambda: b"s")
 
 
 def a_tick(number: int = 7) -> RawTick:
@@ -152,7 +152,7 @@ def test_a_client_that_has_gone_is_waited_for_half_a_minute(recorder: Recorder, 
     recorder.offer(a_tick())
     assert recorder.is_listening
     time.seconds += 1.0
-    recorder.take_cpu_seconds()
+    recorder.keep_time()
     assert not recorder.is_listening
     assert recorder.start(10.0) == 2
 
@@ -181,7 +181,7 @@ def test_a_tick_is_taken_while_lines_are_made_of_others(recorder: Recorder, monk
     try:
         assert hangs.wait(20.0)
         recorder.offer(a_tick(2))
-        recorder.take_cpu_seconds()
+        recorder.keep_time()
     finally:
         go_on.set()
         fetching.join()
@@ -200,18 +200,6 @@ def test_a_failure_to_write_ends_the_recording_and_nothing_else(
         recorder.fetch(number)
     assert not recorder.is_listening
     recorder.offer(a_tick())
-
-
-def test_what_fetching_takes_is_not_charged_to_observing() -> None:
-    used = iter([1.0, 1.25, 5.0, 5.5])
-    source = Source(version="1", kernel=(6, 1), config=CONFIG, own_pid=1)
-    recorder = Recorder(lambda: source, lambda: 0.0, salt=lambda: b"s", cpu_seconds=lambda: next(used))
-    assert recorder.take_cpu_seconds() == 0.0
-    number = recorder.start(10.0)
-    recorder.fetch(number)
-    recorder.fetch(number)
-    assert recorder.take_cpu_seconds() == 0.75
-    assert recorder.take_cpu_seconds() == 0.0
 
 
 def test_nothing_is_kept_while_nobody_records() -> None:

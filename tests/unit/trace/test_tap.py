@@ -13,18 +13,19 @@ from tests.unit.trace.test_replay import STEP
 
 
 class Ears:
-    """A listener with CPU time to tell, and an engine that only notes what it is told."""
+    """A listener that counts how often it looks at the time, and an engine that only notes what it is told."""
 
     def __init__(self) -> None:
         self.is_listening = True
         self.ticks: list[RawTick] = []
         self.moving: list[float] = []
+        self.looked = 0
 
     def offer(self, tick: RawTick) -> None:
         self.ticks.append(tick)
 
-    def take_cpu_seconds(self) -> float:
-        return 0.25
+    def keep_time(self) -> None:
+        self.looked += 1
 
     def tick(self) -> object:
         return a_report()
@@ -55,7 +56,7 @@ def tapped() -> tuple[Tap, TapKernel]:
     return tap, TapKernel(kernel, tap)
 
 
-def test_what_listening_takes_is_told_to_the_engine_as_not_its_own_and_is_in_the_trace() -> None:
+def test_between_ticks_the_listener_looks_at_the_time_and_what_is_not_observing_is_in_the_trace() -> None:
     ears = Ears()
     tap = Tap(should_stop=lambda: False)
     engine = TapEngine(ears, tap, ears)  # type: ignore[arg-type]  # an engine that only counts
@@ -63,9 +64,9 @@ def test_what_listening_takes_is_told_to_the_engine_as_not_its_own_and_is_in_the
     engine.note_moving(0.5)
     assert engine.next_tick_at(3.0) == 4.0
     engine.tick()
-    assert ears.moving == [0.75]
+    assert (ears.moving, ears.looked) == ([0.5], 1)
     assert [event.kind for event in ears.ticks[1].events] == ["moving", "next", "tick"]
-    assert ears.ticks[1].events[0].question == 0.75
+    assert ears.ticks[1].events[0].question == 0.5
 
 
 def test_the_kernel_asks_whether_to_stop_past_the_tap_and_the_engine_through_it() -> None:

@@ -13,8 +13,7 @@ from typing import Self
 import pytest
 
 from balancerd.config.schema import Config
-from balancerd.control.metrics_app import MetricsApp
-from balancerd.control.server import THREADS, MetricsServer
+from balancerd.control.server import OPEN_BOUNDS
 from balancerd.control.taking import TAKE_KEY
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.web.live import Live
@@ -40,10 +39,7 @@ class Served:
             take_key=TAKE_KEY,
             most_clients=most_clients,
         )
-        app = MetricsApp(
-            state=room.state, now=lambda: room.now, render=room.metrics.render, pages=self.page.applications
-        )
-        self.server = MetricsServer(host="127.0.0.1", port=0, app=app, on_error=room.errors.append)
+        self.server = room.metrics_server(pages=self.page.applications)
 
     def ask(self, path: str, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
         connection = http.client.HTTPConnection(*self.server.address, timeout=PATIENCE_SECONDS)
@@ -121,7 +117,7 @@ def test_streams_hold_no_thread_of_the_server(tmp_path: Path) -> None:
     before = threading.active_count()
     with served(tmp_path) as found, ExitStack() as clients:
         started = threading.active_count()
-        for _ in range(4 * THREADS):
+        for _ in range(4 * OPEN_BOUNDS.answering):
             assert clients.enter_context(found.listen()).code == 200
         assert threading.active_count() == started
         assert found.ask("/metrics")[0] == 200

@@ -7,7 +7,6 @@ from typing import Any
 
 from balancerd.cli.top.frame import Asked, Frame, of_event
 from balancerd.control import api, workload_api
-from balancerd.control.spent import Spent
 from balancerd.control.state import ControlState
 from balancerd.control.stream_api import Stream
 from balancerd.model.report import TickReport
@@ -22,7 +21,7 @@ def an_event(report: TickReport | None = None, asked: Asked | None = None, *, ag
     time = Time()
     state = ControlState(time)
     status = functools.partial(api.status, version="0.1.0", pid=812)
-    stream = Stream(state, status=status, now=time, spent=Spent())
+    stream = Stream(state, status=status, now=time)
     told = a_machine() if report is None else report
     state.emit(told)
     stream.emit(told)
