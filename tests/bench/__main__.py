@@ -7,6 +7,7 @@ coverage    how often the intervals of sampled placements hold the truth, over r
 dwell       what a process that changes nodes loses under follow-cpu, beside other rules (simulated)
 stays       what processes that wander lose under the whole engine and each scheduler, beside nobody (simulated)
 start       how long commands take to start beside `python -c pass` (here)
+clients     ticks and answers of a daemon that 208 hostile clients besiege, beside a siege elsewhere, and none (here)
 trace       a tick that is recorded beside one that is not, on 1,000 processes in memory (here)
 simulation  what the default configuration costs in simulated machines beside nothing and the optimum (simulated)
 rounds      what the engine takes for a tick with 60 processes on 4 nodes, and 5,000 on 16 (simulated)
@@ -52,6 +53,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "dwell": ("tests.bench.bench_dwell",),
     "stays": ("tests.bench.bench_stays",),
     "start": ("tests.bench.bench_start",),
+    "clients": ("tests.bench.bench_clients",),
     "trace": ("tests.bench.bench_trace",),
     "simulation": ("tests.bench.bench_simulation", "judge"),
     "rounds": ("tests.bench.bench_simulation", "rounds"),
