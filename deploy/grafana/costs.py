@@ -112,12 +112,16 @@ def costs() -> tuple[Panel, ...]:
         ),
         curves(
             "Requests",
-            "On the control socket.",
+            "On the control socket, and the clients that were turned away, here and where metrics are scraped.",
             Query(
                 expression=(
                     f"sum by (method, code) (rate(balancerd_control_requests_total{{{HERE}}}[$__rate_interval]))"
                 ),
                 legend="{{method}} {{code}}",
+            ),
+            Query(
+                expression=f"rate(balancerd_http_turned_away_total{{{HERE}}}[$__rate_interval]) > 0",
+                legend="turned away, {{listener}}: {{reason}}",
             ),
             unit="ops",
             width=8,
