@@ -233,13 +233,15 @@ class ControlApp:
         if method != "POST":
             return not_allowed("POST")
         if not self._access.may_change(peer):
-            return refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may reload")
+            return refuse(HTTPStatus.FORBIDDEN, "only root, the daemon's user and control.change_group may reload")
         self._reload()
         return as_json(HTTPStatus.ACCEPTED, {"schema": api.SCHEMA, "accepted": True})
 
     def _answer_submit(self, peer: Peer, environ: WSGIEnvironment) -> Answer:
         if not self._access.may_change(peer):
-            return refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may have memory moved")
+            return refuse(
+                HTTPStatus.FORBIDDEN, "only root, the daemon's user and control.change_group may have memory moved"
+            )
         try:
             job = self._jobs.submit(parse_job(read_body(environ, most_bytes=MOST_BODY_BYTES, is_required=True)))
         except BadRequest as wrong:
@@ -252,7 +254,9 @@ class ControlApp:
         self, imports: LogStore, number: str | None, step: str | None, peer: Peer, environ: WSGIEnvironment
     ) -> Answer:
         if not self._access.may_change(peer):
-            return refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may import a log")
+            return refuse(
+                HTTPStatus.FORBIDDEN, "only root, the daemon's user and control.change_group may import a log"
+            )
         body = read_body(environ, most_bytes=MOST_PIECE_BYTES)
         try:
             if number is None:
@@ -273,7 +277,7 @@ class ControlApp:
         self, recorder: Recorder, number: str | None, step: str | None, peer: Peer, environ: WSGIEnvironment
     ) -> Answer:
         if not self._access.may_change(peer):
-            return refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may record")
+            return refuse(HTTPStatus.FORBIDDEN, "only root, the daemon's user and control.change_group may record")
         try:
             if number is None:
                 body = read_body(environ, most_bytes=recording_api.MOST_BODY_BYTES)
@@ -292,7 +296,9 @@ class ControlApp:
         if method != ("POST" if cancel else "GET"):
             return not_allowed("POST" if cancel else "GET")
         if cancel and not self._access.may_change(peer):
-            return refuse(HTTPStatus.FORBIDDEN, "only root and the daemon's user may cancel a job")
+            return refuse(
+                HTTPStatus.FORBIDDEN, "only root, the daemon's user and control.change_group may cancel a job"
+            )
         if not _JOB_ID.fullmatch(text):
             return refuse(HTTPStatus.BAD_REQUEST, "a job is named by a number such as 7")
         job = self._jobs.cancel(int(text)) if cancel else self._jobs.find(int(text))

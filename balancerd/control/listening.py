@@ -29,7 +29,7 @@ def group_id(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise ServerError(f"control.group: there is no group {name!r}") from None
+        raise ServerError(f"control: there is no group {name!r}: see group and change_group") from None
 
 
 def listen_tcp(host: str, port: int) -> socket.socket:

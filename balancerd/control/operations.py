@@ -47,8 +47,8 @@ class Body:
 class Operation:
     """One thing to ask for. `path` has parameters in braces; `query` has what may stand behind a question mark.
 
-    `changes` tells that only root and the daemon's user may ask. `refusals` are sentences about the codes of refusal
-    that are its own, beside 403, 405, and 411 and 413 for bodies, which everything has.
+    `changes` tells that only root, the daemon's user and control.change_group may ask. `refusals` are sentences about
+    the codes of refusal that are its own, beside 403, 405, and 411 and 413 for bodies, which everything has.
     """
 
     method: Literal["GET", "POST"]

@@ -45,7 +45,7 @@ MOST_CPUS: Final = 65_536.0
 MOST_MEMORY_BYTES: Final = 1 << 50
 LONGEST_LEASE_SECONDS: Final = 3600.0
 
-CHANGES: Final = "only root and the daemon's user may do that"
+CHANGES: Final = "only root, the daemon's user and control.change_group may do that"
 
 _RELEASE_PATH = re.compile(r"/v1/advice/([1-9][0-9]{0,14})/release", re.ASCII)
 
@@ -123,7 +123,11 @@ class Operator:
         )
         wanted = fields.get("lease_seconds")
         seconds = None if wanted is None else _amount(fields, "lease_seconds", LONGEST_LEASE_SECONDS)
-        refused = "" if seconds is None or self._access.may_change(peer) else "only root and the daemon's user get one"
+        refused = (
+            ""
+            if seconds is None or self._access.may_change(peer)
+            else "only root, the daemon's user and control.change_group get one"
+        )
         view = self._view()
         if view.report is None or view.told_at is None:
             return refuse(HTTPStatus.CONFLICT, "there was no tick yet: ask again in a moment")

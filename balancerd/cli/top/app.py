@@ -336,7 +336,9 @@ class Top(App[None]):
             self.notify("there is no daemon to pause", severity="warning")
             return
         if not self._may_change():
-            self.notify("only root and the daemon's user may pause and resume", severity="warning")
+            self.notify(
+                "only root, the daemon's user and control.change_group may pause and resume", severity="warning"
+            )
             return
         path, text = "/v1/pause", "Pause all moves, until somebody resumes them?"
         if self._frame.status.get("pause") is not None:

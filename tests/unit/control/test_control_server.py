@@ -209,7 +209,7 @@ def test_with_a_group_the_socket_is_0660_and_belongs_to_it(room: Room) -> None:
 
 
 def test_a_group_that_does_not_exist_is_said_so(room: Room) -> None:
-    with pytest.raises(ServerError, match=r"control\.group: there is no group 'no-such-group'"):
+    with pytest.raises(ServerError, match=r"control: there is no group 'no-such-group': see group and change_group"):
         room.server(group="no-such-group").start()
     assert not room.socket.exists()
 

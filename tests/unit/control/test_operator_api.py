@@ -165,7 +165,10 @@ def test_who_may_only_read_gets_advice_and_no_lease(room: Room) -> None:
     room.state.emit(a_report())
     _, told, _ = answer(room, "/v1/advice", ASKED, uid=4242)
     assert told["advice"]["nodes"] == "0"
-    assert (told["lease"], told["lease_detail"]) == (None, "only root and the daemon's user get one")
+    assert (told["lease"], told["lease_detail"]) == (
+        None,
+        "only root, the daemon's user and control.change_group get one",
+    )
     assert room.leases.all() == ()
 
 

@@ -323,7 +323,7 @@ def test_who_may_not_pause_is_told_so_and_not_asked() -> None:
     async def ask(view: View, pilot: Pilot[None]) -> None:
         await press(pilot, "p")
         assert len(view.app.screen_stack) == 1
-        assert notes(view) == ["only root and the daemon's user may pause and resume"]
+        assert notes(view) == ["only root, the daemon's user and control.change_group may pause and resume"]
 
     use(View(may_change=False), ask)
 
