@@ -7,12 +7,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := gcc libc6-dev make python3-dev python3-venv
 BROWSER_PACKAGES := chromium fonts-liberation
+DEB_PACKAGES := build-essential debhelper lintian python3-dev python3-venv
+DEB_TREE := build/deb/balancerd
+DEB_PARTS := balancerd config deploy docs systemd CHANGELOG.md LICENSE README.md pyproject.toml
+DEB_SOURCES := $(shell find $(DEB_PARTS) -type f ! -name '*.pyc' ! -name '*.so' ! -name _core.c)
+DEB_DONE := build/deb/.done
 NATIVE := $(wildcard balancerd/native/*.c balancerd/native/*.h balancerd/native/backend.py)
 REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt deploy/requirements/optimum.txt
 SOURCES := balancerd tests
 UNIT_WORKERS ?= 2
 
-.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality wheel format requirements apt browser-ready lab-ready clean
+.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality wheel deb format requirements apt browser-ready lab-ready clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -76,6 +81,18 @@ bench-locality: lab-ready ## locality beside every rival, then its report (many 
 
 wheel: $(VENV)/.ready ## build the wheel into dist/
 	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+
+deb: $(DEB_DONE) ## build the Debian package into dist/, with what it needs bundled, and judge it with lintian
+
+$(DEB_DONE): $(DEB_SOURCES)
+	@$(MAKE) --no-print-directory apt APT_PACKAGES="$(DEB_PACKAGES)"
+	rm -rf build/deb dist/*.deb && mkdir -p $(DEB_TREE) dist
+	tar -c --exclude=__pycache__ --exclude='*.so' --exclude=_core.c $(DEB_PARTS) | tar -x -C $(DEB_TREE)
+	cp -r deploy/debian $(DEB_TREE)/debian
+	cd $(DEB_TREE) && dpkg-buildpackage --build=binary --no-sign > ../build.log 2>&1 || { tail -50 ../build.log; exit 1; }
+	lintian --fail-on error,warning --tag-display-limit 0 build/deb/*.changes
+	mv build/deb/*.deb dist/
+	@touch $@
 
 format: $(VENV)/.ready ## let ruff format and fix what it can
 	$(BIN)/ruff format .
