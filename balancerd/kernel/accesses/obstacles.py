@@ -10,6 +10,10 @@ from balancerd.model.access import Obstacle
 
 CAP_PERFMON = 38  # include/uapi/linux/capability.h
 
+MOST_PARANOID = 2
+"""The highest level of kernel.org's kernels (Documentation/admin-guide/sysctl/kernel.rst). Debian's and Ubuntu's have
+more, their defaults among them, at which perf_event_open(2) asks for CAP_SYS_ADMIN, and CAP_PERFMON is not enough."""
+
 
 def find_perf_obstacle(kind: native.PerfKind, root: Path = Path("/")) -> Obstacle | None:
     """Try to sample this very thread; return what is in the way and the exact remedy, None when nothing is."""
@@ -44,6 +48,12 @@ def explain_refusal(error: OSError, root: Path) -> Obstacle:
         return Obstacle(seen=told, fix="raise LimitNOFILE= of the unit")
     level = _paranoia(root)
     in_unit = "in a unit, AmbientCapabilities=CAP_PERFMON, CapabilityBoundingSet=CAP_PERFMON and SystemCallFilter="
+    is_over = error.errno == errno.EACCES and level.isdecimal() and int(level) > MOST_PARANOID
+    lower = f"as root: sysctl -w kernel.perf_event_paranoid={MOST_PARANOID}"
+    if is_over and os.geteuid() != 0 and has_capability(root, CAP_PERFMON):
+        return Obstacle(
+            seen=f"{told} at kernel.perf_event_paranoid={level}, where CAP_PERFMON is not enough", fix=lower
+        )
     if has_capability(root, CAP_PERFMON) or os.geteuid() == 0:
         return Obstacle(
             seen=f"{told} though the capability is there: a seccomp filter or a security module refuses it",
@@ -52,8 +62,8 @@ def explain_refusal(error: OSError, root: Path) -> Obstacle:
         )
     return Obstacle(
         seen=f"{told} at kernel.perf_event_paranoid={level} without CAP_PERFMON",
-        fix=f"{in_unit}perf_event_open (systemctl edit balancerd.service); in Docker, --cap-add=PERFMON; or for all "
-        "users, as root: sysctl -w kernel.perf_event_paranoid=1",
+        fix=f"{f'{lower}; and ' if is_over else ''}{in_unit}perf_event_open (systemctl edit balancerd.service); in "
+        "Docker, --cap-add=PERFMON; or for all users, as root: sysctl -w kernel.perf_event_paranoid=1",
     )
 
 

@@ -159,6 +159,22 @@ def test_more_nodes_than_can_be_told_apart_are_an_obstacle(reads: PatientReads) 
     ("number", "status", "level", "seen", "fix"),
     [
         (errno.EACCES, "CapEff:\t0000000000000000", "3", "kernel.perf_event_paranoid=3 without CAP_PERFMON", "PERFMON"),
+        (
+            errno.EACCES,
+            "CapEff:\t0000000000000000",
+            "3",
+            "without CAP_PERFMON",
+            "sysctl -w kernel.perf_event_paranoid=2; and",
+        ),
+        (errno.EACCES, "CapEff:\t0000000000000000", "2", "without CAP_PERFMON", "in a unit, "),
+        (
+            errno.EACCES,
+            "CapEff:\t0000004000000000",
+            "3",
+            "=3, where CAP_PERFMON is not enough",
+            "perf_event_paranoid=2",
+        ),
+        (errno.EPERM, "CapEff:\t0000004000000000", "3", "though the capability is there", "seccomp=unconfined"),
         (errno.EACCES, "CapEff:\t0000004000000000", "2", "though the capability is there", "seccomp=unconfined"),
         (errno.ENOSYS, "CapEff:\t0000000000000000", "2", "ENOSYS", "CONFIG_PERF_EVENTS=y"),
         (errno.EMFILE, "CapEff:\t0000000000000000", "2", "EMFILE", "LimitNOFILE"),
