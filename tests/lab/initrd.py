@@ -17,6 +17,7 @@ GUEST = Path(__file__).parent / "guest"
 BUSYBOX = Path("/bin/busybox")
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 NETWORK_MODULES = ("virtio_net",)
+DISK_MODULES = ("virtio_blk", "crc32c_generic", "ext4")
 FOLDERS = ("bin", "dev", "proc", "sys", "modules")
 
 
@@ -31,7 +32,10 @@ class Entry:
 
 def build(kernel: Kernel, settings: Mapping[str, str]) -> bytes:
     """The compressed archive; `settings` become shell variables for init.sh, beside its own KERNEL_MODULES."""
-    modules = load_order(kernel, (*MODULES, *(NETWORK_MODULES if settings["ADDRESS"] else ())))
+    wanted = [*MODULES]
+    wanted += NETWORK_MODULES if settings["ADDRESS"] else ()
+    wanted += DISK_MODULES if settings["ROOT_DISK"] else ()
+    modules = load_order(kernel, wanted)
     variables = {**settings, "KERNEL_MODULES": " ".join(name for name, _ in modules)}
     lines = "".join(f"{key}={shlex.quote(value)}\n" for key, value in variables.items())
     entries = [Entry(name=name, mode=stat.S_IFDIR | 0o755) for name in FOLDERS]

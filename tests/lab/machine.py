@@ -31,6 +31,8 @@ EXIT_SECONDS = 3.0  # what a QEMU that ends is given to be gone
 BOOT_SECONDS = 120.0
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SYSTEMD = Path("/lib/systemd/systemd")
+HOST_FILES = Path("/run/lab/host")
+"""Where this machine's files are inside one that boots from an image."""
 
 
 class BootError(LabError):
@@ -41,14 +43,16 @@ class BootError(LabError):
 class Options:
     """How to boot.
 
-    `kernel` is a series, one of kernel.SERIES; `systemd_unit` makes systemd PID 1 with that unit; `life_seconds` lets
-    the machine outlive this process.  With `oracle` all accesses to memory are counted, into Machine.counters.
-    Machine.address leads to TCP port `open_port` of the guest; the guest itself reaches nobody.
+    `kernel` is a series, one of kernel.SERIES; `systemd_unit` makes systemd PID 1 with that unit; `root` is an image to
+    boot from in place of this machine's own files, which are below HOST_FILES then; `life_seconds` lets the machine
+    outlive this process.  With `oracle` all accesses to memory are counted, into Machine.counters.  Machine.address
+    leads to TCP port `open_port` of the guest; the guest itself reaches nobody.
     """
 
     kernel: str = kernel.DEFAULT
     threads: qemu.Threads = "single"
     systemd_unit: str = ""
+    root: Path | None = None
     kernel_arguments: str = ""
     life_seconds: float | None = None
     oracle: OracleOptions | None = None
@@ -205,7 +209,14 @@ class Machine:
         self.link.run(["true"], cwd=Path("/"), env={}, answer_seconds=BOOT_SECONDS)
 
     def _command(self, image: Path, plugin: str, agent: int) -> list[str]:
-        paths = qemu.Paths(image=image, initrd=self.folder / "initrd", console=self.console, agent=agent, out=self.out)
+        paths = qemu.Paths(
+            image=image,
+            initrd=self.folder / "initrd",
+            console=self.console,
+            agent=agent,
+            out=self.out,
+            root=self.options.root,
+        )
         arguments = qemu.command(
             self.topology,
             paths,
@@ -233,19 +244,28 @@ class Machine:
         return "\n".join(f"--- {log}\n{_text(log)[-3000:]}" for log in logs)
 
     def _settings(self, modules: Path) -> dict[str, str]:
-        if self.options.systemd_unit and not SYSTEMD.exists():
+        is_own_root = self.options.root is None
+        if self.options.systemd_unit and is_own_root and not SYSTEMD.exists():
             raise LabError(f"{SYSTEMD} is missing: a machine with systemd needs the package systemd here")
         tools = ensure_tools(self.lab.packages)
-        agent = shlex.join([os.path.realpath(sys.executable), "-S", "-E", str(initrd.GUEST / "agent.py")])
+        python = os.path.realpath(sys.executable) if is_own_root else "/usr/bin/python3"
+        agent = shlex.join([python, "-S", "-E", inside(initrd.GUEST / "agent.py", self.options)])
         return {
             "HOST_NAME": qemu.host_name(self.topology),
-            "MODULES_FOLDER": str(modules),
-            "GUEST_PATH": ":".join([SYSTEM_PATH, *map(str, tools)]),
+            "MODULES_FOLDER": inside(modules, self.options),
+            "GUEST_PATH": ":".join([SYSTEM_PATH, *(inside(tool, self.options) for tool in tools)]),
+            "ROOT_DISK": "" if is_own_root else "/dev/vda",
+            "HOST_FILES": str(HOST_FILES),
             "AGENT": agent,
             "SYSTEMD_UNIT": self.options.systemd_unit,
             "ADDRESS": "" if self.options.open_port is None else qemu.GUEST_ADDRESS,
             "INIT": f"{SYSTEMD} --unit=lab.target --show-status=no" if self.options.systemd_unit else agent,
         }
+
+
+def inside(path: Path, options: Options) -> str:
+    """Return where a file of this machine is inside."""
+    return str(path if options.root is None else HOST_FILES / path.relative_to("/"))
 
 
 def machine_name(topology: str, series: str) -> str:

@@ -85,17 +85,22 @@ def refresh() -> None:
         raise LabError("apt-get update failed; its own message is above")
 
 
+def as_root(what: str) -> list[str]:
+    """What stands before a command of root's. Raises LabError, which tells to do `what`, when there is no way."""
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo") is None:
+        raise LabError(f"not root, and no sudo; as root: {what}")
+    return ["sudo"]
+
+
 def _is_installed(package: str) -> bool:
     query = ["dpkg-query", "-W", "-f", "${db:Status-Status}", package]
     return subprocess.run(query, capture_output=True, text=True, check=False).stdout == "installed"
 
 
 def _root(packages: list[str]) -> list[str]:
-    if os.geteuid() == 0:
-        return []
-    if shutil.which("sudo") is None:
-        raise LabError(f"not root, and no sudo; as root: apt-get install --no-install-recommends {' '.join(packages)}")
-    return ["sudo"]
+    return as_root(f"apt-get install --no-install-recommends {' '.join(packages)}")
 
 
 def _apt(command: list[str], cwd: str | None = None) -> int:

@@ -39,13 +39,17 @@ KERNEL_COMMAND_LINE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paths:
-    """The files a machine is made of; `agent` is the descriptor of a listening socket that QEMU inherits."""
+    """The files a machine is made of; `agent` is the descriptor of a listening socket that QEMU inherits.
+
+    `root` is the image of another root file system than this machine's own; it is only read.
+    """
 
     image: Path
     initrd: Path
     console: Path
     agent: int
     out: Path
+    root: Path | None = None
 
 
 def command(
@@ -68,6 +72,7 @@ def command(
         *("-serial", f"file:{paths.console}"),
         *_shared("root", Path("/"), "readonly=on,multidevs=remap"),
         *_shared("out", paths.out, "multidevs=remap"),
+        *(() if paths.root is None else _disk("root", paths.root)),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=agent,fd={paths.agent},server=on,wait=off"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
         *("-device", "virtio-rng-pci"),
@@ -168,6 +173,11 @@ def distances(topology: Topology) -> list[str]:
 
 def _numa(options: list[str]) -> list[str]:
     return [argument for option in options for argument in ("-numa", option)]
+
+
+def _disk(name: str, image: Path) -> list[str]:
+    drive = f"file={image},format=raw,if=none,id={name},readonly=on"
+    return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name}"]
 
 
 def _shared(tag: str, folder: Path, options: str) -> list[str]:

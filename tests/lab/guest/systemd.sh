@@ -29,7 +29,7 @@ for unit in \
 	systemd-udevd.service systemd-udev-trigger.service systemd-hwdb-update.service \
 	systemd-timesyncd.service systemd-random-seed.service systemd-update-utmp.service \
 	systemd-pcrphase.service systemd-pcrphase-sysinit.service systemd-modules-load.service \
-	systemd-remount-fs.service systemd-machine-id-commit.service systemd-journal-flush.service ldconfig.service \
+	kmod-static-nodes.service systemd-remount-fs.service systemd-machine-id-commit.service systemd-journal-flush.service ldconfig.service \
 	systemd-ask-password-console.path systemd-ask-password-wall.path \
 	proc-sys-fs-binfmt_misc.automount dev-hugepages.mount; do
 	$bb ln -s /dev/null "$units/$unit"
