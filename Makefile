@@ -66,7 +66,7 @@ page-test: browser-ready ## the page in a real browser; its pictures are left in
 lab-test: lab-ready browser-ready ## tests on a real kernel with several NUMA nodes, in a virtual machine; pictures as page-test
 	$(BIN)/python -m tests.lab test
 
-lab-thorough: lab-ready browser-ready ## the same with those that take long
+lab-thorough: lab-ready browser-ready deb ## the same with those that take long
 	$(BIN)/python -m tests.lab test --thorough
 
 lab: lab-ready ## a shell inside the virtual NUMA machine
