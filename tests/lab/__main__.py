@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.lab import debian, kernel, topology, workloads
+from tests.lab import kernel, topology, workloads
 from tests.lab.link import Link, OnOutput
 from tests.lab.machine import Machine, Options, environment
 from tests.lab.oracle import OracleOptions
@@ -84,7 +84,6 @@ def _prepare(lab: LabDirectory) -> int:
         except LabError as error:  # a newer Debian has no older kernel: only the tests on it fail
             print(f"lab: {error}", file=sys.stderr)
     ensure_tools(lab.packages)
-    debian.ensure_root(lab.packages)
     workloads.build()
     print(f"lab: ready; kernels {', '.join(releases)}; topologies {', '.join(topology.names())}")
     return 0

@@ -16,7 +16,7 @@ from tests.lab.installed import CGROUP, CONFIG, IN_TIME, OUT, STEADY, UNIT, Inst
 from tests.lab.packages import ensure_tools
 from tests.lab.state import REPOSITORY, lab_directory
 
-pytestmark = [pytest.mark.host, pytest.mark.topology("two-nodes"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.host, pytest.mark.thorough, pytest.mark.topology("two-nodes"), pytest.mark.timeout(900)]
 
 MIB = 72
 SITE_PACKAGES = Path("/opt/balancerd/lib/python3.11/site-packages")
@@ -160,7 +160,7 @@ def test_a_bad_file_fails_the_reload_with_its_findings_and_changes_nothing(guest
 
 @pytest.mark.parametrize(
     "name",
-    ["plain", "perf", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("pagemap", "damon"))],
+    ["plain", "perf", "pagemap", "damon"],
 )
 def test_a_drop_in_allows_what_it_is_for_and_nothing_else(guest: Installed, name: str) -> None:
     given = {"perf": {"accesses-registers"}, "pagemap": {"heat-soft-dirty"}, "damon": {"heat-soft-dirty", "heat-damon"}}
