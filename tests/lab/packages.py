@@ -16,7 +16,8 @@ from tests.lab.state import LabError
 # numactl brings numactl and numastat, which the tests run inside, as they do tmux; kmod brings depmod.
 INSTALLED = ("qemu-system-x86", "busybox-static", "kmod", "numactl", "tmux")
 # Installing these would start daemons on the developer's machine; numad would even move its memory about.
-UNPACKED_TOOLS = ("numad", "prometheus")
+UNPACKED_TOOLS = {"numad": "numad", "prometheus": "prometheus", "kubernetes-client": "kubectl"}
+"""Packages with the program that is wanted of each."""
 
 
 def ensure_installed() -> None:
@@ -36,8 +37,8 @@ def ensure_installed() -> None:
 
 def ensure_tools(cache: Path) -> tuple[Path, ...]:
     """Unpack the UNPACKED_TOOLS that are not on PATH under `cache`; returns the folders to add to a PATH."""
-    wanted = [name for name in UNPACKED_TOOLS if shutil.which(name) is None]
-    return tuple(unpack(name, cache) / "usr/bin" for name in wanted)
+    wanted = [package for package, program in UNPACKED_TOOLS.items() if shutil.which(program) is None]
+    return tuple(unpack(package, cache) / "usr/bin" for package in wanted)
 
 
 def unpack(package: str, cache: Path) -> Path:
