@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.lab.packages import as_root, unpack
 from tests.lab.state import LabError
 
-PREPARE = "python -m tests.lab prepare"
+PREPARE = "make lab-thorough"
 RELEASE = "bookworm"
 PACKAGES = ("systemd", "systemd-sysv", "python3")
 """Beside what is essential: systemd as PID 1 (systemctl needs no dbus as root), and Python for the lab's agent."""
