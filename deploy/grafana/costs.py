@@ -5,7 +5,7 @@ from typing import Final
 from deploy.grafana.chosen import HERE
 from deploy.grafana.panels import Column, Panel, Query, curves, table
 
-MEMORY_HIGH_BYTES: Final = 96 << 20
+MEMORY_HIGH_BYTES: Final = 256 << 20
 """MemoryHigh of systemd/balancerd.service."""
 
 

@@ -210,8 +210,7 @@ def test_the_probes_are_answered(overlay: str, tmp_path: Path) -> None:
 def test_it_may_cost_what_its_unit_allows() -> None:
     (pod,) = pods("base")
     limits = daemon_of(pod)["resources"]["limits"]
-    assert limits["memory"] == unit("MemoryMax").replace("M", "Mi")
-    assert limits["cpu"] == f"{int(unit('CPUQuota').rstrip('%')) * 10}m"
+    assert limits == {"memory": unit("MemoryMax").replace("M", "Mi")}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

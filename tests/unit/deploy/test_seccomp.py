@@ -134,12 +134,13 @@ def test_the_daemon_works_under_the_profile_and_makes_no_other_call(
         assert done.returncode in codes, done.stderr
         return done.stdout
 
-    for words in (("status",), ("ps",), ("nodes",), ("plan",), ("mode", "observe"), ("reload",), ("history",)):
+    for words in (("status",), ("ps",), ("nodes",), ("plan",), ("reload",), ("history",)):
         ask(*words)
     ask("record", str(tmp_path / "recorded"), "--for", "5s")
     with asleep() as victim:
         told = ask("evict", str(victim), codes=(0, 1))  # 1: without swap nothing can leave
         assert "call" in told, told
+    ask("mode", "observe")
     assert read(port, "/readyz") is not None
     process.send_signal(signal.SIGHUP)
     before = float(json.loads(ask("status", "--json"))["tick"]["number"])
