@@ -7,8 +7,7 @@ from balancerd.model.page_status import STATUS_TEXT, PageStatus
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.web.figures import Column, Piece, bar, count, details, percent, section, size, table
 from balancerd.web.markup import Html, element
-from balancerd.web.memory import View
-from balancerd.web.past import MINUTES, Minute, add_up, last_hour
+from balancerd.web.past import MINUTES, Minute, add_up
 
 HEIGHT: Final = 100
 STEP: Final = 10
@@ -18,10 +17,8 @@ ROW_MINUTES: Final = 5
 """So many minutes are one row of the table behind the chart."""
 
 
-def moves(view: View, now: float) -> Html:
-    """Return the chart, the statuses of failed pages, and the table behind both."""
-    hour = last_hour(view.minutes, now, view.started_at)
-    total = add_up(hour)
+def moves(hour: Sequence[Minute | None], total: Minute) -> Html:
+    """Return the chart, the statuses of failed pages, and the table behind both; `total` is the sum of the hour."""
     chart = element("div", _chart(hour), _axis(), class_="chart")
     evicted = f", {size(total.evicted_bytes)} evicted" if total.evicted_bytes else ""
     note = f"{size(total.moved_bytes)} moved{evicted}; {count(total.failed_pages, 'page')} did not move."

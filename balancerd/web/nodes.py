@@ -8,8 +8,7 @@ from balancerd.model.report import TickReport
 from balancerd.model.topology import Node
 from balancerd.web.figures import Column, Piece, bar, colour, count, percent, section, size, table
 from balancerd.web.markup import Html, element, shorten
-from balancerd.web.memory import View
-from balancerd.web.past import Flows, add_up, last_hour
+from balancerd.web.past import Flows
 
 MOST: Final = 32
 """Nodes that are shown; machines with more are told of in `balancerctl nodes`."""
@@ -56,9 +55,8 @@ def nodes(report: TickReport) -> Html:
     return section("nodes", "Nodes", table(COLUMNS, rows, "Memory and load of each node"), legend, note=note)
 
 
-def matrix(view: View, report: TickReport, now: float) -> Html:
+def matrix(report: TickReport, flows: Flows) -> Html:
     """Return distances between nodes, shaded by what moved from one to the other in the last hour."""
-    flows = add_up(last_hour(view.minutes, now, view.started_at)).flows
     shown = report.survey.topology.nodes[:MOST]
     most = max(flows.values(), default=0)
     head = element(

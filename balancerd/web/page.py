@@ -8,6 +8,7 @@ from balancerd.web.markup import Html, element, printable
 from balancerd.web.memory import View
 from balancerd.web.moves import moves
 from balancerd.web.nodes import matrix, nodes
+from balancerd.web.past import add_up, last_hour
 from balancerd.web.summary import state, summary
 from balancerd.web.workloads import reasons, workloads
 
@@ -17,13 +18,15 @@ DOCTYPE: Final = "<!doctype html>\n"
 def render(view: View, now: float) -> bytes:
     """Return the page at monotonic second `now`."""
     report = view.report
-    parts: list[Html] = [summary(view, now)]
+    hour = last_hour(view.minutes, now, view.started_at)
+    total = add_up(hour)
+    parts: list[Html] = [summary(view, now, total)]
     if report is not None:
         parts += [
             workloads(report),
             nodes(report),
-            matrix(view, report, now),
-            moves(view, now),
+            matrix(report, total.flows),
+            moves(hour, total),
             budgets(view, report),
             decisions(view, now),
             reasons(report),

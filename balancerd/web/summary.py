@@ -15,7 +15,7 @@ from balancerd.model.states import STATES
 from balancerd.web import figures
 from balancerd.web.markup import Html, element
 from balancerd.web.memory import View
-from balancerd.web.past import add_up, last_hour
+from balancerd.web.past import Minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +89,8 @@ def warnings(view: View) -> Iterator[Notice]:
         yield Notice(level="warn", text="The machine is under pressure, and moves wait until it has passed.")
 
 
-def summary(view: View, now: float) -> Html:
-    """Return the top of the page below its title."""
+def summary(view: View, now: float, hour: Minute) -> Html:
+    """Return the top of the page below its title; `hour` is the sum of the last one."""
     found = state(view, now)
     badge = element("span", found.word, class_=f"badge {found.level}", id="state")
     return element(
@@ -98,7 +98,7 @@ def summary(view: View, now: float) -> Html:
         element("p", badge, " ", element("span", found.sentence), class_="verdict"),
         element("p", _facts(view, now), class_="note"),
         [_warning(each) for each in warnings(view)],
-        element("dl", _tiles(view, now), class_="tiles") if view.report is not None else None,
+        element("dl", _tiles(view, hour), class_="tiles") if view.report is not None else None,
         id="summary",
         aria_label="Summary",
     )
@@ -130,7 +130,7 @@ def _warning(found: Notice) -> Html:
     return element("p", element("b", f"{word}: "), found.text, " ", remedy, class_=f"warning {found.level}")
 
 
-def _tiles(view: View, now: float) -> Iterator[Html]:
+def _tiles(view: View, hour: Minute) -> Iterator[Html]:
     report = view.report
     if report is None:
         return
@@ -141,7 +141,6 @@ def _tiles(view: View, now: float) -> Iterator[Html]:
         figures.percent(local / judged if judged else None, 1),
         f"{figures.size(judged - local)} lie away from their threads" if judged else "nothing was looked at yet",
     )
-    hour = add_up(last_hour(view.minutes, now, view.started_at))
     submitted = sum(hour.pages.values())
     failed = f", {figures.percent(hour.failed_pages / submitted, 1)} of pages failed" if submitted else ""
     yield _tile("moved, last hour", figures.size(hour.moved_bytes), f"{figures.size(view.moved_bytes)} in all{failed}")
