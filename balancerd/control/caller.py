@@ -67,11 +67,6 @@ class Caller:
             self._pass_over(sent)
         return True
 
-    def forget_answer(self) -> None:
-        """Have nothing to send any more."""
-        self._unsent.clear()
-        self.unsent_bytes = 0
-
     def _pass_over(self, sent_bytes: int) -> None:
         self.unsent_bytes -= sent_bytes
         while sent_bytes:

@@ -22,8 +22,6 @@ from balancerd.model.steering import SteerOutcome, ThreadFate
 MOST_REMEMBERED = 8192
 """Decisions that are not wanted any more, and whose moves may still be judged."""
 
-Outcome = MigrationOutcome | EvictionOutcome | SteerOutcome
-
 
 class Key(NamedTuple):
     """What makes the wants of two ticks the same decision."""
