@@ -4,6 +4,8 @@ import ctypes
 import errno
 import mmap
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from balancerd.kernel.accesses.registers import RegisterSource, find_obstacle
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.files import list_names
 from balancerd.kernel.placement.pool import PatientReads
+from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.access import AccessWindow
 from balancerd.model.ids import ProcessId
 from balancerd.model.topology import Topology
@@ -59,12 +62,14 @@ def make_source(reads: PatientReads, topology: Callable[[], Topology], **changes
     return RegisterSource(surroundings(reads, topology), table_bytes=table_bytes, budget_ratio=0.01)
 
 
-def read_until(source: RegisterSource, is_enough: Callable[[AccessWindow], bool]) -> list[AccessWindow]:
+def read_until(
+    source: RegisterSource, process: ProcessId, is_enough: Callable[[AccessWindow], bool]
+) -> list[AccessWindow]:
     windows: list[AccessWindow] = []
     end = time.monotonic() + 40.0
     while not windows or not (is_enough(windows[-1]) or time.monotonic() > end):
         time.sleep(0.05)
-        windows.append(source.read(OWN))
+        windows.append(source.read(process))
     return windows
 
 
@@ -81,7 +86,7 @@ def test_each_half_is_found_to_belong_to_the_node_of_its_thread(reads: PatientRe
                 def judged(window: AccessWindow) -> int:
                     return sum(r.end - r.start for r in window.runs if start <= r.start < start + 2 * PART_BYTES)
 
-                windows = read_until(source, lambda window: judged(window) >= PART_BYTES)
+                windows = read_until(source, OWN, lambda window: judged(window) >= PART_BYTES)
             last = windows[-1]
             assert judged(last) >= PART_BYTES
             right = wrong = 0
@@ -101,19 +106,46 @@ def test_each_half_is_found_to_belong_to_the_node_of_its_thread(reads: PatientRe
             source.close(OWN)
 
 
+THREADS_ON_DEMAND = """
+import sys, threading
+end = threading.Event()
+threads = [threading.Thread(target=end.wait) for _ in range(2)]
+for line in sys.stdin:
+    if line == "begin\\n":
+        for thread in threads:
+            thread.start()
+    else:
+        end.set()
+        for thread in threads:
+            thread.join()
+    print("done", flush=True)
+"""
+"""A process of one thread, until it is asked for two more. This one has those of other tests: nobody knows how many."""
+
+
 @can_sample
 def test_threads_that_come_are_sampled_and_those_that_went_are_dropped(reads: PatientReads) -> None:
     source = make_source(reads, lambda: as_nodes(*CPUS))
-    source.open(OWN)
-    try:
-        source.read(OWN)  # may start a thread that reads
-        before = source.read(OWN).threads
-        with mmap.mmap(-1, 2 * PART_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area, at_work(area):
-            assert source.read(OWN).threads == before + 2
-        windows = read_until(source, lambda window: window.threads == before)  # a thread ends a moment after its join
-        assert windows[-1].threads == before
-    finally:
-        source.close(OWN)
+    command = [sys.executable, "-c", THREADS_ON_DEMAND]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+
+        def ask(what: str) -> None:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            print(what, file=child.stdin, flush=True)
+            assert child.stdout.readline() == "done\n"
+
+        process = ProcessId(child.pid, read_start_ticks(child.pid))
+        source.open(process)
+        try:
+            assert source.read(process).threads == 1
+            ask("begin")
+            assert source.read(process).threads == 3
+            ask("end")
+            windows = read_until(source, process, lambda window: window.threads == 1)  # it ends a moment after its join
+            assert windows[-1].threads == 1
+        finally:
+            source.close(process)
 
 
 @can_sample
