@@ -31,7 +31,7 @@ sideways (checked by `lint-imports`, the contract is in pyproject.toml):
 
     cli > replaying > wiring > outlets > settings > stack > daemon | control | web
         > kernel | simulation | trace | history | metrics | log | systemd | plugins | policies | jobs | overrun
-        | streaming
+        | precedence | streaming
         > engine > ports > config > model | native
 """
 

@@ -14,6 +14,7 @@ from balancerd.jobs.board import Jobs
 from balancerd.log import Logger
 from balancerd.model.report import TickReport
 from balancerd.ports import Clock, Sink
+from balancerd.precedence import Precedence
 from balancerd.systemd import Notifier
 from balancerd.trace.tap import TickEngine
 
@@ -94,6 +95,7 @@ class Daemon:
         on_reloaded: Callable[[str | None], None],
         notifier: Notifier,
         watchdog_seconds: float | None,
+        precedence: Precedence,
         before_tick: Callable[[], Running | None] = lambda: None,
     ) -> None:
         self._running = running
@@ -106,6 +108,7 @@ class Daemon:
         self._on_reloaded = on_reloaded
         self._notifier = notifier
         self._watchdog_seconds = watchdog_seconds
+        self._precedence = precedence
         self._before_tick = before_tick
 
     def run(self, *, once: bool = False) -> int:
@@ -120,7 +123,8 @@ class Daemon:
             started = self._clock.now()
             if self._flags.reload:
                 self._do_reload()
-            ok = self._tick()
+            with self._precedence.hold():
+                ok = self._tick()
             if once:
                 break
             self._rest(started + self._running.tick_interval_seconds)
@@ -165,10 +169,12 @@ class Daemon:
 
         The budget is asked once: waking up costs, too, and would be waited for again without end.
         """
+        self._precedence.expect(due_at)
         self._work_until(due_at)
         if not self._is_interrupted():
             ready_at = self._running.engine.next_tick_at(due_at)
             if ready_at > self._clock.now():
+                self._precedence.expect(ready_at)
                 self._work_until(ready_at)
 
     def _is_interrupted(self) -> bool:

@@ -74,6 +74,7 @@ def metrics_server(
     now: Callable[[], float],
     on_error: Callable[[str], None],
     turned_away: Callable[[str], None],
+    give_way: Callable[[], None],
 ) -> MetricsServer | None:
     """Return the listener of /metrics, the checks of health and the page; None where nothing listens."""
     listen = config.metrics.listen
@@ -91,6 +92,7 @@ def metrics_server(
         ),
         on_error=on_error,
         turned_away=turned_away,
+        give_way=give_way,
     )
 
 

@@ -54,6 +54,7 @@ from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport
 from balancerd.overrun import Overrun
 from balancerd.ports import Kernel, PolicyPlugin, Sink
+from balancerd.precedence import Precedence
 from balancerd.settings import build_accesses, build_pace, build_policies, build_settings, options_by_kind
 from balancerd.systemd import Notifier, watchdog_interval
 from balancerd.trace.recorder import Recorder, Source
@@ -75,6 +76,7 @@ class Application:
         self._path = path
         self._overrides = tuple(overrides)
         self._clock = MonotonicClock()
+        self._precedence = Precedence()
         self._flags = Flags(self._clock.wake)
         self._plugins = _or_start_error(plugins.discover)
         loaded = self._load()
@@ -158,6 +160,7 @@ class Application:
                 on_reloaded=self._on_reloaded,
                 notifier=Notifier(),
                 watchdog_seconds=watchdog_interval(),
+                precedence=self._precedence,
                 before_tick=self._obey,
             )
             return daemon.run(once=once)
@@ -326,6 +329,7 @@ class Application:
             ),
             on_error=self._server_error,
             turned_away=functools.partial(self._metrics.turned_away, "control"),
+            give_way=self._precedence.give_way,
         )
         if self._page is not None:
             yield self._page
@@ -337,6 +341,7 @@ class Application:
             now=self._clock.now,
             on_error=self._server_error,
             turned_away=functools.partial(self._metrics.turned_away, "metrics"),
+            give_way=self._precedence.give_way,
         )
         if metrics is not None:
             yield metrics

@@ -65,7 +65,8 @@ class Door:
 
     `answer(caller)` is called with a caller whose request is whole, must return at once, and is followed by told() in
     any thread. While `answers` is in debt nobody is called, and while `own` is, nobody is heard. `turned_away(reason)`
-    counts; `on_error()` is called where an exception is at hand that nobody expected.
+    counts; `give_way()` returns when nobody is disturbed by what comes next; `on_error()` is called where an exception
+    is at hand that nobody expected.
     """
 
     def __init__(
@@ -77,12 +78,13 @@ class Door:
         answers: Allowance,
         own: Allowance,
         turned_away: Callable[[TurnedAway], None],
+        give_way: Callable[[], None],
         on_error: Callable[[], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listener, self._bounds, self._answer, self._now = listener, bounds, answer, now
         self._answers, self._own, self._turned_away = answers, own, turned_away
-        self._on_error = on_error
+        self._on_error, self._give_way = on_error, give_way
         self._has_peers = listener.family == socket.AF_UNIX
         self._epoll = select.epoll()
         self._watched: dict[int, Callable[[int], None]] = {}
@@ -147,7 +149,9 @@ class Door:
                 os.eventfd_write(self._wake_fd, 1)
 
     def _do_round(self) -> None:
-        for descriptor, events in self._epoll.poll(self._patience_seconds()):
+        happened = self._epoll.poll(self._patience_seconds())
+        self._give_way()
+        for descriptor, events in happened:
             if descriptor in self._watched:  # else it was let go in this round
                 self._watched[descriptor](events)
         self._take_answers()

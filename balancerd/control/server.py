@@ -46,7 +46,8 @@ STOP_SECONDS: Final = 0.3
 class HttpServer:
     """A listener that answers with a WSGI application from start() to stop().
 
-    `turned_away(reason)` counts clients that did not get what they came for.
+    `turned_away(reason)` counts clients that did not get what they came for. `give_way()` is called before anybody is
+    heard or answered, and returns when there is nothing that must not be disturbed.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class HttpServer:
         bounds: Bounds,
         on_error: Callable[[str], None],
         turned_away: Callable[[str], None],
+        give_way: Callable[[], None],
     ) -> None:
         self._app, self._name, self._bounds = app, name, bounds
-        self._on_error, self._turned_away = on_error, turned_away
+        self._on_error, self._turned_away, self._give_way = on_error, turned_away, give_way
         self._crew = Crew(bounds.answering, name=name, on_error=self._tell_error)
         self._answers = Allowance(ratio=ANSWER_RATIO, burst_seconds=ANSWER_BURST_SECONDS)
         self._door: Door | None = None
@@ -96,6 +98,7 @@ class HttpServer:
             answers=self._answers,
             own=Allowance(ratio=DOOR_RATIO, burst_seconds=DOOR_BURST_SECONDS),
             turned_away=self._turned_away,
+            give_way=self._give_way,
             on_error=self._tell_error,
         )
         self._thread = threading.Thread(target=door.serve, name=f"{self._name}-door", daemon=True)
@@ -103,6 +106,7 @@ class HttpServer:
         self._thread.start()
 
     def _converse(self, speaker: Speaker, door: Door, caller: Caller) -> None:
+        self._give_way()
         begin = time.thread_time()
         exchange = Exchange(speaker, caller)
         try:
@@ -128,9 +132,12 @@ class MetricsServer(HttpServer):
         app: WSGIApplication,
         on_error: Callable[[str], None],
         turned_away: Callable[[str], None],
+        give_way: Callable[[], None],
         bounds: Bounds = OPEN_BOUNDS,
     ) -> None:
-        super().__init__(app, name="metrics", bounds=bounds, on_error=on_error, turned_away=turned_away)
+        super().__init__(
+            app, name="metrics", bounds=bounds, on_error=on_error, turned_away=turned_away, give_way=give_way
+        )
         self._address = host, port
 
     @property
@@ -164,13 +171,16 @@ class ControlServer(HttpServer):
         app: WSGIApplication,
         on_error: Callable[[str], None],
         turned_away: Callable[[str], None],
+        give_way: Callable[[], None],
         bounds: Bounds = CONTROL_BOUNDS,
     ) -> None:
         self._path = Path(path)
         self._group = group
         self._identity: tuple[int, int] | None = None
         self._lasting = Lasting(app, n_threads=MOST_LISTENERS, on_error=self._tell_error)
-        super().__init__(self._lasting, name="control", bounds=bounds, on_error=on_error, turned_away=turned_away)
+        super().__init__(
+            self._lasting, name="control", bounds=bounds, on_error=on_error, turned_away=turned_away, give_way=give_way
+        )
 
     @property
     def thread_ids(self) -> AbstractSet[int]:

@@ -111,6 +111,7 @@ class World:
             ),
             on_error=print,
             turned_away=print,
+            give_way=lambda: None,
         )
         self.page.start()
         server.start()

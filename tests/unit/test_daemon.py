@@ -22,6 +22,7 @@ from balancerd.control.client import ControlClient, ControlFailure
 from balancerd.control.event_client import EventReader
 from balancerd.model.ids import ProcessId
 from balancerd.model.report import TickReport
+from balancerd.precedence import Precedence
 from tests.unit.fakes import FakeClock
 from tests.unit.reports import a_report, an_outcome
 
@@ -217,6 +218,24 @@ class SlicedJobs:
         self.stopped = True
 
 
+class NotedPrecedence(Precedence):
+    """Takes note of when ticks were said to be due, and whether one is at work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expected_at: list[float] = []
+        self.is_held = False
+
+    def expect(self, due_at: float) -> None:
+        self.expected_at.append(due_at)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        self.is_held = True
+        yield
+        self.is_held = False
+
+
 class Heard:
     """A notifier, a log, a sink and an engine that remember; after `ticks` ticks the flags say stop."""
 
@@ -228,9 +247,11 @@ class Heard:
         self.ready_at = 0.0
         self.moving_seconds = 0.0
         self.reports: list[TickReport] = []
+        self.precedence = NotedPrecedence()
 
     def tick(self) -> TickReport:
         self.ticked_at.append(self.clock.now())
+        assert self.precedence.is_held
         self.flags.stop = len(self.ticked_at) >= self.ticks
         return a_report()
 
@@ -280,6 +301,7 @@ def loop(
         on_reloaded=lambda _error: None,
         notifier=heard,  # type: ignore[arg-type]  # as above
         watchdog_seconds=watchdog_seconds,
+        precedence=heard.precedence,
     )
     assert daemon.run() == 0
     return heard
@@ -292,6 +314,8 @@ def test_a_tick_waits_for_the_scan_budget_while_jobs_go_on() -> None:
     assert heard.ticked_at == [1000.0, 1025.0]
     assert [deadline for _now, deadline in jobs.called_at] == [1010.0, 1010.0, *[1025.0] * 3]
     assert max(b - a for a, b in itertools.pairwise(heard.fed_at)) <= 8.0
+    assert heard.precedence.expected_at == [1010.0, 1025.0, 1035.0]
+    assert not heard.precedence.is_held
 
 
 def test_what_jobs_use_is_not_observing() -> None:

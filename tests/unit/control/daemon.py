@@ -1,6 +1,7 @@
 """A daemon's control room for tests: real servers around a state, with the rest of the daemon as plain callbacks."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from balancerd.jobs.switches import Switches
 from balancerd.kernel.accesses.log_store import LogStore
 from balancerd.metrics import Metrics
 from balancerd.model.report import ProcessReport, TickReport
+from balancerd.precedence import Precedence
 from balancerd.trace.recorder import Recorder
 from tests.unit.jobs.machine import World
 
@@ -42,6 +44,9 @@ class Room:
     imports: LogStore | None = None
     recorder: Recorder | None = None
     history: HistoryDesk | None = None
+    precedence: Precedence = field(default_factory=Precedence)
+    gave_way: set[str] = field(default_factory=set)
+    """The names of the threads that asked whether a tick is at work."""
 
     def __post_init__(self) -> None:
         self.state = ControlState(lambda: self.now)
@@ -96,6 +101,7 @@ class Room:
             app=app or self.app(reader_gid),
             on_error=self.errors.append,
             turned_away=self.turned_away.append,
+            give_way=self._give_way,
             bounds=bounds,
         )
 
@@ -114,8 +120,13 @@ class Room:
             app=app,
             on_error=self.errors.append,
             turned_away=self.turned_away.append,
+            give_way=self._give_way,
             bounds=bounds,
         )
+
+    def _give_way(self) -> None:
+        self.gave_way.add(threading.current_thread().name)
+        self.precedence.give_way()
 
     def tell(self, report: TickReport) -> None:
         """End a tick, as the loop does."""

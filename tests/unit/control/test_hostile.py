@@ -15,6 +15,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
+from balancerd import precedence
 from balancerd.control.door import Bounds
 from balancerd.control.server import (
     ANSWER_BURST_SECONDS,
@@ -335,6 +336,19 @@ def test_while_the_doors_allowance_is_used_up_nobody_is_heard(name: str, tmp_pat
         here.server._door._own.charge(DOOR_BURST_SECONDS + DOOR_RATIO * 0.5)
         here.ask()  # the round at hand may hear it still
         assert here.server._door._own.wait_seconds() < 0.1
+
+
+def test_while_a_tick_is_at_work_nobody_is_answered_and_then_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precedence, "MOST_SECONDS", 10 * PATIENCE_SECONDS)
+    with front(name, tmp_path) as here:
+        with here.room.precedence.hold(), here.send(here.get) as caller:
+            caller.settimeout(HASTE)
+            with pytest.raises(TimeoutError):
+                caller.recv(1)
+        assert here.ask() < PROMPTLY_SECONDS
+        assert here.room.gave_way == {name, f"{name}-door"}
 
 
 def test_who_has_closed_its_end_waits_for_those_who_have_not_and_who_is_gone_is_forgotten(tmp_path: Path) -> None:
