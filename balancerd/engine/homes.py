@@ -2,7 +2,8 @@
 
 A process changes its home when it ran on another node for long enough to count; what it ran before is forgotten then,
 so that a change takes seconds to see, however long the stay before it was. A shorter visit elsewhere ends no stay, nor
-do shares that waver about the threshold. Knows nothing of memory or of moves. Time is data.
+do shares that waver about the threshold. A process that is bound to a node, and runs there, has come to stay at once.
+Knows nothing of memory or of moves. Time is data.
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from balancerd.model.ids import NodeId
 from balancerd.model.sample import ProcessSample
+from balancerd.model.topology import Topology
 
 LAPSE_SHARE = 0.1
 """A home keeps its title until its share has fallen this much below the one that made it the home."""
@@ -60,6 +62,8 @@ class Residence:
         self.since = 0.0
         self.is_at_home = False
         """Whether the process ran mostly at its home when it was last seen to run."""
+        self.is_bound = False
+        """Whether it may run at its home only, as of then."""
         self.seen_at: float | None = None
         self.new_seconds = 0.0
         """The time by which the stay was longer at the last observation than at the one before."""
@@ -100,11 +104,17 @@ class Residence:
         return seconds / (n_stays + math.sqrt(n_stays))
 
     def observe(
-        self, run: Mapping[NodeId, float], now: float, interval_seconds: float, nodes: AbstractSet[NodeId]
+        self,
+        run: Mapping[NodeId, float],
+        now: float,
+        interval_seconds: float,
+        nodes: AbstractSet[NodeId],
+        *,
+        bound_to: NodeId | None = None,
     ) -> None:
         """Take note of the cores that ran on each node since the last time, which was about an interval ago.
 
-        `nodes` are those that are online; what ran on others is forgotten.
+        `nodes` are those that are online; what ran on others is forgotten. `bound_to` has all CPUs that it may use.
         """
         gap = interval_seconds if self.seen_at is None else now - self.seen_at
         elapsed = gap if gap <= max(LONGEST_GAP_SECONDS, interval_seconds) else interval_seconds
@@ -121,12 +131,13 @@ class Residence:
             self._latest.append(_Interval(now - elapsed, elapsed, here))
             while self._latest_seconds() - self._latest[0].seconds >= max(self._rule.least_seconds, elapsed):
                 self._latest.popleft()
-            self._settle(now, here)
+            self._settle(now, here, bound_to)
 
-    def _settle(self, now: float, here: Mapping[NodeId, float]) -> None:
+    def _settle(self, now: float, here: Mapping[NodeId, float], bound_to: NodeId | None) -> None:
         """Find out whether the home is still the home, after an interval in which the process ran `here`."""
         if self.home is None or _share(here, self.home) < self._rule.share:
-            node = self._candidate()
+            is_there = bound_to is not None and _share(here, bound_to) >= self._rule.share
+            node = bound_to if is_there else self._candidate()
             if node is not None and node != self.home:
                 self._leave()
                 self._enter(node)
@@ -134,7 +145,7 @@ class Residence:
                 self._leave()
         self.is_at_home = self.home is not None and _share(here, self.home) >= MAJORITY
         if self.is_at_home:
-            self._was_home_at = now
+            self._was_home_at, self.is_bound = now, bound_to == self.home
 
     def _candidate(self) -> NodeId | None:
         """Return the node that had nearly all of the latest run time, if that is long enough and much enough to count.
@@ -164,16 +175,17 @@ class Residence:
 
     def _leave(self) -> None:
         """End the stay, which went on until the process ran mostly at its home for the last time."""
-        if self.home is not None and self._was_home_at - self.since >= self._rule.least_seconds:
-            self._stays.append(self._was_home_at - self.since)
-        self.home = None
+        stay = self._was_home_at - self.since
+        if self.home is not None and (self.is_bound or stay >= self._rule.least_seconds):
+            self._stays.append(stay)
+        self.home, self.is_bound = None, False
 
     def _forget_all_but(self, nodes: AbstractSet[NodeId]) -> None:
         self._nodes = nodes
         self._run = {node: cores for node, cores in self._run.items() if node in nodes}
         self._latest = deque(i for i in self._latest if all(node in nodes for node in i.run))
         if self.home is not None and self.home not in nodes:
-            self.home, self.is_at_home = None, False
+            self.home, self.is_at_home, self.is_bound = None, False, False
 
     def _average(self, run: Mapping[NodeId, float], elapsed: float) -> None:
         keep = math.exp(-elapsed / self._rule.window_seconds)
@@ -185,6 +197,14 @@ class Residence:
 
     def _latest_seconds(self) -> float:
         return sum([interval.seconds for interval in self._latest])
+
+
+def find_binding(process: ProcessSample, topology: Topology) -> NodeId | None:
+    """Return the node that has all CPUs which the process may use, None when there is none or it is not known."""
+    if process.cpus_allowed is None or len(topology.node_ids) == 1:
+        return None
+    nodes = {topology.node_of_cpu[cpu] for cpu in process.cpus_allowed if cpu in topology.node_of_cpu}
+    return nodes.pop() if len(nodes) == 1 else None
 
 
 def cores_by_node(

@@ -2,8 +2,9 @@
 
 Home is told by engine.homes; a process without a single home is left alone. Moving at once would lose on a process that
 wanders, so a new home must be old enough, and either it has been home for so long, or cost so much, that the move
-would have paid, or earlier homes lasted long enough to expect that it pays. Then the gate. What comes home by itself,
-since the kernel or somebody else moves it, is waited for.
+would have paid, or earlier homes lasted long enough to expect that it pays. Whoever is bound to its home is believed to
+stay until it has left twice. Then the gate. What comes home by itself, since the kernel or somebody else moves it, is
+waited for.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ from balancerd.config.fields import Duration, Ratio, Section, between
 from balancerd.config.units import format_duration, format_ratio
 from balancerd.engine.copying import move_cost_seconds
 from balancerd.engine.gate import HORIZON_SECONDS, MARGIN, gain_cores, is_worth, remoteness
-from balancerd.engine.homes import HomeRule, Residence, cores_by_node
+from balancerd.engine.homes import HomeRule, Residence, cores_by_node, find_binding
 from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.overflow import find_refuge
 from balancerd.engine.progress import Progress
@@ -113,7 +114,8 @@ class FollowCpu:
         memory = self._memory_of(process)
         residence, home = memory.residence, memory.residence.home
         interval = now.survey.interval_seconds or 0.0
-        residence.observe(cores_by_node(process, run_seconds, interval), now.taken_at, interval, nodes)
+        cores, bound_to = cores_by_node(process, run_seconds, interval), find_binding(process, now.survey.topology)
+        residence.observe(cores, now.taken_at, interval, nodes, bound_to=bound_to)
         if residence.home != home:
             memory.lost_seconds = 0.0
 
@@ -195,7 +197,8 @@ class FollowCpu:
         def skip(reason: Reason, detail: str, needs: str) -> Skip:
             return Skip(by=self._name, process=wanted.process, reason=reason, detail=detail, wanted=wanted, needs=needs)
 
-        if age < least_age:
+        is_settled = residence.is_bound and residence.n_stays < FEW_STAYS
+        if age < least_age and not is_settled:
             more = f"{least_age - age:.1f} s more on node {home}"
             return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} s", more)
         if not memory.progress.is_moving and age < KERNELS_CHANCE_SECONDS and kernel_balances:
@@ -204,7 +207,7 @@ class FollowCpu:
             return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} {chance}", more)
         if not residence.is_at_home:
             return skip(Reason.HOME_TOO_YOUNG, f"away from node {home} at the moment", f"a return to node {home}")
-        wait = _seconds_to_stay(residence, gain, cost, memory.lost_seconds)
+        wait = None if is_settled else _seconds_to_stay(residence, gain, cost, memory.lost_seconds)
         if wait is not None:
             lost = f"{told}, lost so far {memory.lost_seconds:.2f} s"
             return skip(Reason.LOSS_BELOW_COST, lost, f"{wait:.1f} s more on node {home}")

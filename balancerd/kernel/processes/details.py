@@ -96,6 +96,11 @@ class DetailReader:
             self._read_cmdline(process, now) if scope.read_cmdline else None,
         )
 
+    def read_again(self, process: ProcessId, comm: str, scope: SurveyScope, now: float) -> Details:
+        """Return the details of a process whose status, as it is remembered, is not true any more."""
+        self._status.forget(process.pid)
+        return self.read(process, comm, scope, now)
+
     def read_idle(self, process: ProcessId, comm: str, scope: SurveyScope, now: float) -> Details:
         """Return the cgroup of a process that does nothing, and the rest only when the scope asks for it."""
         pid = process.pid

@@ -1,11 +1,13 @@
 """Tables for homes: each row where a process ran, two seconds a tick, and what is known of its home at the end."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import pytest
 
-from balancerd.engine.homes import HomeRule, Residence
-from balancerd.model.ids import NodeId
+from balancerd.engine.homes import HomeRule, Residence, find_binding
+from balancerd.model.ids import CpuId, NodeId
+from tests.unit.fakes import RING, make_process, make_topology
 
 TICK = 2.0
 RULE = HomeRule(share=0.9, least_seconds=5.0, window_seconds=60.0)
@@ -15,12 +17,16 @@ A, B, C = {0: 1.0}, {1: 1.0}, {2: 1.0}
 IDLE: Run = {}
 
 
-def live(life: Iterable[Run], *, rule: HomeRule = RULE) -> Residence:
-    """Show one tick after the other, the first at 2 s."""
+def live(life: Iterable[Run], *, rule: HomeRule = RULE, bound: Mapping[int, int] | None = None) -> Residence:
+    """Show one tick after the other, the first at 2 s; `bound` tells from which tick on it is bound to which node."""
     residence = Residence(rule)
+    node_of_tick = {} if bound is None else bound
+    bound_to: int | None = None
     for number, run in enumerate(life, 1):
         cores = {NodeId(node): cores for node, cores in run.items()}
-        residence.observe(cores, number * TICK, TICK, NODES)
+        bound_to = node_of_tick.get(number, bound_to)
+        node = None if bound_to is None else NodeId(bound_to)
+        residence.observe(cores, number * TICK, TICK, NODES, bound_to=node)
     return residence
 
 
@@ -51,6 +57,46 @@ def test_home(life: list[Run], home: int | None, since: float | None) -> None:
     assert residence.home == home
     if home is not None and since is not None:
         assert residence.since == since
+
+
+@pytest.mark.parametrize(
+    ("life", "bound", "home", "is_bound"),
+    [
+        pytest.param([A] * 30 + [B], {31: 1}, 1, True, id="bound, and there: at once"),
+        pytest.param([A] * 30 + [B], {31: 2}, 0, False, id="bound to where it does not run"),
+        pytest.param([A] * 30, {31: 1}, 0, False, id="not yet"),
+        pytest.param([A] * 30 + [{0: 1.0, 1: 3.0}], {31: 1}, 0, False, id="some of its threads stayed behind"),
+        pytest.param([A] * 30, {20: 0}, 0, True, id="bound to its home"),
+        pytest.param([A] * 30 + [B] * 3, {20: 0}, 1, False, id="bound once, but runs elsewhere"),
+        pytest.param([A] * 30 + [B], {20: 0}, 0, True, id="a visit, for all that is known"),
+    ],
+)
+def test_who_is_bound_to_a_node_and_runs_there_is_at_home(
+    life: list[Run], bound: dict[int, int], home: int, is_bound: bool
+) -> None:
+    residence = live(life, bound=bound)
+    assert (residence.home, residence.is_bound) == (home, is_bound)
+
+
+def test_a_stay_of_a_process_that_was_bound_counts_however_short() -> None:
+    residence = live([A, B, A, B, A], bound={1: 0, 2: 1, 3: 0, 4: 1, 5: 0})
+    assert residence.n_stays == 4
+    assert residence.expected_stay_seconds == 0.0
+    assert live([A, B, A, B, A]).n_stays == 0
+
+
+@pytest.mark.parametrize(
+    ("cpus", "node"), [((1,), 1), ((1, 2), None), ((99, 1), 1), ((), None), ((99,), None), (None, None)]
+)
+def test_the_cpus_that_it_may_use_bind_a_process_to_a_node(cpus: tuple[int, ...] | None, node: int | None) -> None:
+    allowed = None if cpus is None else frozenset(map(CpuId, cpus))
+    process = replace(make_process(), cpus_allowed=allowed)
+    assert find_binding(process, make_topology(RING)) == node
+
+
+def test_on_a_machine_with_one_node_nobody_is_bound_to_it() -> None:
+    process = replace(make_process(), cpus_allowed=frozenset({CpuId(0)}))
+    assert find_binding(process, make_topology(((10,),))) is None
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,13 @@ def live(
     *,
     cores: float = 1.0,
     options: FollowCpuOptions | None = None,
+    is_bound: bool = False,
     **placement: Any,
 ) -> Verdict:
-    """Run a process on one node after another for so many seconds each; its memory stays. Return the last verdict."""
+    """Run a process on one node after another for so many seconds each; its memory stays. Return the last verdict.
+
+    When it `is_bound`, somebody binds it to each node.
+    """
     policy = plugin.build("home", options or FollowCpuOptions(), PolicyContext(migration_bytes_per_second=GIB))
     verdict: Verdict | None = None
     before, now = None, 0.0
@@ -46,6 +50,8 @@ def live(
         for _ in range(round(seconds / TICK)):
             now += TICK
             process = make_process(run={node: cores * TICK}, cpu_cores=cores)
+            if is_bound:
+                process = replace(process, cpus_allowed=make_topology(RING).nodes[node].cpus)
             placed = replace(make_placement(mib_by_node), **placement)
             snapshot = make_snapshot(make_survey(process, at=now, interval=TICK), placed)
             (verdict,) = policy.decide(Window(now=snapshot, before=before))
@@ -159,6 +165,26 @@ def test_memory_follows_within_four_seconds_however_long_the_stay_before(before:
     assert isinstance(verdict, Decision)
     assert verdict.target == 0
     assert verdict.gain_cores == pytest.approx(1.0 * 0.12 * 1.1)
+
+
+@pytest.mark.parametrize(
+    ("stays", "mib", "reason"),
+    [
+        pytest.param([(0, 2)], 256, Reason.MISPLACED, id="at first sight"),
+        pytest.param([(2, 20), (0, 2)], 256, Reason.MISPLACED, id="moved once"),
+        pytest.param([(0, 2)], 9_000, Reason.MISPLACED, id="without waiting for a loss"),
+        pytest.param([(0, 2)], 20 * 1024, Reason.GAIN_BELOW_COST, id="not what cannot pay"),
+        pytest.param([(2, 20), (1, 20), (0, 2)], 256, Reason.HOME_TOO_YOUNG, id="moved twice: as anybody else"),
+        pytest.param([(1, 2), (0, 2)] * 5, 256, Reason.HOME_TOO_YOUNG, id="not who is bound anew at each tick"),
+        pytest.param([(1, 6), (0, 6)] * 5, 256, Reason.LOSS_BELOW_COST, id="nor who does not stay"),
+    ],
+)
+def test_memory_follows_at_once_whoever_is_bound_until_it_has_left_twice(
+    stays: list[tuple[int, float]], mib: float, reason: Reason
+) -> None:
+    assert live(stays, {2: mib}, is_bound=True).reason is reason
+    if reason is Reason.MISPLACED:
+        assert isinstance(live(stays, {2: mib}), Skip)
 
 
 def test_a_stay_that_has_outlasted_the_price_is_enough_even_if_nothing_was_lost_on_the_way() -> None:

@@ -268,6 +268,17 @@ def test_a_status_that_cannot_be_understood_leaves_its_fields_unknown(machine: M
     assert (process.uid, process.cpus_allowed, process.mems_allowed) == (None, None, None)
 
 
+def test_the_affinity_of_a_process_that_ran_where_it_might_not_is_read_again_at_once(machine: Machine) -> None:
+    allowed = []
+    for tick, (tid, cpus) in enumerate(((1, "0-1"), (1, "0-1"), (1, "2-3"), (3, "2-3"), (1, "2-3"))):
+        machine.write(7, run={n: 200 * tick if n == tid else 0 for n in (1, 3)})
+        (machine.root / "7/status").write_text(STATUS.replace("0-1", cpus))
+        allowed.append(only(machine.survey()).cpus_allowed)
+        machine.clock.time += 2
+    first, second = (frozenset(map(CpuId, cpus)) for cpus in ((0, 1), (2, 3)))
+    assert allowed == [None, first, first, second, second]
+
+
 def test_a_cgroup_is_read_again_after_half_a_minute(machine: Machine) -> None:
     machine.write(7, run={7: 0})
     machine.survey()
