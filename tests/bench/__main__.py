@@ -12,6 +12,9 @@ trace       a tick that is recorded beside one that is not, on 1,000 processes i
 simulation  what the default configuration costs in simulated machines beside nothing and the optimum (simulated)
 rounds      what the engine takes for a tick with 60 processes on 4 nodes, and 5,000 on 16 (simulated)
 large       simulated seconds for one here, of a machine with ten thousand processes (simulated)
+load        a crowd of 5,000 processes with 50,000 threads, 60,000 mappings, 100,000 children that exit (here, as root)
+soak        half an hour of processes that come home: memory, descriptors, threads and CPU time (in the virtual machine)
+hours       what Python has allocated over eight simulated hours in which jobs come and go (simulated)
 month       how long a month of ten thousand processes takes, with ticks that wait while nothing changes (simulated)
 to-and-fro  whether memory goes to and fro, or anything takes longer, in a thousand scenarios by chance (simulated)
 observe     a tick of the daemon beside numad's pass, on 1,000 processes with 5,000 threads (in the virtual machine)
@@ -59,6 +62,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "rounds": ("tests.bench.bench_simulation", "rounds"),
     "large": ("tests.bench.bench_simulation", "large"),
     "month": ("tests.bench.bench_simulation", "month"),
+    "load": ("tests.bench.bench_load",),
+    "soak": (*LAB_OF_THREADS, "tests.bench.bench_soak"),
+    "hours": ("tests.bench.bench_simulation", "hours"),
     "to-and-fro": ("tests.bench.bench_simulation", "random"),
     "observe": (
         *LAB_OF_CPU_TIME,

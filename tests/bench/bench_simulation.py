@@ -5,15 +5,19 @@
     python -m tests.bench.bench_simulation large --seconds 600
     python -m tests.bench.bench_simulation month
     python -m tests.bench.bench_simulation random --scenarios 1000
+    python -m tests.bench.bench_simulation hours --hours 8 [--keep]
 
 `judge` runs the shipped scenarios, but for the two large ones, under three schedulers and tells the work beside that
 with nobody who moves memory, and at the optimum. `rounds` times what the engine takes for one tick, without what the
 simulated machine takes, of 60 processes on 4 nodes and of 5,000 on 16, all of them busy. `large` tells simulated
 seconds for a second here; `month` lets a month of such a machine pass, with few ticks where nothing happens. `random`
-looks for memory that goes to and fro in scenarios made by chance.
+looks for memory that goes to and fro in scenarios made by chance. `hours` counts what Python has allocated while jobs
+come and go for hours, the notes of the simulation among it: in the last third of the time no more than a twentieth
+above the third before.
 """
 
 import argparse
+import gc
 import itertools
 import json
 import statistics
@@ -42,10 +46,15 @@ from balancerd.simulation import loading
 from balancerd.simulation.judge import Judgement, judge
 from balancerd.simulation.run import run_engine
 from balancerd.simulation.scenario import GroupSection, MachineSection, Scenario
+from tests.bench.endurance import add_keep, keep
 from tests.simulations import KINDS, is_memory_bound, make_means, random_scenario, under
 
 LARGE = "ten-thousand"
 MONTH = "fleet-month"
+CHURN = "storm"
+TICK_SECONDS = 2.0
+LOOKS = 90
+MOST_GROWTH = 1.05
 MOST_ROUND_SECONDS = {"60 processes, 4 nodes": 0.1, "5000 processes, 16 nodes": 1.0}
 MOST_RATIO = 1.01
 UNKNOWN = "-"
@@ -159,6 +168,30 @@ def large(given: argparse.Namespace) -> int:
     return 0
 
 
+def hours(given: argparse.Namespace) -> int:
+    """Let jobs come and go, and look now and then at what is allocated."""
+    scenario = loading.load(CHURN).model_copy(update={"duration_seconds": 3600.0 * given.hours})
+    points: list[tuple[int, int]] = []
+    n_ticks = itertools.count(1)
+    every = max(1, round(given.hours * 3600 / TICK_SECONDS / LOOKS))
+
+    def listen(_report: TickReport) -> None:
+        if (tick := next(n_ticks)) % every == 0:
+            gc.collect()
+            points.append((tick, sys.getallocatedblocks()))
+
+    run = run_engine(scenario, 1, make_means(), listen)
+    third = len(points) // 3
+    before, last = (statistics.median(blocks for _, blocks in points[-n * third :][:third]) for n in (2, 1))
+    missed = [f"{last:.0f} blocks, then {before:.0f}"] if last > MOST_GROWTH * before else []
+    for tick, blocks in points[:: max(1, len(points) // 10)]:
+        print(f"tick {tick:>8}{blocks:>12} blocks")
+    print(f"{given.hours:g} hours, {run.ticks} ticks; {last / before:.3f} times as much")
+    document = {"bench": "hours", "hours": given.hours, "ticks": run.ticks}
+    keep(given, {**document, "blocks": points, "growth": last / before, "missed": missed})
+    return 1 if missed else 0
+
+
 def month(given: argparse.Namespace) -> int:
     """Let the month pass under nobody, and under the engine."""
     scenario = loading.load(MONTH)
@@ -262,6 +295,7 @@ def main(arguments: Sequence[str]) -> int:
         "large": large,
         "month": month,
         "random": scan,
+        "hours": hours,
     }
     for name in parts:
         verbs.add_parser(name)
@@ -272,6 +306,8 @@ def main(arguments: Sequence[str]) -> int:
     verbs.choices["month"].add_argument("--seconds", type=float, default=30 * 86_400.0)
     verbs.choices["random"].add_argument("--scenarios", type=int, default=1000)
     verbs.choices["random"].add_argument("--first", type=int, default=0)
+    verbs.choices["hours"].add_argument("--hours", type=float, default=8.0)
+    add_keep(verbs.choices["hours"])
     given = parser.parse_args(arguments)
     return parts[given.part](given)
 
