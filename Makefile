@@ -9,15 +9,19 @@ APT_PACKAGES := gcc libc6-dev make python3-dev python3-venv
 BROWSER_PACKAGES := chromium fonts-liberation
 DEB_PACKAGES := build-essential debhelper lintian python3-dev python3-venv
 DEB_TREE := build/deb/balancerd
-DEB_PARTS := balancerd config deploy docs systemd CHANGELOG.md LICENSE README.md pyproject.toml
-DEB_SOURCES := $(shell find $(DEB_PARTS) -type f ! -name '*.pyc' ! -name '*.so' ! -name _core.c)
 DEB_DONE := build/deb/.done
+RPM_PACKAGES := gcc libc6-dev python3-dev python3-venv rpm rpmlint
+RPM_DONE := build/rpm/.done
+RPM_VERSION := $(shell sed -n 's/^Version: *//p' deploy/rpm/balancerd.spec)
+PACKAGE_PARTS := balancerd config deploy docs systemd CHANGELOG.md LICENSE README.md pyproject.toml
+PACKAGE_SOURCES := $(shell find $(PACKAGE_PARTS) -type f ! -name '*.pyc' ! -name '*.so' ! -name _core.c)
+PACKAGE_TAR := tar -c --exclude=__pycache__ --exclude='*.so' --exclude=_core.c $(PACKAGE_PARTS)
 NATIVE := $(wildcard balancerd/native/*.c balancerd/native/*.h balancerd/native/backend.py)
 REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt deploy/requirements/optimum.txt
 SOURCES := balancerd tests
 UNIT_WORKERS ?= 2
 
-.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality wheel deb format requirements apt browser-ready lab-ready clean
+.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality wheel deb rpm packages-test format requirements apt browser-ready lab-ready clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -84,15 +88,32 @@ wheel: $(VENV)/.ready ## build the wheel into dist/
 
 deb: $(DEB_DONE) ## build the Debian package into dist/, with what it needs bundled, and judge it with lintian
 
-$(DEB_DONE): $(DEB_SOURCES)
+$(DEB_DONE): $(PACKAGE_SOURCES)
 	@$(MAKE) --no-print-directory apt APT_PACKAGES="$(DEB_PACKAGES)"
 	rm -rf build/deb dist/*.deb && mkdir -p $(DEB_TREE) dist
-	tar -c --exclude=__pycache__ --exclude='*.so' --exclude=_core.c $(DEB_PARTS) | tar -x -C $(DEB_TREE)
+	$(PACKAGE_TAR) | tar -x -C $(DEB_TREE)
 	cp -r deploy/debian $(DEB_TREE)/debian
 	cd $(DEB_TREE) && dpkg-buildpackage --build=binary --no-sign > ../build.log 2>&1 || { tail -50 ../build.log; exit 1; }
 	lintian --fail-on error,warning --tag-display-limit 0 build/deb/*.changes
 	mv build/deb/*.deb dist/
 	@touch $@
+
+rpm: $(RPM_DONE) ## the same as an RPM package and its source, judged by rpmlint
+
+# Debian knows no package of RPM, so that what the spec needs is not asked for (--nodeps) but installed here.
+$(RPM_DONE): $(PACKAGE_SOURCES)
+	@$(MAKE) --no-print-directory apt APT_PACKAGES="$(RPM_PACKAGES)"
+	rm -rf build/rpm dist/*.rpm && mkdir -p build/rpm/SOURCES dist
+	$(PACKAGE_TAR) --transform 's,^,balancerd-$(RPM_VERSION)/,' -zf build/rpm/SOURCES/balancerd-$(RPM_VERSION).tar.gz
+	cp systemd/balancerd.sysusers build/rpm/SOURCES/
+	rpmbuild -ba --nodeps --define "_topdir $(CURDIR)/build/rpm" --load deploy/rpm/macros.systemd deploy/rpm/balancerd.spec \
+		> build/rpm/build.log 2>&1 || { tail -50 build/rpm/build.log; exit 1; }
+	rpmlint --strict --config deploy/rpm/rpmlint.toml deploy/rpm/balancerd.spec build/rpm/SRPMS/*.rpm build/rpm/RPMS/*/*.rpm
+	mv build/rpm/SRPMS/*.rpm build/rpm/RPMS/*/*.rpm dist/
+	@touch $@
+
+packages-test: deb rpm ## tests of what the two packages hold
+	$(BIN)/python -m pytest tests/packages
 
 format: $(VENV)/.ready ## let ruff format and fix what it can
 	$(BIN)/ruff format .

@@ -19,7 +19,7 @@ UNCHECKED_HASH = 0b01  # PEP 552
 
 @pytest.fixture(scope="module")
 def settle() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("settle", DEBIAN / "settle.py")
+    spec = importlib.util.spec_from_file_location("settle", ROOT / "deploy/packages/settle.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
