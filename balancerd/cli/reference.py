@@ -1,4 +1,4 @@
-"""The reference of settings, options of policies, reasons, states and page statuses, from the code itself.
+"""The reference of settings, options of policies, reasons, states, page statuses and metrics, from the code itself.
 
 `python -m balancerd.cli.reference FILE` writes it; docs/reference.md is what it writes. It must not know what any of
 them does.
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from balancerd.cli.keys import Key, list_options, list_settings
 from balancerd.cli.screen import write
+from balancerd.metrics.catalogue import catalogue
 from balancerd.model.decision import REASON_TEXT
 from balancerd.model.page_status import STATUS_TEXT
 from balancerd.model.states import STATES
@@ -19,10 +20,14 @@ HEAD = """\
 
 <!-- written by python -m balancerd.cli.reference docs/reference.md; do not edit -->
 
-Every setting, every option of a policy, every reason and every page status. What they are for is told in the pages that
-the [README](../README.md) names; the same settings, with comments, in
+Every setting, every option of a policy, every reason, every page status and every metric. What they are for is told in
+the pages that the [README](../README.md) names; the same settings, with comments, in
 [config/balancerd.yaml](../config/balancerd.yaml).
-Metrics are told by `/metrics` itself, and in [metrics.md](metrics.md).
+"""
+
+METRICS = """\
+What `/metrics` has, besides what every program of Python tells of itself (`process_…`). What is not known has no
+series. How far the numbers by workload go, and what else a line cannot say: [metrics.md](metrics.md).
 """
 
 
@@ -35,7 +40,13 @@ def reference() -> str:
     parts += [_table(("reason", "state", "meaning"), _reasons())]
     parts += ["## Page statuses\n", "What became of each page of a move: `balancerd_migration_pages_total{status}`.\n"]
     parts += [_table(("status", "meaning"), ((f"`{status}`", text) for status, text in STATUS_TEXT.items()))]
+    parts += ["## Metrics\n", METRICS, _table(("metric", "type", "labels", "meaning"), _metrics())]
     return "\n".join(parts)
+
+
+def _metrics() -> Iterator[tuple[str, ...]]:
+    for metric in catalogue():
+        yield f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.text
 
 
 def _reasons() -> Iterator[tuple[str, ...]]:

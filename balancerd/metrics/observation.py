@@ -21,7 +21,9 @@ class ObservationCounters:
         self._placements = Counter(
             "balancerd_placements_total", "Looks at where the memory of a process lies, by method.", "method"
         )
-        self._pages = Counter("balancerd_sample_pages_total", "Base pages whose node was asked for by these looks.")
+        self._pages = Counter(
+            "balancerd_sample_pages_total", "Base pages whose node was asked for by looks at where it lies."
+        )
         self._cpu = Counter("balancerd_scan_cpu_seconds_total", "CPU time used by observing.")
         self._samples = Counter(
             "balancerd_access_samples_total", "Samples of accesses, by whether they told anything.", "source", "result"

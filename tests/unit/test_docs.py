@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from balancerd.cli.keys import list_options, list_settings
+from balancerd.metrics.catalogue import catalogue
 from balancerd.model.decision import Reason
 from balancerd.model.page_status import PageStatus
 from tests.unit.cli.test_manual import COMMANDS
@@ -19,6 +20,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^ {4}(?:\$ )?|`)balancerctl ((?:[a-z][a-z-]* ?)+)", re.MULTILINE)
 SETTING = re.compile(r"`((?:select|migrate|plan|evict|accesses|metrics|page|control|history|log)\.(?!sqlite)[a-z_]+)`")
 METRIC = re.compile(r"(?<!:)\bbalancerd_(?!gather)[a-z_]+[a-z]\b(?!:)")  # names with colons are rules, see deploy/
+LABELLED = re.compile(r"\b(balancerd_[a-z_]+[a-z])\{([a-z_]+(?:,[a-z_]+)*)\}")  # as {a,b}, without values
 REASON = re.compile(r"[Tt]he reason `([a-z-]+)`")
 
 
@@ -61,6 +63,13 @@ def test_commands_settings_and_metrics_are_there(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_metrics_have_the_labels_that_are_told_of_them(page: Path) -> None:
+    known = {metric.name: metric.labels for metric in catalogue()}
+    for name, labels in LABELLED.findall(page.read_text(encoding="utf-8")):
+        assert {*labels.split(",")} <= {*known[name]}, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_reasons_are_there(page: Path) -> None:
     known = {*map(str, Reason), *map(str, PageStatus), *(kind for kind, _, _ in list_options())}
     assert set(REASON.findall(page.read_text(encoding="utf-8"))) <= known
@@ -68,5 +77,5 @@ def test_reasons_are_there(page: Path) -> None:
 
 def test_the_patterns_find_what_they_are_for() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    for pattern, least in ((LINK, 60), (COMMAND, 40), (SETTING, 20), (METRIC, 25), (REASON, 10)):
+    for pattern, least in ((LINK, 60), (COMMAND, 40), (SETTING, 20), (METRIC, 25), (LABELLED, 10), (REASON, 10)):
         assert len(set(pattern.findall(text))) >= least, pattern.pattern

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import prometheus_client
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from balancerd.metrics import Metrics
+from balancerd.metrics.catalogue import catalogue
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.event import HistoryFigures
 from balancerd.model.ids import NodeId, ProcessId
@@ -282,7 +284,17 @@ def test_promtool_finds_nothing_to_say_about_the_full_catalogue() -> None:
     samples = text.decode()
     for family in families:
         assert re.search(rf"^{family}(_bucket)?[ {{]", samples, re.MULTILINE), f"{family} has no value"
-    assert len(families) == 57
+    assert families == {metric.name for metric in catalogue()}
+
+
+def test_the_catalogue_tells_of_each_metric_what_a_scrape_does() -> None:
+    told = {}
+    for family in text_string_to_metric_families(full_metrics().render()[1].decode()):
+        if family.name.startswith("balancerd_"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            told[name] = (family.type, labels, family.documentation)
+    assert told == {metric.name: (metric.kind, {*metric.labels}, metric.text) for metric in catalogue()}
 
 
 def test_no_label_names_a_process_or_a_kubernetes_node_and_nothing_is_created() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from balancerd.cli import reference
+from balancerd.metrics.catalogue import catalogue
 from balancerd.model.decision import Reason
 from balancerd.model.page_status import PageStatus
 
@@ -17,9 +18,10 @@ def test_the_page_is_the_generated_one() -> None:
     )
 
 
-def test_every_reason_and_every_status_has_a_row() -> None:
+def test_every_reason_every_status_and_every_metric_has_a_row() -> None:
     rows = {line.split("`")[1] for line in reference.reference().splitlines() if line.startswith("| `")}
     assert {*map(str, Reason), *map(str, PageStatus), "select.min_rss", "policies[].kind", "min_home_age"} <= rows
+    assert {metric.name for metric in catalogue()} <= rows
 
 
 def test_a_bar_in_a_text_does_not_end_its_cell(tmp_path: Path) -> None:
