@@ -56,7 +56,7 @@ def _run(given: argparse.Namespace) -> int:
     failed = [one for one in wanted if not _made(one, given.results)]
     kept = record.read_boots(given.results)
     chosen = compare.compare([boot for boot in kept if boot.workload in {one.workload.name for one in wanted}])
-    print(f"\nT / bound\n\n{summary(chosen, with_n=True)}")
+    print(f"\nT / bound\n\n{summary(chosen, compare.RIVALS, with_n=True)}")
     for one in failed:
         print(f"failed: {one}", file=sys.stderr)
     faults = verdicts.quick_faults(chosen) if given.check else ()

@@ -85,6 +85,24 @@ def test_the_readme_has_its_place_for_the_table() -> None:
     assert "| new |" in report.inserted(page, "| new |")
 
 
+def test_the_headline_tells_of_those_who_were_measured_and_of_nobody_else() -> None:
+    beside_nobody = boot("kernel", workload="crossed")
+    page = report.headline([boot("bound"), boot("numad", kernel_cost=30.0), beside_nobody])
+    assert [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("|")] == [
+        *("workload", "---", "single"),
+    ]
+    assert page.splitlines()[0] == "| workload | numad | bound |"
+    assert "medians of 1 boot each" in page
+
+
+def test_what_is_published_is_what_the_kept_boots_say() -> None:
+    boots = record.read_boots(record.FOLDER)
+    page = report.README.read_text(encoding="utf-8")
+    again = "write it anew: python -m tests.bench report"
+    assert report.RESULTS.read_text(encoding="utf-8") == report.results(boots), again
+    assert page == report.inserted(page, report.headline(boots)), again
+
+
 @pytest.mark.parametrize(
     ("spread", "words"),
     [
