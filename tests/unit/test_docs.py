@@ -1,12 +1,16 @@
 """What README and docs/ name is there: files, headings, commands, settings, reasons, metrics."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import click
 import pytest
 
+from balancerd.cli.control import group
 from balancerd.cli.keys import list_options, list_settings
 from balancerd.metrics.catalogue import catalogue
 from balancerd.model.decision import Reason
@@ -62,6 +66,32 @@ def test_commands_settings_and_metrics_are_there(page: Path) -> None:
     assert set(METRIC.findall(text)) <= metrics()
 
 
+def typed(page: Path) -> Iterator[str]:
+    """Every command line of balancerctl on a page, within a line or in an indented block, without [ and ]."""
+    text = page.read_text(encoding="utf-8")
+    for code in re.findall(r"`([^`\n]+)`", text) + re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE):
+        for part in re.split(r"\s#\s|; |&& |\|", code):
+            line = re.sub(r"[][…]", " ", part).strip().removeprefix("$ ").removeprefix("sudo ")
+            if re.match(r"balancerctl [a-z]", line):
+                yield line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_can_be_typed(page: Path) -> None:
+    for line in typed(page):
+        words = shlex.split(line)[1:]
+        command: click.Command = group
+        options = {"--help"}
+        while True:
+            options |= {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+            if not isinstance(command, click.Group) or not words:
+                break
+            found = command.get_command(click.Context(command), words[0])
+            assert found is not None, line
+            command, words = found, words[1:]
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options, line
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_metrics_have_the_labels_that_are_told_of_them(page: Path) -> None:
     known = {metric.name: metric.labels for metric in catalogue()}
@@ -79,3 +109,19 @@ def test_the_patterns_find_what_they_are_for() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     for pattern, least in ((LINK, 60), (COMMAND, 40), (SETTING, 20), (METRIC, 25), (LABELLED, 10), (REASON, 10)):
         assert len(set(pattern.findall(text))) >= least, pattern.pattern
+    assert len([line for page in PAGES for line in typed(page)]) > 150
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "docs").glob("*.svg")), ids=lambda path: path.name)
+def test_a_drawing_stands_alone_and_has_words_and_colours_for_light_and_dark(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    drawing = ET.fromstring(text)  # noqa: S314 - our own file
+    names = {each.tag.rpartition("}")[2] for each in drawing.iter()}
+    assert {"title", "desc"} <= names
+    assert not {"script", "image", "foreignObject"} & names
+    links = [value for each in drawing.iter() for key, value in each.items() if key.endswith("href")]
+    assert [link for link in links if not link.startswith("#")] == []
+    light, dark = (
+        dict(re.findall(r"(--\w+): (#\w{6})", part)) for part in re.split("prefers-color-scheme: dark", text)
+    )
+    assert light.keys() == dark.keys() == {*re.findall(r"var\((--\w+)\)", text)}

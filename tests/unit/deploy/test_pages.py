@@ -1,16 +1,13 @@
 """docs/alerts.md and docs/fleet.md say what the files for Prometheus and the commands say; see test_docs, too."""
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
-from balancerd.cli.control import group
 from balancerd.config import loader
 from balancerd.model.decision import Reason
 from balancerd.model.page_status import PageStatus
@@ -27,11 +24,6 @@ PAGES = {"alerts.md": ALERT_PAGE, "fleet.md": FLEET_PAGE}
 SECTIONS: dict[str, str] = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", ALERT_PAGE, re.MULTILINE | re.DOTALL))
 
 every_page = pytest.mark.parametrize("name", PAGES)
-
-
-def code(text: str) -> list[str]:
-    """Every piece of code within a line, and every line of indented blocks."""
-    return re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (\S.*)$", text, re.MULTILINE)
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -109,22 +101,6 @@ def test_the_configuration_on_the_page_is_one(tmp_path: Path) -> None:
     loaded = loader.load(path)
     assert [each for each in loaded.findings if each.severity == "error"] == []
     assert not loaded.config.page.enabled
-
-
-@every_page
-def test_every_command_of_a_page_can_be_typed(name: str) -> None:
-    lines = [each for each in code(PAGES[name]) if re.match(r"(sudo )?balancerctl ", each)]
-    assert lines
-    for line in lines:
-        words = shlex.split(line.removeprefix("sudo "), comments=True)[1:]
-        command: click.Command = group
-        context = click.Context(group, info_name="balancerctl")
-        while isinstance(command, click.Group) and words:
-            found = command.get_command(context, words[0])
-            assert found is not None, line
-            command, words = found, words[1:]
-        options = {option for each in command.params for option in each.opts}
-        assert {word for word in words if word.startswith("--")} <= options, line
 
 
 def test_every_reason_and_status_that_the_runbook_names_is_one() -> None:
