@@ -16,7 +16,7 @@ from tests.lab.state import LabError
 # numactl brings numactl and numastat, which the tests run inside, as they do tmux; kmod brings depmod.
 INSTALLED = ("qemu-system-x86", "busybox-static", "kmod", "numactl", "tmux")
 # Installing these would start daemons on the developer's machine; numad would even move its memory about.
-UNPACKED_TOOLS = {"numad": "numad", "prometheus": "prometheus", "kubernetes-client": "kubectl"}
+UNPACKED_TOOLS = {"numad": "numad", "prometheus": "prometheus", "kubernetes-client": "kubectl", "mandoc": "mandoc"}
 """Packages with the program that is wanted of each."""
 
 

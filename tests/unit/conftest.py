@@ -1,4 +1,4 @@
-"""Puts tools that unit tests run (promtool, prometheus) on PATH, unpacked, never installed; sets up hypothesis."""
+"""Puts tools that unit tests run (promtool, mandoc ...) on PATH, unpacked, never installed; sets up hypothesis."""
 
 import os
 

@@ -59,7 +59,6 @@ def test_man_has_nothing_to_say_of_a_page(name: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
 @pytest.mark.parametrize("name", PAGES)
 def test_mandoc_finds_no_fault_with_a_page(name: str) -> None:
     done = subprocess.run(
