@@ -112,7 +112,7 @@ $(RPM_DONE): $(PACKAGE_SOURCES)
 	mv build/rpm/SRPMS/*.rpm build/rpm/RPMS/*/*.rpm dist/
 	@touch $@
 
-packages-test: deb rpm ## tests of what the two packages hold
+packages-test: $(VENV)/.ready deb rpm ## tests of what the two packages hold
 	$(BIN)/python -m pytest tests/packages
 
 format: $(VENV)/.ready ## let ruff format and fix what it can
