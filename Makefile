@@ -113,7 +113,7 @@ $(RPM_DONE): $(PACKAGE_SOURCES)
 	@touch $@
 
 packages-test: $(VENV)/.ready deb rpm ## tests of what the two packages hold
-	$(BIN)/python -m pytest tests/packages
+	$(BIN)/python -m pytest --timeout 600 tests/packages
 
 format: $(VENV)/.ready ## let ruff format and fix what it can
 	$(BIN)/ruff format .
