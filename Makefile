@@ -21,7 +21,7 @@ REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt deploy
 SOURCES := balancerd tests
 UNIT_WORKERS ?= 2
 
-.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality wheel deb rpm packages-test format requirements apt browser-ready lab-ready clean
+.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality sdist wheel deb rpm packages-test format requirements apt browser-ready lab-ready clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -83,8 +83,14 @@ bench-locality: lab-ready ## locality beside every rival, then its report (many 
 	$(BIN)/python -m tests.bench locality --missing
 	$(BIN)/python -m tests.bench report
 
-wheel: $(VENV)/.ready ## build the wheel into dist/
-	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist .
+wheel: sdist ## build the wheel into dist/, from the source archive alone, for each Linux with glibc
+	rm -rf build/wheel
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation --no-cache-dir -w build/wheel dist/balancerd-*.tar.gz
+	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair --plat auto -w dist build/wheel/balancerd-*.whl 2> build/wheel/log || { cat build/wheel/log; exit 1; }
+
+sdist: $(VENV)/.ready ## build the source archive into dist/
+	rm -rf dist/balancerd-*.tar.gz dist/balancerd-*.whl && mkdir -p dist
+	$(BIN)/python -W ignore -c 'import sys; sys.path.insert(0, "balancerd/native"); import backend; backend.build_sdist("dist")' > /dev/null
 
 deb: $(DEB_DONE) ## build the Debian package into dist/, with what it needs bundled, and judge it with lintian
 

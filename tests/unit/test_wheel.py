@@ -1,48 +1,80 @@
-"""The wheel that users get: built from pyproject alone, one for every Python from 3.11 on, complete and importable."""
+"""What users of pip get: a source archive, and a wheel made of nothing else, one for every Python from 3.11 on."""
 
+import os
+import platform
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+FOLDERS = ("balancerd", "config", "deploy", "docs", "systemd")
+FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "pyproject.toml", ".containerignore")
+BUILD = 'import sys; sys.path.insert(0, "balancerd/native"); import backend; backend.build_sdist(sys.argv[1])'
+
+
+def tracked() -> list[str]:
+    """The files that the archive is made of; links to folders are among them."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *FOLDERS, *FILES]
+    listed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.split()
+    return [name for name in listed if (REPOSITORY / name).exists()]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
     source = folder / "source"
-    listed = subprocess.run(
-        [
-            "git",
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "balancerd",
-            "pyproject.toml",
-            "README.md",
-            "LICENSE",
-        ],
-        cwd=REPOSITORY,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    for name in listed:
-        if (REPOSITORY / name).exists():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((REPOSITORY / name).read_bytes())
-    built = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
+    for name in tracked():
+        ours, copy = REPOSITORY / name, source / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if ours.is_symlink():
+            copy.symlink_to(ours.readlink())
+        else:
+            copy.write_bytes(ours.read_bytes())
+    subprocess.run([sys.executable, "-c", BUILD, folder], cwd=source, check=True, capture_output=True)
+    (path,) = folder.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    built = ["wheel", "-q", "--no-deps", "--no-build-isolation", "--no-cache-dir", "-w", str(folder), str(archive)]
     subprocess.run([sys.executable, "-m", "pip", *built], check=True, capture_output=True)
     (path,) = folder.glob("*.whl")
     return path
 
 
+def test_the_source_archive_holds_what_packages_are_made_of_and_nothing_else(archive: Path) -> None:
+    with tarfile.open(archive) as opened:
+        held = {member.name.partition("/")[2] for member in opened if not member.isdir()}
+        assert [member.name for member in opened if not (member.isfile() or member.isdir())] == []
+    wanted = {name for name in tracked() if not (REPOSITORY / name).is_dir()}
+    assert wanted - held == set()
+    made = {"PKG-INFO", "setup.cfg", *(name for name in held if name.startswith("balancerd.egg-info/"))}
+    assert held - wanted == made
+
+
 def test_one_wheel_serves_every_python_from_3_11_on(wheel: Path) -> None:
     assert "-cp311-abi3-linux_" in wheel.name
+
+
+def test_every_linux_with_glibc_2_17_takes_it_as_it_is(wheel: Path, tmp_path: Path) -> None:
+    programs = Path(sys.executable).parent
+    done = subprocess.run(
+        [programs / "auditwheel", "repair", "--plat", f"manylinux_2_17_{platform.machine()}", "-w", tmp_path, wheel],
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (told,) = tmp_path.glob("balancerd-*-cp311-abi3-*manylinux_2_17_*.whl")
+    names = {name for name in zipfile.ZipFile(told).namelist() if not name.endswith("/")}
+    assert names == set(zipfile.ZipFile(wheel).namelist()), "no library had to come along"
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
