@@ -110,7 +110,7 @@ rpm: $(RPM_DONE) ## the same as an RPM package and its source, judged by rpmlint
 $(RPM_DONE): $(PACKAGE_SOURCES)
 	@$(MAKE) --no-print-directory apt APT_PACKAGES="$(RPM_PACKAGES)"
 	rm -rf build/rpm dist/*.rpm && mkdir -p build/rpm/SOURCES dist
-	$(PACKAGE_TAR) --transform 's,^,balancerd-$(RPM_VERSION)/,' -zf build/rpm/SOURCES/balancerd-$(RPM_VERSION).tar.gz
+	$(PACKAGE_TAR) --transform 's,^,balancerd-$(RPM_VERSION)/,S' -zf build/rpm/SOURCES/balancerd-$(RPM_VERSION).tar.gz
 	cp systemd/balancerd.sysusers build/rpm/SOURCES/
 	rpmbuild -ba --nodeps --define "_topdir $(CURDIR)/build/rpm" --load deploy/rpm/macros.systemd deploy/rpm/balancerd.spec \
 		> build/rpm/build.log 2>&1 || { tail -50 build/rpm/build.log; exit 1; }

@@ -29,6 +29,7 @@ Examples:
   balancerctl simulate crossed
   balancerctl doctor
   balancerctl config check /etc/balancerd/balancerd.yaml
+  balancerctl service install --dry-run
 
 \b
 Exit status:
@@ -37,7 +38,7 @@ Exit status:
   2  wrong usage
   3  the daemon is not running
   4  permission denied
-  5  findings (advise, config, doctor, reload, replay, simulate)
+  5  findings (advise, config, doctor, reload, replay, service, simulate)
   130  interrupted (move, evict, undo: cancelled, and told how far it came; record: ended)
 """
 
@@ -71,6 +72,10 @@ Exit status:
         "simulate": ("balancerd.cli.simulate:simulate", "Try policies on a machine in memory."),
         "doctor": ("balancerd.cli.doctor:doctor", "Try out whether balancerd can work on this machine."),
         "config": ("balancerd.cli.config:config", "Check, show, compare and describe the configuration."),
+        "service": (
+            "balancerd.cli.service.command:service",
+            "Install or remove the systemd service of this installation.",
+        ),
         "policies": ("balancerd.cli.policies:policies", "See which kinds of policy can be named in the configuration."),
     },
     name="balancerctl",

@@ -131,6 +131,16 @@ _LOG: Final = either(
 
 _POLICY: Final = {"kind": "str", "summary": "str", "module": "str", "options_schema": by("any")}
 
+_SERVICE: Final = {
+    "schema": one_of(SCHEMA),
+    "dry_run": "bool",
+    "files": each(
+        {"path": "str", "action": one_of("write", "replace", "same", "keep", "remove"), "text": "str?", "why": "str?"}
+    ),
+    "commands": each("str"),
+    "obstacles": each("str"),
+}
+
 _FINDING: Final = {"path": "str", "line": "int?", "column": "int?", "severity": "str", "message": "str"}
 
 _STATUSES: Final = ("ok", "info", "warning", "failure", "unknown")
@@ -162,6 +172,8 @@ SHAPES: Final[dict[str, Shape]] = {
         "checks": each({"name": "str", "status": one_of(*_STATUSES), "seen": "str", "fix": "str?"}),
         "totals": dict.fromkeys(_STATUSES, "int"),
     },
+    "service install": _SERVICE,
+    "service remove": _SERVICE,
     "config check": {"schema": one_of(SCHEMA), "path": "str", "findings": each(_FINDING)},
     "config show": {"schema": one_of(SCHEMA), "path": "str", "config": by("any"), "origins": by("str")},
     "config diff": {

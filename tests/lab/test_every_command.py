@@ -77,6 +77,8 @@ def test_every_command_answers_and_prints_what_its_schema_says(tmp_path: Path) -
         ask("policies show", "follow-cpu")
         ask("simulate", "single-misplaced")
         ask("doctor", code=told_code(daemon, "doctor"))
+        ask("service install", "--dry-run", code=told_code(daemon, "service", "install", "--dry-run"))
+        ask("service remove", "--dry-run")
         assert told.keys() == SHAPES.keys()
 
 

@@ -13,6 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 FOLDERS = ("balancerd", "config", "deploy", "docs", "systemd")
 FILES = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "Makefile", "README.md", "pyproject.toml", ".containerignore")
+SHIPPED = "balancerd/cli/service/shipped"
 BUILD = 'import sys; sys.path.insert(0, "balancerd/native"); import backend; backend.build_sdist(sys.argv[1])'
 
 
@@ -55,7 +56,8 @@ def test_the_source_archive_holds_what_packages_are_made_of_and_nothing_else(arc
     wanted = {name for name in tracked() if not (REPOSITORY / name).is_dir()}
     assert wanted - held == set()
     made = {"PKG-INFO", "setup.cfg", *(name for name in held if name.startswith("balancerd.egg-info/"))}
-    assert held - wanted == made
+    copied = {f"{SHIPPED}/{name}" for name in wanted if name.startswith("systemd/")}
+    assert held - wanted == {*made, *copied, f"{SHIPPED}/config/balancerd.yaml"}
 
 
 def test_one_wheel_serves_every_python_from_3_11_on(wheel: Path) -> None:
@@ -83,6 +85,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     scenarios = {str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("balancerd/simulation/scenarios/*.yaml")}
     web = {str(p.relative_to(REPOSITORY)) for p in REPOSITORY.glob("balancerd/web/files/*")}
     assert modules | scenarios | web <= names
+    shipped = {name.removeprefix(f"{SHIPPED}/") for name in names if name.startswith(SHIPPED)}
+    units = {str(p.relative_to(REPOSITORY)) for p in (REPOSITORY / "systemd").rglob("*.*") if p.is_file()}
+    assert shipped == {*units, "config/balancerd.yaml"}
     assert scenarios
     assert web
     assert "balancerd/native/_core.abi3.so" in names

@@ -143,5 +143,10 @@ def test_what_the_doctor_says_of_itself_imports_none_of_its_probes() -> None:
     assert (code, others, ours - LIGHT - record) == (0, set(), set())
 
 
+def test_the_service_is_installed_without_anything_heavy(tmp_path: Path) -> None:
+    code, others, ours = imported_by("service", "install", "--dry-run", "--root", str(tmp_path))
+    assert (code, {name for name in others if not name.startswith("_sysconfigdata")}, ours) == (0, set(), set())
+
+
 def test_advice_without_a_daemon_imports_nothing_heavy(tmp_path: Path) -> None:
     assert loaded_by("--socket", str(tmp_path / "nobody"), "advise", "--numad", "1:1") == (0, set())
