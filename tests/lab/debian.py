@@ -16,8 +16,9 @@ from tests.lab.state import LabError
 
 PREPARE = "make lab-thorough"
 RELEASE = "bookworm"
-PACKAGES = ("systemd", "systemd-sysv", "python3")
-"""Beside what is essential: systemd as PID 1 (systemctl needs no dbus as root), and Python for the lab's agent."""
+PACKAGES = ("systemd", "systemd-sysv", "python3", "prometheus")
+"""Beside what is essential: systemd as PID 1 (systemctl needs no dbus as root), Python for the lab's agent, and the
+server that scrapes."""
 
 UNUSED = ("usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man", "var/cache/apt", "var/lib/apt/lists")
 MACHINE_ID = "6c61623a62616c616e636572642d3132"
@@ -28,9 +29,13 @@ SPARE_MIB = 24
 """What ext4 needs beside the files."""
 
 
-def ensure_root(cache: Path) -> Path:
-    """Find the image under `cache`, or make it there (90 MB to fetch, a minute or two). Raises LabError."""
-    image = cache / f"debian-{RELEASE}-{_digest()}.ext4"
+def ensure_root(cache: Path, more: tuple[str, ...] = ()) -> Path:
+    """Find the image under `cache`, or make it there (150 MB to fetch, a minute or two). Raises LabError.
+
+    `more` are packages that it has beside PACKAGES.
+    """
+    packages = (*PACKAGES, *more)
+    image = cache / f"debian-{RELEASE}-{_digest(packages)}.ext4"
     if image.exists():
         return image
     script = unpack("debootstrap", cache)
@@ -39,7 +44,7 @@ def ensure_root(cache: Path) -> Path:
     root, part = scratch / "root", scratch / "image"
     bootstrap = [
         *("env", f"DEBOOTSTRAP_DIR={script}/usr/share/debootstrap", f"{script}/usr/sbin/debootstrap"),
-        *("--variant=minbase", f"--include={','.join(PACKAGES)}", RELEASE, str(root)),
+        *("--variant=minbase", f"--include={','.join(packages)}", RELEASE, str(root)),
     ]
     try:
         with (cache / "debootstrap.log").open("wb") as log:
@@ -70,6 +75,6 @@ def _run(command: list[str], log: int) -> None:
     subprocess.run([*as_root(PREPARE), program, *command[1:]], stdout=log, stderr=log, check=True)
 
 
-def _digest() -> str:
+def _digest(packages: tuple[str, ...]) -> str:
     """A name for what is in the image: another one when another one is to be made."""
-    return hashlib.sha256(repr((PACKAGES, UNUSED, MACHINE_ID, SPARE_RATIO, SPARE_MIB)).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((packages, UNUSED, MACHINE_ID, SPARE_RATIO, SPARE_MIB)).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""A machine that boots a fresh Debian with systemd as PID 1, and in which balancerd is installed from its package.
+"""A machine that boots a fresh Debian with systemd as PID 1, in which balancerd is installed as its users do.
 
 Owns how it is booted, asked and filled. Must not know what is tested there.
 """
@@ -8,7 +8,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +22,9 @@ from tests.lab.workloads import binary, build
 UNIT = "balancerd.service"
 OUT = Path("/run/lab/out")
 CONFIG = Path("/etc/balancerd/balancerd.yaml")
+PYTHON = "3.11"
+"""Debian 12's."""
+
 CGROUP = Path("/sys/fs/cgroup/system.slice") / UNIT
 
 STEADY = {
@@ -30,22 +35,35 @@ STEADY = {
     "  min_age: 5s": "  min_age: 1s",
     "  canary: true": "  canary: false",
     "tick_interval: 2s": "tick_interval: 1s",
-    "    kind: follow-cpu\n": "    kind: follow-cpu\n  - name: stuck\n    kind: stuck\n",
 }
-"""What an emulated machine needs other than the shipped file says, and the policy that can hang."""
+"""What an emulated machine needs other than the shipped file says."""
+
+OF_NOBODY = ("/run", "/tmp", "/var/log", "/var/cache/apt", "/var/lib/apt")
+"""What ends with the boot, logs, and what apt keeps for itself as soon as it is called."""
 
 IN_TIME = "[Service]\nWatchdogSec=20s\nTimeoutStartSec=300s\nRestartSec=1s\n"
 """A drop-in: a minute of the watchdog is long to wait for, and starting takes long here."""
 
 
-class Installed:
-    """The machine, booted; leaving the block ends it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What there is: the names of all files, but for OF_NOBODY; users and groups, by line."""
 
-    def __init__(self) -> None:
+    files: frozenset[str]
+    users: frozenset[str]
+
+    def since(self, before: "Found") -> list[str]:
+        """Return what there was not before."""
+        return sorted(self.files - before.files) + sorted(self.users - before.users)
+
+
+class Installed:
+    """The machine, booted, with `more` packages of Debian; leaving the block ends it."""
+
+    def __init__(self, *more: str) -> None:
         lab = lab_directory()
         build()
-        self.package = newest_package()
-        root = debian.ensure_root(lab.packages)
+        root = debian.ensure_root(lab.packages, more)
         self._options = Options(root=root, systemd_unit="basic.target")
         self.machine = Machine(topology.load("two-nodes"), options=self._options, lab=lab)
 
@@ -115,6 +133,33 @@ class Installed:
             held[int(node)] = held.get(int(node), 0.0) + int(pages) / 256
         return held
 
+    def look_around(self) -> Found:
+        """Return what there is now."""
+        left_out = " -o ".join(f"-path {folder}" for folder in OF_NOBODY)
+        files = self.sh(f"find / -xdev \\( {left_out} \\) -prune -o -print").splitlines()
+        users = self.sh("getent passwd; getent group").splitlines()
+        return Found(files=frozenset(files), users=frozenset(users))
+
+    def wait_for_bytes_in_prometheus(self, configuration: Path, least_bytes: int) -> None:
+        """Have Debian's Prometheus scrape until it tells of as many moved bytes as the daemon does."""
+        exposed = self.sh(
+            """bash -c 'exec 3<>/dev/tcp/127.0.0.1/9923; printf "GET /metrics HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3'"""
+        )
+        values = re.findall(r"^balancerd_migrated_bytes_total\{.*\} (\S+)$", exposed, re.MULTILINE)
+        moved = sum(float(value) for value in values)
+        assert moved >= least_bytes
+        self.sh(f"sed 's/scrape_interval: 15s/scrape_interval: 5s/' {configuration} > /run/prometheus.yml")
+        self.sh(
+            "systemd-run --quiet --unit=scraper /usr/bin/prometheus --config.file=/run/prometheus.yml"
+            " --storage.tsdb.path=/run/tsdb --web.listen-address=127.0.0.1:9090"
+        )
+        query = "GET /api/v1/query?query=sum(balancerd_migrated_bytes_total) HTTP/1.0\\r\\n\\r\\n"
+        ask = f"""bash -c 'exec 3<>/dev/tcp/127.0.0.1/9090; printf "{query}" >&3; cat <&3' 2>/dev/null"""
+        try:
+            self.wait(f"{ask} | grep -q '\"{moved:.0f}\"'", 120.0, f"answer {moved:.0f}")
+        finally:
+            self.sh("systemctl stop scraper")
+
     def configure(self, changes: Mapping[str, str]) -> None:
         """Write the configuration: the shipped file with lines changed."""
         text = (REPOSITORY / "config/balancerd.yaml").read_text(encoding="utf-8")
@@ -131,6 +176,21 @@ def newest_package() -> Path:
         raise LabError(f"make deb has failed: {(made.stdout + made.stderr).decode(errors='replace')[-3000:]}")
     (package,) = (REPOSITORY / "dist").glob("balancerd_*.deb")
     return package
+
+
+def newest_wheels(folder: Path) -> None:
+    """Put the wheel of these very sources into a folder, with those of what it needs. Raises LabError."""
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    needed = ["--require-hashes", "--only-binary", ":all:", "-r", "deploy/requirements/run.txt"]
+    for command in (
+        ["make", "--no-print-directory", "wheel"],
+        [*pip, "download", "--python-version", PYTHON, *needed, "-d", str(folder)],
+    ):
+        made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False)
+        if made.returncode:
+            raise LabError(f"{command[0]} has failed: {(made.stdout + made.stderr).decode(errors='replace')[-3000:]}")
+    (wheel,) = (REPOSITORY / "dist").glob("balancerd-*.whl")
+    shutil.copy(wheel, folder)
 
 
 def later_version(package: Path, version: str, folder: Path, changed: Mapping[Path, str]) -> Path:

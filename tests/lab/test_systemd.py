@@ -12,9 +12,18 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import MachinePool
-from tests.lab.installed import CGROUP, CONFIG, IN_TIME, OUT, STEADY, UNIT, Installed, later_version
-from tests.lab.packages import ensure_tools
-from tests.lab.state import REPOSITORY, lab_directory
+from tests.lab.installed import (
+    CGROUP,
+    CONFIG,
+    IN_TIME,
+    STEADY,
+    UNIT,
+    Found,
+    Installed,
+    later_version,
+    newest_package,
+)
+from tests.lab.state import REPOSITORY
 
 pytestmark = [pytest.mark.host, pytest.mark.thorough, pytest.mark.topology("two-nodes"), pytest.mark.timeout(900)]
 
@@ -23,7 +32,8 @@ SITE_PACKAGES = Path("/opt/balancerd/lib/python3.11/site-packages")
 DROP_INS = Path(f"/etc/systemd/system/{UNIT}.d")
 PLUGIN = SITE_PACKAGES / "stuck.py"
 PLUGIN_FACTS = SITE_PACKAGES / "lab_stuck-1.dist-info"
-EVERYTHING = r"find / -xdev \( -path /run -o -path /tmp -o -path /var/log \) -prune -o -print | LC_ALL=C sort"
+WATCHED = {**STEADY, "    kind: follow-cpu\n": "    kind: follow-cpu\n  - name: stuck\n    kind: stuck\n"}
+"""With the policy that can hang."""
 
 CAPABILITIES = (1 << 19) | (1 << 23)  # CAP_SYS_PTRACE, CAP_SYS_NICE: include/uapi/linux/capability.h
 SCAN_BUDGET_RATIO = 0.05
@@ -39,24 +49,34 @@ REFUSED = "MESSAGE_ID=fb484355e7fb40fdaa8693983d8efd44"
 
 @pytest.fixture(scope="module")
 def fresh(machine_pool: MachinePool) -> Iterator[Installed]:
-    """A Debian as its installer leaves it, and in OUT/before the names of all its files."""
+    """A Debian as its installer leaves it."""
     machine_pool.shutdown()
     with Installed() as guest:
-        guest.sh(f"{EVERYTHING} > {OUT}/before; getent passwd > {OUT}/users; getent group >> {OUT}/users")
         yield guest
 
 
 @pytest.fixture(scope="module")
-def guest(fresh: Installed) -> Installed:
+def before(fresh: Installed) -> Found:
+    """What there was before anything was installed."""
+    return fresh.look_around()
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    return newest_package()
+
+
+@pytest.fixture(scope="module")
+def guest(fresh: Installed, before: Found, package: Path) -> Installed:  # noqa: ARG001 -- looked at before
     """The same with the package installed and the daemon at work."""
-    fresh.sh(f"dpkg -i {fresh.hand_over(fresh.package)}", seconds=300.0)
+    fresh.sh(f"apt-get -q -y install {fresh.hand_over(package)}", seconds=300.0)
     told = fresh.sh(f"systemctl is-enabled {UNIT}; systemctl is-active {UNIT}", status=None)
     assert told.split() == ["disabled", "inactive"]
     fresh.put(PLUGIN, (REPOSITORY / "tests/lab/guest/stuck.py").read_text(encoding="utf-8"))
     fresh.put(PLUGIN_FACTS / "METADATA", "Metadata-Version: 2.1\nName: lab-stuck\nVersion: 1\n")
     fresh.put(PLUGIN_FACTS / "entry_points.txt", "[balancerd.policies]\nstuck = stuck:plugin\n")
     fresh.put(DROP_INS / "lab.conf", IN_TIME)
-    fresh.configure(STEADY)
+    fresh.configure(WATCHED)
     fresh.sh(f"systemctl enable --now {UNIT}", seconds=330.0)
     return fresh
 
@@ -102,27 +122,7 @@ def test_memory_of_another_user_comes_home_and_the_journal_tells_of_it_in_fields
 
 
 def test_prometheus_has_the_bytes(guest: Installed) -> None:
-    exposed = guest.sh(
-        """bash -c 'exec 3<>/dev/tcp/127.0.0.1/9923; printf "GET /metrics HTTP/1.0\\r\\n\\r\\n" >&3; cat <&3'"""
-    )
-    moved = sum(
-        float(value) for value in re.findall(r"^balancerd_migrated_bytes_total\{.*\} (\S+)$", exposed, re.MULTILINE)
-    )
-    assert moved >= MIB << 20
-    tools = [*ensure_tools(lab_directory().packages), Path("/usr/bin")]
-    server = next(guest.inside(folder / "prometheus") for folder in tools if (folder / "prometheus").exists())
-    shipped = "/usr/share/doc/balancerd/examples/prometheus.yml"
-    guest.sh(f"sed 's/scrape_interval: 15s/scrape_interval: 5s/' {shipped} > /run/prometheus.yml")
-    guest.sh(
-        f"systemd-run --quiet --unit=scraper {server} --config.file=/run/prometheus.yml --storage.tsdb.path=/run/tsdb"
-        " --web.listen-address=127.0.0.1:9090"
-    )
-    query = "GET /api/v1/query?query=sum(balancerd_migrated_bytes_total) HTTP/1.0\\r\\n\\r\\n"
-    ask = f"""bash -c 'exec 3<>/dev/tcp/127.0.0.1/9090; printf "{query}" >&3; cat <&3' 2>/dev/null"""
-    try:
-        guest.wait(f"{ask} | grep -q '\"{moved:.0f}\"'", 120.0, f"answer {moved:.0f}")
-    finally:
-        guest.sh("systemctl stop scraper")
+    guest.wait_for_bytes_in_prometheus(Path("/usr/share/doc/balancerd/examples/prometheus.yml"), MIB << 20)
 
 
 def test_a_good_file_is_reloaded_and_the_scan_budget_in_it_holds(guest: Installed) -> None:
@@ -131,7 +131,7 @@ def test_a_good_file_is_reloaded_and_the_scan_budget_in_it_holds(guest: Installe
         "  scan_budget: 0.5%": f"  scan_budget: {SCAN_BUDGET_RATIO:.0%}",
         "tick_interval: 2s": "tick_interval: 100ms",
     }
-    guest.configure({**STEADY, **often})
+    guest.configure({**WATCHED, **often})
     guest.sh(f"systemctl reload {UNIT}")
     assert len(guest.journal(RELOADED)) == 1
     ticks = len(guest.journal(TICKED))
@@ -146,7 +146,7 @@ def test_a_good_file_is_reloaded_and_the_scan_budget_in_it_holds(guest: Installe
 
 def test_a_bad_file_fails_the_reload_with_its_findings_and_changes_nothing(guest: Installed) -> None:
     before = guest.show("MainPID", "NRestarts")
-    guest.configure({**STEADY, "  min_rss: 64MiB": "  min_rrs: 64MiB"})
+    guest.configure({**WATCHED, "  min_rss: 64MiB": "  min_rrs: 64MiB"})
     guest.sh(f"systemctl reload {UNIT}", status=1)
     (finding,) = (entry for entry in guest.journal(REFUSED))
     assert re.search(rf"{CONFIG}:\d+:3: error: unknown key 'min_rrs'", finding["MESSAGE"])
@@ -154,7 +154,7 @@ def test_a_bad_file_fails_the_reload_with_its_findings_and_changes_nothing(guest
     assert any("unknown key 'min_rrs'" in line for line in said)
     told = guest.show("MainPID", "NRestarts", "ActiveState", "SubState")
     assert told == {**before, "ActiveState": "active", "SubState": "running"}
-    guest.configure(STEADY)
+    guest.configure(WATCHED)
     guest.sh(f"systemctl reload {UNIT}")
 
 
@@ -196,11 +196,13 @@ def test_it_has_not_come_near_its_limits_of_memory(guest: Installed) -> None:
     assert (events["high"], events["max"], events["oom_kill"]) == ("0", "0", "0")
 
 
-def test_an_upgrade_keeps_a_changed_file_and_restarts_the_daemon(guest: Installed, tmp_path: Path) -> None:
+def test_an_upgrade_keeps_a_changed_file_and_restarts_the_daemon(
+    guest: Installed, package: Path, tmp_path: Path
+) -> None:
     before = guest.show("MainPID")["MainPID"]
     ours = guest.sh(f"sha256sum {CONFIG}")
     shipped = (REPOSITORY / "config/balancerd.yaml").read_text(encoding="utf-8")
-    later = later_version(guest.package, "99.0", tmp_path, {CONFIG: shipped + "# what a later version adds\n"})
+    later = later_version(package, "99.0", tmp_path, {CONFIG: shipped + "# what a later version adds\n"})
     guest.sh(f"dpkg --force-confold -i {guest.hand_over(later)}", seconds=300.0)
     assert guest.sh("dpkg-query -W -f '${Version}' balancerd") == "99.0"
     assert guest.sh(f"sha256sum {CONFIG}") == ours
@@ -225,13 +227,15 @@ def test_a_stop_does_not_wait_for_a_move_to_end(guest: Installed) -> None:
     assert waited < 1.0
 
 
-def test_removing_keeps_what_is_not_the_packages_and_purging_leaves_nothing(guest: Installed) -> None:
+def test_the_package_has_the_service_and_balancerctl_installs_no_other(guest: Installed) -> None:
+    said = guest.sh("/usr/bin/balancerctl service install 2>&1", status=1)
+    assert f"{UNIT} is there already, from a package or by hand" in said
+
+
+def test_removing_keeps_what_is_not_the_packages_and_purging_leaves_nothing(guest: Installed, before: Found) -> None:
     guest.sh(f"systemctl start {UNIT}; rm -r {DROP_INS} {PLUGIN} {PLUGIN_FACTS}", seconds=330.0)
-    guest.sh("dpkg -r balancerd")
+    guest.sh("apt-get -q -y remove balancerd")
     assert guest.sh(f"systemctl is-active {UNIT}", status=None).strip() == "inactive"
     guest.sh(f"test -f {CONFIG} && test -f /var/lib/balancerd/history.sqlite && test ! -e /opt/balancerd")
-    guest.sh("dpkg -P balancerd")
-    guest.sh(f"{EVERYTHING} > {OUT}/after; getent passwd > {OUT}/users-after; getent group >> {OUT}/users-after")
-    before, after = ((guest.machine.out / name).read_text().splitlines() for name in ("before", "after"))
-    assert sorted(set(after) - set(before)) == []
-    assert guest.sh(f"cat {OUT}/users") == guest.sh(f"cat {OUT}/users-after")
+    guest.sh("apt-get -q -y purge balancerd")
+    assert guest.look_around().since(before) == []
