@@ -94,6 +94,8 @@ class Workloads:
         found: dict[str, float] = {}
         for cgroup in cgroups:
             directory = mount.directory(cgroup)
+            if directory is None:
+                continue
             path = f"{directory}/memory.pressure"
             try:
                 found[cgroup] = parse_pressure(read_bytes(path), path)

@@ -151,13 +151,17 @@ def test_the_memory_of_whole_cgroups_is_read_by_node(tmp_path: Path) -> None:
     assert found == {"/a.service": {0: 4096, 1: 12288}}
 
 
-def test_how_long_the_tasks_of_whole_cgroups_wait_for_memory_is_read(tmp_path: Path) -> None:
+def test_how_long_the_tasks_of_whole_cgroups_wait_for_memory_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     root = write_tree(
         tmp_path,
         {
             "proc/self/mountinfo": MOUNTINFO,
             "sys/fs/cgroup/a.service/memory.pressure": "some avg10=1.50 avg60=0.00 avg300=0.00 total=59291\n",
             "sys/fs/cgroup/broken.service/memory.pressure": "some avg10=x\n",
+            "None/memory.pressure": "some avg10=2.50 avg60=0.00 avg300=0.00 total=1\n",
         },
     )
     workloads = Workloads(FakeClock(), procfs=f"{root}/proc", root=root)
