@@ -82,7 +82,7 @@ def read_history(path: Path, query: Query, *, seconds: float = SECONDS) -> Page:
         return _read(connection, query)
     except sqlite3.Error as error:
         raise HistoryUnreadableError(_explain(error)) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise HistoryUnreadableError(f"it is damaged: {error}") from error
     finally:
         connection.close()
@@ -98,7 +98,7 @@ def read_last_id(path: Path) -> int | None:
         return None
     try:
         last = connection.execute("SELECT max(id) FROM events").fetchone()[0]
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         return None
     finally:
         connection.close()
@@ -117,6 +117,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         return _try(how, path)
     except sqlite3.Error as error:
         raise HistoryUnreadableError(_explain(error)) from error
+    except UnicodeDecodeError as error:  # sqlite quotes what is damaged in its message
+        raise HistoryUnreadableError(f"it is damaged: {error}") from error
 
 
 def _try(how: str, path: Path) -> sqlite3.Connection:
@@ -147,6 +149,8 @@ def _read(connection: sqlite3.Connection, query: Query) -> Page:
     events = tuple(map(schema.document, rows))
     wanted = {event["daemon"] for event in events}
     daemons = connection.execute("SELECT id, started_at, pid, version FROM daemons ORDER BY id").fetchall()
+    if any(isinstance(value, bytes) for row in (*rows, *daemons, oldest or ()) for value in row):
+        raise ValueError("bytes stand where a text or a number was")
     return Page(
         events=events,
         left_off=fit - len(events),

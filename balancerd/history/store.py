@@ -203,6 +203,8 @@ class Store:
 def is_damage(error: BaseException) -> bool:
     """Return whether sqlite says that the file itself is wrong, and not the disk, a lock or the statement."""
     code: int = getattr(error, "sqlite_errorcode", 0)
+    if isinstance(error, UnicodeDecodeError):  # it quotes what is wrong, which is no text
+        return True
     return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 

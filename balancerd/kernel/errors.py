@@ -4,15 +4,16 @@
 class ParseError(ValueError):
     """A file of the kernel does not read as documented.
 
-    `line_number` counts from 1; 0 means the file as a whole. `line` is the offending text, cut short.
+    `line_number` counts from 1; 0 means the file as a whole. `line` is the offending text, and it is cut short, as
+    `what` is, which may quote it.
     """
 
     def __init__(self, path: str, line_number: int, line: bytes, what: str) -> None:
         self.path = path
         self.line_number = line_number
         self.line = line[:200].decode("utf-8", "backslashreplace")
-        self.what = what
-        super().__init__(f"{path}:{line_number}: {what}: {self.line!r}")
+        self.what = what[:200]
+        super().__init__(f"{path}:{line_number}: {self.what}: {self.line!r}")
 
 
 class ProcessGoneError(Exception):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 NodeId = NewType("NodeId", int)
 """A NUMA node number as the kernel uses it; numbers may be sparse."""
@@ -10,7 +10,10 @@ NodeId = NewType("NodeId", int)
 CpuId = NewType("CpuId", int)
 """A logical CPU number as the kernel uses it."""
 
-_ITEM = re.compile(r"(\d+)(?:-(\d+)(?::(\d+)/(\d+))?)?")
+LARGEST_ID: Final = (1 << 16) - 1
+"""Kernels are built for 8192 CPUs and 1024 nodes at most; a range must not fill memory because of a slip."""
+
+_ITEM = re.compile(r"(\d{1,20})(?:-(\d{1,20})(?::(\d{1,20})/(\d{1,20}))?)?")
 
 
 class ProcessId(NamedTuple):
@@ -36,10 +39,12 @@ def parse_id_list(text: str) -> frozenset[int]:
             continue
         match = _ITEM.fullmatch(item.strip())
         if match is None:
-            raise ValueError(f"{item!r} is not a number or a range such as 0-3")
+            raise ValueError(f"{item[:40]!r} is not a number or a range such as 0-3")
         first, last, used, group = (int(g) if g is not None else None for g in match.groups())
         if first is None or (last is not None and last < first):
             raise ValueError(f"the range {item!r} runs backwards")
+        if max(first, last or 0) > LARGEST_ID:
+            raise ValueError(f"{item!r} goes beyond {LARGEST_ID}, the largest number there can be")
         whole = range(first, (first if last is None else last) + 1)
         if used is None or group is None:
             numbers.update(whole)

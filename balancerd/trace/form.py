@@ -18,3 +18,7 @@ ENDED_IN_TIME: Final = "its time is over"
 
 class TraceError(Exception):
     """A file is no trace, or not one that this version can read; the message says which and why."""
+
+
+MISUNDERSTOOD: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What it comes to when text that is no record is taken for one, from numbers without end to brackets without end."""

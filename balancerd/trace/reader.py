@@ -15,7 +15,7 @@ from balancerd.model.copying import Copying
 from balancerd.model.sample import PlacementSample
 from balancerd.model.topology import Topology
 from balancerd.trace.codec import decode
-from balancerd.trace.form import FORMAT, VERSION, TraceError
+from balancerd.trace.form import FORMAT, MISUNDERSTOOD, VERSION, TraceError
 from balancerd.trace.records import LineReader, TickRecord
 
 LONGEST_LINE_BYTES: Final = 1 << 30
@@ -69,7 +69,7 @@ class TraceReader:
         self.known = self._reader.known(first)
         for line in lines:
             if line.startswith('{"end":'):
-                self.ended = str(json.loads(line)["end"])
+                self.ended = self._reader.end(line)
                 return
             yield self._reader.tick(line)
 
@@ -81,8 +81,8 @@ class TraceReader:
                 raise TraceError(f"{self._path} is no trace of balancerd")
             if told["version"] != VERSION:
                 raise TraceError(
-                    f"{self._path} has version {told['version']} of the format, and this is balancerd for version "
-                    f"{VERSION}: replay it with balancerd {told.get('balancerd')}"
+                    f"{self._path} has version {told['version']!s:.40} of the format, and this is balancerd for "
+                    f"version {VERSION}: replay it with balancerd {told.get('balancerd')!s:.40}"
                 )
             topology = told["topology"]
             return Header(
@@ -93,7 +93,7 @@ class TraceReader:
                 topology=None if topology is None else decode(Topology, topology),
                 copying=decode(Copying, told.get("copying", {})),
             )
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except MISUNDERSTOOD as error:
             why = self.broken or "its first line is no header"
             raise TraceError(f"{self._path} is no trace of balancerd: {why}") from error
 

@@ -28,7 +28,7 @@ from balancerd.ports import SurveyScope
 from balancerd.trace import canon
 from balancerd.trace.cloak import Cloak
 from balancerd.trace.codec import Coder, Json, coder_of, decode, decode_fields, encode
-from balancerd.trace.form import TraceError
+from balancerd.trace.form import MISUNDERSTOOD, TraceError
 from balancerd.trace.tap import Event, Failure, RawTick
 
 STICKY: Final = ("topology", "machine", "managers", "workload_bytes", "memory")
@@ -168,6 +168,10 @@ class LineReader:
         record: TickRecord = _understood(lambda: self._tick(_load(line)))
         return record
 
+    def end(self, line: str) -> str:
+        """Read why it ended, from the last line."""
+        return str(_understood(lambda: _load(line)["end"]))
+
     def _tick(self, told: Mapping[str, Json]) -> TickRecord:
         return TickRecord(
             number=told["tick"],
@@ -178,7 +182,7 @@ class LineReader:
 
     def _event(self, kind: str, question: Json = None, answer: Json = None) -> Event:
         if kind not in KINDS:
-            raise TraceError(f"the trace tells of {kind!r}, which this version does not know")
+            raise TraceError(f"the trace tells of {kind!r:.40}, which this version does not know")
         if isinstance(answer, dict) and answer.keys() == {"error"}:
             return Event(kind, question, Failure(answer["error"]))
         if kind in {"wait", "moving", "next"}:
@@ -251,5 +255,6 @@ def _load(line: str) -> dict[str, Any]:
 def _understood(read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise TraceError(f"a line of the trace cannot be understood: {type(error).__name__}: {error}") from error
+    except MISUNDERSTOOD as error:
+        told = f"{type(error).__name__}: {error!s:.200}"
+        raise TraceError(f"a line of the trace cannot be understood: {told}") from error

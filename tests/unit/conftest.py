@@ -12,6 +12,9 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 """Machines are shared and noisy: how long an example takes says nothing."""
 
+settings.register_profile("long", settings.get_profile("shared"), max_examples=2_000)
+"""That of `make fuzz`."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Once for a run: the workers of pytest-xdist inherit the PATH."""

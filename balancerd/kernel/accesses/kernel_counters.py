@@ -24,9 +24,9 @@ from balancerd.ports import Clock
 KEEP_RUN = 0.8
 """How much earlier windows count in how long a thread ran of late."""
 
-_RAN = re.compile(rb"se\.sum_exec_runtime +: +(\d+\.\d+)")
-_NODE = re.compile(rb"current_node=(\d+), numa_group_id=\d+")
-_FAULTS = re.compile(rb"numa_faults node=(\d+) task_private=(\d+) task_shared=(\d+)(?: .*)?")
+_RAN = re.compile(rb"se\.sum_exec_runtime +: +(\d{1,20}\.\d{1,9})")
+_NODE = re.compile(rb"current_node=(\d{1,9}), numa_group_id=\d+")
+_FAULTS = re.compile(rb"numa_faults node=(\d{1,9}) task_private=(\d{1,20}) task_shared=(\d{1,20})(?: .*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

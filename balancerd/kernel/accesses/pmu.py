@@ -14,8 +14,8 @@ from balancerd.kernel.files import list_names, read_if_there
 
 DEVICES = "sys/bus/event_source/devices"
 
-_FORMAT = re.compile(rb"(config[12]?):(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)")
-_TERM = re.compile(rb"([\w.-]+)(?:=(0x[0-9a-fA-F]+|\d+))?")
+_FORMAT = re.compile(rb"(config[12]?):(\d{1,3}(?:-\d{1,3})?(?:,\d{1,3}(?:-\d{1,3})?)*)")
+_TERM = re.compile(rb"([\w.-]+)(?:=(?:0x([0-9a-fA-F]+)|(\d{1,20})))?")
 _CONFIGS = ("config", "config1", "config2")
 
 
@@ -50,8 +50,8 @@ def parse_format(text: bytes, path: str) -> tuple[int, tuple[int, ...]]:
     for part in found[2].split(b","):
         first, _, last = part.partition(b"-")
         bits += range(int(first), int(last or first) + 1)
-    if max(bits) > 63:
-        raise ParseError(path, 1, text, "more bits than a config has")
+    if not bits or max(bits) > 63:
+        raise ParseError(path, 1, text, "not bits that a config has")
     return _CONFIGS.index(found[1].decode()), tuple(bits)
 
 
@@ -62,7 +62,7 @@ def parse_event(text: bytes, path: str) -> dict[str, int]:
         found = _TERM.fullmatch(part)
         if found is None:
             raise ParseError(path, 1, text, "not terms of an event")
-        terms[found[1].decode()] = 1 if found[2] is None else int(found[2], 0)
+        terms[found[1].decode()] = int(found[2], 16) if found[2] else int(found[3] or 1)
     return terms
 
 

@@ -153,12 +153,12 @@ def _parse(text: bytes) -> dict[str, Any]:
         raise JournalError("it is too large")
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JournalError(f"it is no JSON: {error}") from error
     if not isinstance(document, dict) or document.get("form") != FORM:
         raise JournalError("balancerd has not written it")
     if document.get("version") != VERSION:
-        raise JournalError(f"it has version {document.get('version')!r}, this balancerd reads version {VERSION}")
+        raise JournalError(f"it has version {document.get('version')!r:.40}, this balancerd reads version {VERSION}")
     return document
 
 
@@ -202,4 +202,4 @@ def _understood(read: Any) -> Any:
     try:
         return read()
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise JournalError(f"it cannot be understood: {type(error).__name__}: {error}") from error
+        raise JournalError(f"it cannot be understood: {type(error).__name__}: {error!s:.200}") from error

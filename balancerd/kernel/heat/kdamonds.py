@@ -28,6 +28,7 @@ MARK: Final = int.from_bytes(b"balancer", "big")
 OPERATIONS: Final = "vaddr"
 
 MOST_NUMBER: Final = (1 << 64) - 1
+_MOST_DIGITS: Final = len(str(MOST_NUMBER))
 
 TRIES: Final = 50
 """The tree's lock is only tried: another reader or writer, for an instant, is EBUSY (mm/damon/sysfs.c)."""
@@ -232,7 +233,7 @@ class Kdamonds:
 
 def parse_number(text: str, path: str) -> int:
     """Parse a file of one number. Raises ParseError."""
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise ParseError(path, 1, text.encode(), "not a number")
     return int(text)
 

@@ -4,6 +4,8 @@ Source: the kernel's Documentation/accounting/psi.rst. A kernel may be built wit
 (`psi=0`); then the files are absent, or reading them gives EOPNOTSUPP.
 """
 
+from math import isfinite
+
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.files import read_bytes
 from balancerd.model.sample import Pressure
@@ -24,9 +26,12 @@ def parse_pressure(text: bytes, path: str) -> float:
     if some != b"some":
         raise ParseError(path, 1, line, "not a pressure")
     try:
-        return float(value.split()[0]) / 100
+        ratio = float(value.split()[0]) / 100
     except (IndexError, ValueError) as error:
         raise ParseError(path, 1, line, "not a pressure") from error
+    if not isfinite(ratio):
+        raise ParseError(path, 1, line, "not a pressure")
+    return ratio
 
 
 def _read_ratio(path: str) -> float | None:

@@ -11,5 +11,5 @@ def kernel_version() -> tuple[int, int]:
 
 def parse_release(release: str) -> tuple[int, int]:
     """Parse what uname(2) tells, as in "6.12.117+deb12-amd64"."""
-    found = re.match(r"(\d+)\.(\d+)", release)
+    found = re.match(r"(\d{1,9})\.(\d{1,9})", release)
     return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -42,11 +42,11 @@ def parse_buddyinfo(text: bytes, path: str) -> dict[NodeId, tuple[int, ...]]:
         words = line.split()  # "Node 0, zone   Normal    691      1 ..."
         try:
             node, zone, counts = NodeId(int(words[1].rstrip(b","))), words[3], tuple(map(int, words[4:]))
+            before = free.setdefault(node, (0,) * len(counts))
+            if zone in _ZONES:
+                free[node] = tuple(a + b for a, b in zip(before, counts, strict=True))
         except (ValueError, IndexError) as error:
             raise ParseError(path, number, line, "not the free blocks of a zone") from error
-        before = free.setdefault(node, (0,) * len(counts))
-        if zone in _ZONES:
-            free[node] = tuple(a + b for a, b in zip(before, counts, strict=True))
     return free
 
 

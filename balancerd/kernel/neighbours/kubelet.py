@@ -49,5 +49,5 @@ def _parse(text: bytes, path: str, parse_own: Callable[[Any], frozenset[int]]) -
                 for pod, containers in (state.get("entries") or {}).items()
             },
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ParseError(path, 0, text, f"not a checkpoint of the kubelet: {error!r}") from error

@@ -79,7 +79,7 @@ def parse_domain_status(text: bytes, path: str) -> Guest:
         parser.Parse(text, True)
     except expat.ExpatError as error:
         raise ParseError(path, error.lineno, text, str(error)) from error
-    except LookupError as error:  # an encoding that nobody knows
+    except (LookupError, ValueError) as error:  # an encoding that nobody knows, or of several bytes a character
         raise ParseError(path, 1, text, str(error)) from error
     if found.pid is None or not found.name:
         raise ParseError(path, 0, text, "no pid or no name of a guest")

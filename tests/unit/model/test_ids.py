@@ -29,6 +29,12 @@ def test_refuses_anything_else(text: str) -> None:
         parse_id_list(text)
 
 
+@pytest.mark.parametrize("text", ["65536", "0-65536", "0-18446744073709551615", "70000-70001:1/2"])
+def test_no_list_goes_beyond_what_any_kernel_has(text: str) -> None:
+    with pytest.raises(ValueError, match="goes beyond 65535"):
+        parse_id_list(text)
+
+
 @given(st.frozensets(st.integers(0, 2000)))
 def test_what_is_written_reads_back(numbers: frozenset[int]) -> None:
     assert parse_id_list(format_id_list(numbers)) == numbers
