@@ -115,6 +115,8 @@ static struct bal_access_cell *enter(struct bal_access_table *table, struct bal_
 {
 	if (!cell || table->pages >= table->limit)
 		cell = make_room(table, cell, key, home, now);
+	if (!cell) /* where no cell near home is empty, one of them was given up */
+		__builtin_unreachable();
 	memset(cell, 0, table->cell_bytes);
 	cell->key = key;
 	cell->first = cell->last = now;
@@ -208,7 +210,7 @@ int bal_access_start(void *memory, uint64_t bytes, uint32_t n_slots, const int8_
 	ret->n_slots = n_slots;
 	ret->cell_bytes = (uint32_t)sizeof(struct bal_access_cell) + (n_slots + 3) / 4 * 4 * (uint32_t)sizeof(uint16_t);
 	ret->capacity = bytes / ret->cell_bytes;
-	ret->limit = ret->capacity - ret->capacity / 4;
+	ret->limit = ret->capacity - (ret->capacity + 3) / 4; /* never full: erase() goes on to an empty cell */
 	return ret->capacity ? 0 : -EINVAL;
 }
 

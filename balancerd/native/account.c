@@ -103,6 +103,7 @@ static uint64_t finish_split_folio(struct step *s, size_t i, uint64_t folio_byte
 			int status = address == block ? s->status[i] : rc ? BAL_UNTRIED : others;
 
 			if (rc == 0 && now[k] == item->target) {
+				s->ret->refused -= address == block && item->refused; /* somebody has moved it since */
 				status = item->target;
 				on_target++;
 			} else if (address != block && status == -EBUSY) {

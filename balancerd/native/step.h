@@ -9,9 +9,10 @@
 
 struct item {
 	uint32_t range;
-	uint32_t weight : 30; /* base pages that move with this address; the whole block's for a head */
+	uint32_t weight : 29; /* base pages that move with this address; the whole block's for a head */
 	uint32_t head : 1;    /* first page of a block that may be one huge page */
 	uint32_t asked : 1;   /* the kernel gave no status: it is known from where the page is now */
+	uint32_t refused : 1; /* it is counted as refused */
 	int32_t source;
 	int32_t target;
 };

@@ -66,8 +66,24 @@ static size_t skip_stuck_folio(struct step *s, size_t tried, size_t end)
 	return tried;
 }
 
+/* How often the pages of a target were submitted again. Each target has its own: the cursor may stand at any. */
+struct patience {
+	int target;
+	unsigned int resubmissions;
+};
+
+/* Leave the pages untried that go where too many have failed. Returns the first one that goes elsewhere. */
+static size_t leave_target(struct step *s, size_t first, size_t end)
+{
+	int target = s->items[first].target;
+
+	while (first < end && s->items[first].target == target)
+		s->status[first++] = BAL_UNTRIED;
+	return first;
+}
+
 /* Submit items [first, end) in one call, and their untried tails in a few more. */
-static int submit_batch(struct step *s, size_t first, size_t end, unsigned int *resubmissions)
+static int submit_batch(struct step *s, size_t first, size_t end, struct patience *patience)
 {
 	struct bal_migration *ret = s->ret;
 	uint64_t weight = 0;
@@ -108,15 +124,14 @@ static int submit_batch(struct step *s, size_t first, size_t end, unsigned int *
 		if (rc == 0)
 			return 0;
 		first = skip_stuck_folio(s, end_of_tried(s, first, end), end);
+		if (first < end && patience->target != s->items[first].target)
+			*patience = (struct patience){ .target = s->items[first].target };
+		if (first < end && ++patience->resubmissions > MAX_RESUBMISSIONS)
+			first = leave_target(s, first, end);
 		if (first == end)
 			return 0;
-		if (++*resubmissions > MAX_RESUBMISSIONS)
-			break;
 		ret->resubmissions++;
 	}
-	for (size_t i = first; i < end; i++)
-		s->status[i] = BAL_UNTRIED;
-	return 0;
 }
 
 /* Whether a status says nothing final: no status, another node (old kernels), or EBUSY, which a moved folio gives too. */
@@ -154,6 +169,7 @@ static void settle(struct step *s, size_t i, int now)
 		}
 	} else if (was != BAL_UNTRIED && was != BAL_STUCK && was != -EBUSY && now != BAL_UNWRITTEN) {
 		s->status[i] = now < 0 ? now : -EBUSY;
+		s->items[i].refused = now >= 0;
 		s->ret->refused += now < 0 ? 0 : s->items[i].head ? 1 : s->items[i].weight;
 	}
 }
@@ -245,7 +261,7 @@ void bal_step_submit(struct step *s)
 {
 	uint64_t batch = s->args->batch_pages, n_calls = (s->weight + batch - 1) / batch;
 	uint64_t per_call = n_calls ? (s->weight + n_calls - 1) / n_calls : 0;
-	unsigned int resubmissions = 0;
+	struct patience patience = { .target = -1 };
 	size_t first = 0, end;
 	int rc = 0, is_sorted;
 
@@ -259,7 +275,7 @@ void bal_step_submit(struct step *s)
 
 		for (end = first + 1; end < s->n && weight + s->items[end].weight <= per_call; end++)
 			weight += s->items[end].weight;
-		rc = submit_batch(s, first, end, &resubmissions);
+		rc = submit_batch(s, first, end, &patience);
 	}
 	if (is_sorted)
 		restore_order(s);
