@@ -21,6 +21,8 @@ REQUIREMENTS := deploy/requirements/build.txt deploy/requirements/dev.txt deploy
 SOURCES := balancerd tests
 UNIT_WORKERS ?= 2
 
+include tests/fuzz/fuzz.mk
+
 .PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality sdist wheel deb rpm packages-test format requirements apt browser-ready lab-ready clean
 
 help: ## list the targets
@@ -39,13 +41,13 @@ run-here: $(VENV)/.ready
 	$$([ "$$(id -u)" = 0 ] || echo sudo) $(BIN)/balancerd --config config/balancerd.yaml --set control.socket=/run/balancerd.sock
 
 # A virtual machine takes one CPU, so that two things are done at a time; the output of each comes when it has ended.
-test: browser-ready lab-ready $(VENV)/.other-python ## everything that must pass: lint, types, import contracts, unit tests, page, lab tests
+test: browser-ready lab-ready fuzz-ready $(VENV)/.other-python ## everything that must pass: lint, types, import contracts, unit tests, page, lab tests
 	@$(MAKE) --no-print-directory lint contracts
 	@$(MAKE) --no-print-directory -j2 --output-sync=target UNIT_WORKERS=1 lab-default lab-host no-lab lab-others
 
 .PHONY: no-lab lab-default lab-host lab-others
 no-lab:
-	@$(MAKE) --no-print-directory -j1 types unit page-test
+	@$(MAKE) --no-print-directory -j1 types unit fuzz-test page-test
 
 lab-default lab-host lab-others:
 	@echo "tests of the lab: $(@:lab-%=%)"

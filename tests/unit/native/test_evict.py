@@ -20,7 +20,7 @@ MIB = 1 << 20
 PAGES = 1500
 
 libc = ctypes.CDLL(None, use_errno=True)
-libc.mlock.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.mlock2.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint]
 
 needs_capability = pytest.mark.skipif(os.geteuid() != 0, reason="process_madvise(2) needs CAP_SYS_NICE")
 
@@ -95,7 +95,7 @@ def test_locked_pages_are_refused_and_those_behind_them_go() -> None:
     with file_in_memory(3000) as area:
         start = address_of(area)
         first = start + 1000 * PAGE
-        assert libc.mlock(first, PAGE) == 0
+        assert libc.mlock2(first, PAGE, 0) == 0
         locked_block = first & -(2 * MIB)
         step = one_step(os.getpid(), range_of(area))
         assert step.error is None
