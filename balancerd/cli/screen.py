@@ -13,6 +13,11 @@ from dataclasses import dataclass
 
 import click
 
+from balancerd.model.printable import printable
+
+escape = printable
+"""What commands call it."""
+
 UNKNOWN = "-"
 """What a cell shows when a value is not known; never 0."""
 
@@ -32,22 +37,6 @@ class Table:
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
-
-
-def escape(text: str) -> str:
-    r"""Return `text` on one line, safe for a terminal: what is not printable becomes \n, \x1b or \u202e.
-
-    A byte that was not UTF-8 and came through as a lone surrogate (PEP 383) becomes \xff. Backslashes stay single, so
-    that systemd's "\x2d" reads as it is written; the --json output is the exact one.
-    """
-    return "".join(char if char.isprintable() else _escape_char(char) for char in text)
-
-
-def _escape_char(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def write(text: str = "", *, err: bool = False) -> None:

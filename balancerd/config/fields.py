@@ -77,7 +77,7 @@ def describe(value: object) -> str:
         case str():
             return units.shorten(value)
         case int() | float():
-            return units.ascii_safe(repr(value))[:40]
+            return repr(value)[:40]
         case dict():
             return "a mapping"
         case list() | tuple():

@@ -11,6 +11,8 @@ import re
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from balancerd.model.printable import printable
+
 DURATION_PATTERN: Final = r"^([0-9]{1,12}(\.[0-9]{1,6})?(d|h|m|s|ms|us))+$"
 BYTES_PATTERN: Final = r"^(0|[0-9]{1,19}(\.[0-9]{1,6})?([KMGTPE]iB|[kKMGTPE]B|B))$"
 RATE_PATTERN: Final = r"^[0-9]{1,19}(\.[0-9]{1,6})?([KMGTPE]iB|[kKMGTPE]B|B)/s$"
@@ -156,7 +158,7 @@ def parse_listen(text: str) -> ListenAddress:
 
 def shorten(text: str) -> str:
     """The text quoted on one line, at most 40 characters of it, unprintable ones escaped."""
-    return ascii_safe(repr(text if len(text) <= 40 else text[:39] + "…"))
+    return printable(repr(text if len(text) <= 40 else text[:39] + "…"))
 
 
 def ascii_safe(text: str) -> str:

@@ -24,6 +24,7 @@ from balancerd.model.event import EventKind
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import MigrationOutcome
 from balancerd.model.page_status import PageStatus
+from balancerd.model.printable import is_printable, printable
 from balancerd.model.report import TickReport
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.model.steering import SteerOutcome
@@ -141,7 +142,7 @@ def _in_one_word(value: object) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{_in_one_word(part)}" for key, part in value.items()) + "}"
     text = "-" if value is None else str(value)
-    return text if text.isprintable() and not set(text) & set(" \"'=\\{},") and text else repr(text)
+    return text if is_printable(text) and not set(text) & set(" \"'=\\{},") and text else printable(repr(text))
 
 
 class TickLog:

@@ -12,6 +12,7 @@ from prometheus_client.core import Metric
 
 from balancerd.metrics.instruments import Values, gauge
 from balancerd.model.ids import NodeId
+from balancerd.model.printable import is_printable
 from balancerd.model.report import WorkloadReport
 from balancerd.model.topology import Topology
 
@@ -30,7 +31,7 @@ LONGEST_LABEL_BYTES = 200
 
 def label(name: str) -> str:
     """Return a workload's name as a label: what is not printable, or not UTF-8, is "?", and what is too long is cut."""
-    clean = "".join(char if char.isprintable() else "?" for char in name)
+    clean = "".join(char if is_printable(char) else "?" for char in name)
     return clean.encode()[:LONGEST_LABEL_BYTES].decode("utf-8", "ignore") or OTHER
 
 

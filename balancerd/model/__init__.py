@@ -9,5 +9,5 @@ decision   what is wanted or left alone, and why: Reason, Decision, Skip
 migration  what will be moved and what became of every page: MigrationPlan, MigrationOutcome
 report     one tick as told to every sink: TickReport
 
-page_status and placement_method stand alone: commands that only ask the daemon know their words, and start fast.
+page_status, placement_method and printable stand alone: commands that only ask the daemon use them, and start fast.
 """

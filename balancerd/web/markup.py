@@ -1,13 +1,14 @@
 """HTML and SVG as values: texts are escaped, whatever they hold, because only `element` makes Html.
 
-Names of processes are chosen by whoever starts them. What is not printable, such as a lone surrogate or a mark that
-turns the direction of writing, is shown as its escape. Pure.
+What is not printable, such as a mark that turns the direction of writing, is shown as its escape. Pure.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from typing import Final, TypeAlias
+
+from balancerd.model.printable import printable
 
 LONGEST_NAME: Final = 60
 
@@ -45,13 +46,6 @@ def together(*children: Child) -> Html:
         else:
             parts.extend(map(_text, child))
     return Html("".join(parts))
-
-
-def printable(text: str) -> str:
-    """Return the text with everything that is not printable as its escape in Python."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def shorten(name: str, longest: int = LONGEST_NAME) -> str:

@@ -4,7 +4,7 @@ from typing import Final
 
 from balancerd.web.budgets import budgets
 from balancerd.web.decisions import decisions
-from balancerd.web.markup import Html, element, printable
+from balancerd.web.markup import Html, element
 from balancerd.web.memory import View
 from balancerd.web.moves import moves
 from balancerd.web.nodes import matrix, nodes
@@ -36,7 +36,7 @@ def render(view: View, now: float) -> bytes:
         element("a", "To the workloads", href="#workloads", class_="skip") if report is not None else None,
         element(
             "header",
-            element("h1", "balancerd", element("span", f" on {printable(view.host)}")),
+            element("h1", "balancerd", element("span", f" on {view.host}")),
             element("p", "Reload for newer figures.", id="live", role="status"),
         ),
         element("main", parts, id="main"),
@@ -45,7 +45,7 @@ def render(view: View, now: float) -> bytes:
             element("p", "This page only reads. Figures for machines: ", element("a", "/metrics", href="/metrics")),
         ),
     )
-    title = f"{state(view, now).word} · balancerd on {printable(view.host)}"
+    title = f"{state(view, now).word} · balancerd on {view.host}"
     head = element(
         "head",
         element("meta", charset="utf-8"),

@@ -7,38 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from balancerd.cli.screen import Column, Table, aligned, draw, escape, width, write
+from balancerd.cli.screen import Column, Table, aligned, draw, width, write
 from tests.unit.cli.documents import HOSTILE, HOSTILE_ESCAPED
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("redis-server", "redis-server"),
-        ("two words", "two words"),
-        ("é 東京", "é 東京"),
-        ("a\nb\r\tc", r"a\nb\r\tc"),
-        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
-        ("\x9b31m", r"\x9b31m"),
-        ("\u202eabc\u200b", r"\u202eabc\u200b"),
-        ("\udcff\udc80", r"\xff\x80"),
-        ("\ud800", r"\ud800"),
-        (r"machine-qemu\x2d1", r"machine-qemu\x2d1"),
-        ("", ""),
-        (HOSTILE, HOSTILE_ESCAPED),
-    ],
-)
-def test_what_a_terminal_could_obey_is_escaped(text: str, shown: str) -> None:
-    assert escape(text) == shown
-
-
-@given(st.text(st.characters()))
-def test_escaped_text_is_one_printable_line_that_utf_8_can_say(text: str) -> None:
-    assert escape(text).isprintable()
-    assert escape(text).encode("utf-8").decode("utf-8") == escape(text)
 
 
 def test_columns_align_by_terminal_cells_not_by_characters() -> None:

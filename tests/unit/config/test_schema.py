@@ -141,6 +141,8 @@ def test_decisions_may_import_the_schema_because_it_reaches_no_yaml() -> None:
         "balancerd.config.schema",
         "balancerd.config.telling",
         "balancerd.config.units",
+        "balancerd.model",
+        "balancerd.model.printable",
     ]
 
 
