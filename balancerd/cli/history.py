@@ -23,6 +23,8 @@ DEFAULT_FILE: Final = "/var/lib/balancerd/history.sqlite"
 MOST_OF_A_PAGE: Final = 1000
 """What the daemon gives at once, see control/history_api.py."""
 
+_FORMULA: Final = ("=", "+", "-", "@")
+
 CSV_COLUMNS: Final = (
     *("id", "time", "kind", "decision", "policy", "action", "pid", "start_ticks", "comm", "workload"),
     *("from", "to", "bytes", "reason", "detail", "move", "counts", "tick", "daemon"),
@@ -197,7 +199,7 @@ def _or_unknown(value: object) -> str:
 
 
 def _csv(events: list[Document]) -> str:
-    """Return lines for a spreadsheet: what is not known is empty, what is not printable is escaped."""
+    """Return lines for a spreadsheet: what is not known is empty, and no name is a formula or more than one line."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -215,7 +217,12 @@ def _csv(events: list[Document]) -> str:
 def _cells(flat: Document) -> Iterator[str]:
     for column in CSV_COLUMNS:
         value = flat[column]
-        yield "" if value is None else escape(str(value))
+        yield "" if value is None else _cell(escape(value)) if isinstance(value, str) else str(value)
+
+
+def _cell(text: str) -> str:
+    """Return a text that a spreadsheet takes for one, and not for a formula: it begins with an apostrophe then."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _sum_up(document: Document, since: float | None) -> None:

@@ -113,6 +113,13 @@ def test_csv_has_one_line_for_each_event_whatever_the_names_are(serve: Serve, ru
     assert hostile["comm"] == HOSTILE_ESCAPED
 
 
+@pytest.mark.parametrize("comm", ["=HYPERLINK(1)", "+1", "-2+3", "@SUM(A1)"])
+def test_a_name_is_no_formula_to_a_spreadsheet(run: Run, tmp_path: Path, comm: str) -> None:
+    file = a_file(tmp_path / "history.sqlite", [an_event(1, comm=comm, workload="a=b")], at=NOW)
+    (told,) = csv.DictReader(io.StringIO(run("history", "--file", str(file), "--csv").stdout))
+    assert (told["comm"], told["pid"], told["workload"]) == (f"'{comm}", "4242", "a=b")
+
+
 def test_without_the_daemon_its_file_is_read_and_that_is_said(
     run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
