@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from balancerd.config.advice import advise_on_rules
+from balancerd.config.custody import ExposedError, check_kept
 from balancerd.config.fields import Section
 from balancerd.config.findings import Finding, error, warning
 from balancerd.config.loader import Loaded
@@ -117,6 +118,25 @@ def find_missing_nodes(
         for place, node in named
         if node not in topology.memory_nodes
     ]
+
+
+def find_exposed(loaded: Loaded, state: Path) -> list[Finding]:
+    """Return an error for each directory of the daemon's, or on the way to one, that others may write to."""
+    config, root = loaded.config, loaded.root
+    kept = {("state_directory",): state}
+    if config.history.enabled and config.history.path is not None:
+        kept["history", "path"] = Path(config.history.path).parent
+    if config.accesses.log_directory is not None:
+        kept["accesses", "log_directory"] = Path(config.accesses.log_directory)
+    found = []
+    for path, directory in kept.items():
+        try:
+            check_kept(directory)
+        except ExposedError as reason:
+            found.append(error(find_place(root, path), f"{'.'.join(path)}: {reason.strerror}"))
+        except OSError:
+            continue  # whoever needs it says so
+    return found
 
 
 def find_missing_journal(loaded: Loaded, found: Plugins, directory: Path) -> list[Finding]:

@@ -167,13 +167,15 @@ class Application:
 
     def _load(self) -> loader.Loaded:
         try:
-            loaded = loader.load(self._path, overrides=self._overrides, plugins=options_by_kind(self._plugins))
+            loaded = loader.load(
+                self._path, overrides=self._overrides, plugins=options_by_kind(self._plugins), obeyed=True
+            )
         except ConfigError as reason:
             raise StartError("\n".join(map(str, reason.findings))) from reason
         missing = stack.find_missing_nodes(loaded, self._plugins)
-        missing += stack.find_missing_journal(
-            loaded, self._plugins, state_directory(loaded.config.state_directory, os.environ)
-        )
+        state = state_directory(loaded.config.state_directory, os.environ)
+        missing += stack.find_exposed(loaded, state)
+        missing += stack.find_missing_journal(loaded, self._plugins, state)
         if missing:
             raise StartError("\n".join(map(str, missing)))
         return replace(loaded, findings=(*loaded.findings, *stack.advise_on_options(loaded, self._plugins)))

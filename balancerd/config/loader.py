@@ -6,8 +6,9 @@ does I/O. It must not know what the settings do.
 """
 
 import difflib
+import os
 import pwd
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from balancerd.config import yaml_source
+from balancerd.config import custody, yaml_source
 from balancerd.config.advice import advise
 from balancerd.config.explain import explain, list_keys
 from balancerd.config.fields import FROM_TEXT, describe
@@ -39,6 +40,7 @@ SUFFIX: Final = ".yaml"
 _DEFAULTS_PLACE: Final = Place(path="(defaults)")
 
 Plugins = Mapping[str, type[BaseModel]]
+_Open = Callable[[Path, int], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +59,16 @@ class Loaded:
     root: Table
 
 
-def load(path: Path | None = None, *, overrides: Sequence[str] = (), plugins: Plugins | None = None) -> Loaded:
+def load(
+    path: Path | None = None, *, overrides: Sequence[str] = (), plugins: Plugins | None = None, obeyed: bool = False
+) -> Loaded:
     """Read the file at `path`; without one, the file at DEFAULT_PATH if there is any, and all fragments.
 
-    With `plugins` (the options model of each kind of policy) the policies are checked as well. Raises ConfigError
-    with all findings, warnings included, when there is an error among them.
+    With `plugins` (the options model of each kind of policy) the policies are checked as well. `obeyed` tells that a
+    daemon is to do as they say: files that others can write to are errors then, see custody. Raises ConfigError with
+    all findings, warnings included, when there is an error among them.
     """
-    return _usable(_assemble(_read(path), overrides, plugins))
+    return _usable(_assemble(_read(path, custody.open_kept if obeyed else os.open), overrides, plugins))
 
 
 def load_text(
@@ -74,8 +79,11 @@ def load_text(
 
 
 def check(path: Path | None = None, *, overrides: Sequence[str] = (), plugins: Plugins | None = None) -> list[Finding]:
-    """Everything wrong with what load() would read, errors and warnings in reading order; never raises."""
-    return list(_assemble(_read(path), overrides, plugins).findings)
+    """Everything wrong with what load() would read, errors and warnings in reading order; never raises.
+
+    Without a path that is what the daemon obeys.
+    """
+    return list(_assemble(_read(path, custody.open_kept if path is None else os.open), overrides, plugins).findings)
 
 
 def validate_policies(loaded: Loaded, plugins: Plugins) -> list[Finding]:
@@ -84,16 +92,17 @@ def validate_policies(loaded: Loaded, plugins: Plugins) -> list[Finding]:
     return list(in_reading_order(_check_policies(_with_policies(root), plugins)))
 
 
-def _read(path: Path | None) -> dict[str, yaml_source.Document | None]:
+def _read(path: Path | None, open_path: _Open) -> dict[str, yaml_source.Document | None]:
     """Return what each file holds, by its path; what wins stands last. First comes the main one, None if missing."""
     if path is not None:
-        return {str(path): _read_file(path)}
-    return {str(DEFAULT_PATH): _read_file(DEFAULT_PATH) if _is_there(DEFAULT_PATH) else None} | _read_fragments()
+        return {str(path): _read_file(path, open_path)}
+    main = _read_file(DEFAULT_PATH, open_path) if _is_there(DEFAULT_PATH) else None
+    return {str(DEFAULT_PATH): main} | _read_fragments(open_path)
 
 
-def _read_file(path: Path) -> yaml_source.Document:
+def _read_file(path: Path, open_path: _Open) -> yaml_source.Document:
     try:
-        with path.open("rb") as stream:
+        with os.fdopen(open_path(path, os.O_RDONLY), "rb") as stream:
             data = stream.read(yaml_source.LARGEST_FILE_BYTES + 1)
     except FileNotFoundError:
         return _unreadable(path, "there is no such file")
@@ -113,18 +122,27 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _read_fragments() -> dict[str, yaml_source.Document]:
+def _read_fragments(open_path: _Open) -> dict[str, yaml_source.Document]:
     """Return the fragments in the order of their names, of each name the one that counts."""
     found: dict[str, Path] = {}
     unreadable: dict[str, yaml_source.Document] = {}
     for directory in FRAGMENTS:
         try:
-            found |= {file.name: file for file in directory.iterdir() if file.suffix == SUFFIX}
+            found |= {name: directory / name for name in _names(directory, open_path) if name.endswith(SUFFIX)}
         except FileNotFoundError:
             continue
         except OSError as reason:
             unreadable[str(directory)] = _unreadable(directory, reason.strerror or str(reason))
-    return unreadable | {str(found[name]): _read_file(found[name]) for name in sorted(found)}
+    return unreadable | {str(found[name]): _read_file(found[name], open_path) for name in sorted(found)}
+
+
+def _names(directory: Path, open_path: _Open) -> list[str]:
+    opened = open_path(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with os.scandir(opened) as entries:
+            return [entry.name for entry in entries]
+    finally:
+        os.close(opened)
 
 
 def _unreadable(path: Path, why: str) -> yaml_source.Document:

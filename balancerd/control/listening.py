@@ -14,6 +14,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from balancerd.config.custody import ExposedError, check_kept
+
 BACKLOG = 512
 """Connections that wait to be accepted; the kernel holds them."""
 
@@ -49,6 +51,10 @@ def listen_unix(path: Path, gid: int | None) -> socket.socket:
     Raises OSError, and ServerError when the path is taken.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        check_kept(path.parent, shared=True)
+    except ExposedError as reason:
+        raise ServerError(f"control.socket: whoever asks there must reach this daemon: {reason.strerror}") from None
     with _locked(path.parent):  # two daemons that start at once must not both find the socket stale
         _remove_stale(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from balancerd.config.custody import objection
 from balancerd.history import schema
 from balancerd.model.event import Event
 
@@ -242,8 +243,9 @@ def _make(path: Path) -> bool:
         about = path.lstat()
         if not stat.S_ISREG(about.st_mode):
             raise UnusableError("it is no regular file") from None
-        if about.st_uid not in {0, os.geteuid()}:
-            raise UnusableError(f"it belongs to user {about.st_uid}, not to the daemon's") from None
+        problem = objection(about)
+        if problem is not None:
+            raise UnusableError(problem) from None
         return False
     return True
 

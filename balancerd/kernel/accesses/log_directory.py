@@ -5,13 +5,13 @@ keeps no tick waiting. Who may write to the directory decides what memory moves,
 daemon's user, and nobody else may write to it. It must not know how samples are counted.
 """
 
+import contextlib
 import os
-import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
+from balancerd.config.custody import objection, open_kept
 from balancerd.kernel.accesses.log_clock import ClockError
 from balancerd.kernel.accesses.log_file import LogFile, LogUnreadableError
 from balancerd.kernel.accesses.log_store import ImportRefusedError, LogHeader, LogStore
@@ -92,7 +92,7 @@ class LogDirectory:
 
 def import_file(path: str, store: LogStore) -> str:
     """Import one file, and return a sentence about it. Raises LogUnreadableError, ClockError, ImportRefusedError."""
-    with LogFile(path, follows_links=False) as file:
+    with LogFile(path, asked_for=False) as file:
         tally = file.survey()
         admission = store.begin(
             LogHeader(
@@ -119,23 +119,25 @@ def import_file(path: str, store: LogStore) -> str:
 
 def _files(path: str) -> frozenset[_Seen]:
     """Return the files of a directory. Raises OSError; PermissionError when others may write to it."""
-    status = Path(path).stat()
-    if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(0, "others than root and the daemon's user may write to it: chmod go-w, chown root")
+    with contextlib.ExitStack() as stack:
+        opened = open_kept(path, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, opened)
+        problem = objection(os.fstat(opened))
+        if problem is not None:
+            raise PermissionError(0, problem)
+        return _list(stack.enter_context(os.scandir(opened)))
+
+
+def _list(entries: Iterable[os.DirEntry[str]]) -> frozenset[_Seen]:
     found: list[_Seen] = []
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if (
-                entry.name.startswith(".")
-                or entry.name.endswith(_UNFINISHED)
-                or not entry.is_file(follow_symlinks=False)
-            ):
-                continue
-            try:
-                its = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            found.append(_Seen(its.st_mtime_ns, its.st_ino, its.st_size, entry.name))
-            if len(found) >= MOST_FILES:
-                break
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.endswith(_UNFINISHED) or not entry.is_file(follow_symlinks=False):
+            continue
+        try:
+            its = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        found.append(_Seen(its.st_mtime_ns, its.st_ino, its.st_size, entry.name))
+        if len(found) >= MOST_FILES:
+            break
     return frozenset(found)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from types import TracebackType
 from typing import IO, Self
 
+from balancerd.config.custody import objection
 from balancerd.kernel.accesses.perf_log import MOST_LINE_BYTES, LogSample, LogTally, parse_perf_script
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -24,12 +25,13 @@ class LogUnreadableError(Exception):
 class LogFile:
     """Context manager around one file. Entering raises LogUnreadableError for what is no regular file.
 
-    Unless `follows_links`, a symbolic link is none.
+    Unless somebody asked for it by name, a symbolic link is none, and others may not write to it.
     """
 
-    def __init__(self, path: str, *, follows_links: bool = True) -> None:
+    def __init__(self, path: str, *, asked_for: bool = True) -> None:
         self.path = path
-        self._flags = 0 if follows_links else os.O_NOFOLLOW
+        self._is_asked_for = asked_for
+        self._flags = 0 if asked_for else os.O_NOFOLLOW
 
     def __enter__(self) -> Self:
         try:
@@ -37,9 +39,13 @@ class LogFile:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | self._flags)
         except OSError as error:
             raise LogUnreadableError(f"{self.path}: {error.strerror}") from error
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+        status = os.fstat(self._fd)
+        problem = "no regular file (a log is read twice)" if not stat.S_ISREG(status.st_mode) else None
+        if problem is None and not self._is_asked_for:
+            problem = objection(status)
+        if problem is not None:
             os.close(self._fd)
-            raise LogUnreadableError(f"{self.path}: no regular file (a log is read twice)")
+            raise LogUnreadableError(f"{self.path}: {problem}")
         return self
 
     def __exit__(

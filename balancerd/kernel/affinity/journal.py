@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from balancerd.config.custody import objection
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.processes.identity import check_identity, read_start_ticks
@@ -59,6 +60,7 @@ def explain_unwritable(directory: Path) -> str | None:
     """Return why nothing can be written down there, None when it can."""
     trial = directory / f"{NAME}.trial"
     try:
+        trial.unlink(missing_ok=True)
         os.close(_create(trial))
         trial.unlink()
     except OSError as error:
@@ -88,6 +90,7 @@ class Journal:
                 "threads": told,
             }
             new = self.path.with_name(f"{NAME}.new")
+            new.unlink(missing_ok=True)  # of a daemon that was killed at this
             fd = _create(new)
             with os.fdopen(fd, "w", encoding="ascii") as stream:
                 json.dump(document, stream, separators=(",", ":"))
@@ -113,8 +116,9 @@ class Journal:
             about = os.fstat(stream.fileno())
             if not stat.S_ISREG(about.st_mode):
                 raise JournalError("it is no regular file")
-            if about.st_uid not in {0, os.geteuid()}:
-                raise JournalError(f"it belongs to user {about.st_uid}, not to the daemon's")
+            problem = objection(about)
+            if problem is not None:
+                raise JournalError(problem)
             text = stream.read(LARGEST_BYTES + 1)
         document = _parse(text)
         owner = _understood(lambda: ProcessId(*map(_number, document["daemon"])))
@@ -145,7 +149,7 @@ class Journal:
 
 
 def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _parse(text: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from balancerd.config.custody import objection
 from balancerd.config.loader import load
 from balancerd.kernel.processes.opt_out import parse_environ
 from balancerd.plugins import discover
@@ -139,10 +140,12 @@ def test_the_profile_is_where_the_kubelet_is_told_to_look(overlay: str, tmp_path
         for mount in container["volumeMounts"]:
             folder = tmp_path / mount["name"]
             folder.mkdir(exist_ok=True)
+            folder.chmod(0o777)  # as an emptyDir is
             script = script.replace(f"{mount['mountPath']}/", f"{folder}/")
         (tmp_path / "seccomp-profile" / "balancerd.json").write_text(config["data"]["balancerd.json"])
         subprocess.run([*container["command"], script], check=True)
         assert [path.name for path in (tmp_path / "kubelet-seccomp").iterdir()] == ["balancerd.json"]
+        assert objection((tmp_path / "run").stat()) is None
         written = (tmp_path / "kubelet-seccomp" / "balancerd.json").read_bytes()
         assert written == (ROOT / "deploy/container/seccomp.json").read_bytes()
 

@@ -46,5 +46,5 @@ def test_a_link_is_followed_only_where_that_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("log")
     with LogFile(str(tmp_path / "link")) as file:
         assert file.survey().samples == 1
-    with pytest.raises(LogUnreadableError), LogFile(str(tmp_path / "link"), follows_links=False):
+    with pytest.raises(LogUnreadableError), LogFile(str(tmp_path / "link"), asked_for=False):
         pass
