@@ -123,7 +123,7 @@ def find_missing_nodes(
 def find_exposed(loaded: Loaded, state: Path) -> list[Finding]:
     """Return an error for each directory of the daemon's, or on the way to one, that others may write to."""
     config, root = loaded.config, loaded.root
-    kept = {("state_directory",): state}
+    kept: dict[tuple[str, ...], Path] = {("state_directory",): state}
     if config.history.enabled and config.history.path is not None:
         kept["history", "path"] = Path(config.history.path).parent
     if config.accesses.log_directory is not None:

@@ -10,6 +10,7 @@ import pytest
 
 from balancerd.config import loader
 from balancerd.config.custody import check_kept, open_kept
+from balancerd.config.findings import ConfigError
 from tests.unit.test_daemon import BIN, running
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="who is not privileged reads whatever it may")
@@ -29,7 +30,7 @@ def config(tmp_path: Path) -> Path:
 
 def start(config: Path, *settings: str) -> subprocess.CompletedProcess[str]:
     given = (f"control.socket={config.parent.parent}/s", "metrics.listen=null", *settings)
-    command = [BIN / "balancerd", "--config", config, "--once", *(f"--set={each}" for each in given)]
+    command = [str(BIN / "balancerd"), "--config", str(config), "--once", *(f"--set={each}" for each in given)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -103,12 +104,12 @@ def test_one_bad_fragment_keeps_the_daemon_from_obeying_any(
     bad.chmod(0o646)
     (found,) = loader.check()
     assert str(found).startswith(f"{bad}: error: cannot read it: {bad}: others than root")
-    with pytest.raises(loader.ConfigError, match="others than root"):
+    with pytest.raises(ConfigError, match="others than root"):
         loader.load(obeyed=True)
     assert loader.load().config.mode == "enforce"  # for whoever only looks
     bad.chmod(0o644)
     bad.parent.chmod(0o1777)
-    with pytest.raises(loader.ConfigError, match=f"chmod go-w {bad.parent}$"):
+    with pytest.raises(ConfigError, match=f"chmod go-w {bad.parent}$"):
         loader.load(obeyed=True)
     bad.parent.chmod(0o755)
     assert loader.load(obeyed=True).config.mode == "enforce"

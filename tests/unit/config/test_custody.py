@@ -60,7 +60,7 @@ def test_so_is_what_lies_where_others_may_put_another_one(file: Path, above: int
     file.parents[above].chmod(mode)
     with pytest.raises(ExposedError) as refused:
         read(file)
-    assert refused.value.strerror.endswith(f"chmod go-w {file.parents[above]}")
+    assert str(refused.value.strerror).endswith(f"chmod go-w {file.parents[above]}")
 
 
 def test_in_a_directory_like_tmp_others_touch_what_is_theirs_alone(file: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_user_with_capabilities_is_careful_and_one_without_reads_what_it_may(r
             path.touch()
             path.chmod(mode)
             os.chown(path, owner, owner)
-        command = [sys.executable, "-c", AS_NOBODY, rights, *paths]
+        command = [sys.executable, "-c", AS_NOBODY, rights, *map(str, paths)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.split() == told
     finally:
