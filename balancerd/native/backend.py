@@ -4,6 +4,8 @@ Owns only the step that setuptools lacks: cffi reads cdef.h and writes the glue 
 functions declared there. Must not know what those functions do. No hook has options of its own.
 """
 
+import os
+import shlex
 from pathlib import Path
 
 from cffi import FFI
@@ -44,8 +46,13 @@ def build_wheel(
     config_settings: Settings | None = None,
     metadata_directory: str | None = None,
 ) -> str:
-    """Build the wheel; returns its file name (PEP 517)."""
+    """Build the wheel; returns its file name (PEP 517).
+
+    The same sources give the same bytes wherever they lie, once SOURCE_DATE_EPOCH says of when they are.
+    """
     generate()
+    nowhere = f"-ffile-prefix-map={Path.cwd()}=."  # what the debugger is told
+    os.environ["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} {shlex.quote(nowhere)}".strip()
     return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
 
 

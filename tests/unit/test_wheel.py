@@ -1,5 +1,6 @@
 """What users of pip get: a source archive, and a wheel made of nothing else, one for every Python from 3.11 on."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -42,11 +43,21 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+    return build(archive, tmp_path_factory.mktemp("wheel"))
+
+
+def build(archive: Path, folder: Path) -> Path:
+    """Build the wheel; pip unpacks the archive into a folder of another name each time."""
     built = ["wheel", "-q", "--no-deps", "--no-build-isolation", "--no-cache-dir", "-w", str(folder), str(archive)]
-    subprocess.run([sys.executable, "-m", "pip", *built], check=True, capture_output=True)
+    of_when = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    subprocess.run([sys.executable, "-m", "pip", *built], check=True, capture_output=True, env=of_when)
     (path,) = folder.glob("*.whl")
     return path
+
+
+def test_the_same_sources_give_the_same_bytes_wherever_they_lie(archive: Path, wheel: Path, tmp_path: Path) -> None:
+    again = build(archive, tmp_path)
+    assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
 def test_the_source_archive_holds_what_packages_are_made_of_and_nothing_else(archive: Path) -> None:
