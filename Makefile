@@ -23,7 +23,7 @@ UNIT_WORKERS ?= 2
 
 include tests/fuzz/fuzz.mk
 
-.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality sdist wheel deb rpm packages-test format requirements apt browser-ready lab-ready clean
+.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality sdist wheel deb rpm packages-test format requirements apt browser-ready lab-ready sbom audit coverage clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -93,6 +93,20 @@ wheel: sdist ## build the wheel into dist/, from the source archive alone, for e
 sdist: $(VENV)/.ready ## build the source archive into dist/
 	rm -rf dist/balancerd-*.tar.gz dist/balancerd-*.whl && mkdir -p dist
 	$(BIN)/python -W ignore -c 'import sys; sys.path.insert(0, "balancerd/native"); import backend; backend.build_sdist("dist")' > /dev/null
+
+sbom: ## what the packages bundle, as CycloneDX JSON in dist/
+	@mkdir -p dist
+	$(PYTHON) deploy/sbom.py deploy/requirements/top.txt > dist/balancerd.cdx.json
+
+audit: $(VENV)/.ready ## requirement files pinned and complete; known vulnerabilities of what they name, where pip-audit finds them
+	$(BIN)/python -m pytest -q tests/unit/test_requirements.py tests/unit/test_dangers.py
+	@if command -v pip-audit >/dev/null; then \
+		for file in run top dev optimum browser build; do \
+			pip-audit --strict --disable-pip --require-hashes -r deploy/requirements/$$file.txt || exit 1; \
+		done; \
+	else \
+		echo "vulnerabilities were NOT looked up: there is no pip-audit, and it needs a network"; exit 1; \
+	fi
 
 deb: $(DEB_DONE) ## build the Debian package into dist/, with what it needs bundled, and judge it with lintian
 
