@@ -12,7 +12,6 @@ from typing import Final
 import click
 
 from balancerd.cli import words
-from balancerd.cli.exits import CommandError
 from balancerd.cli.heat_cells import has_heat
 from balancerd.cli.heat_text import picture, row_cells, table
 from balancerd.cli.options import Document, Settings, ask, json_option, socket_option
@@ -102,12 +101,9 @@ def heat(settings: Settings, pid: int, *, form: str | None, cells: int | None, s
 def _write_svg(document: Document, path: Path) -> None:
     # Here and not at the top: only a file needs it.
     from balancerd.cli.heat_svg import draw as draw_svg  # noqa: PLC0415
+    from balancerd.cli.picture_file import write_picture  # noqa: PLC0415
 
-    try:
-        path.write_text(draw_svg(document, tuple(_heading(document))), encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{escape(str(path))} cannot be written: {error.strerror}") from error
-    write(f"written to {escape(str(path))}", err=True)
+    write_picture(path, draw_svg(document, tuple(_heading(document))))
 
 
 def _heading(document: Document) -> Iterator[str]:

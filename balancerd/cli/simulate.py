@@ -176,13 +176,10 @@ def _progress(scenario: Scenario) -> Callable[[TickReport], None]:
 
 def _write_plot(document: Document, path: Path) -> None:
     # Here and not at the top: only a file needs it.
+    from balancerd.cli.picture_file import write_picture  # noqa: PLC0415
     from balancerd.cli.simulate_svg import draw as draw_svg  # noqa: PLC0415
 
-    try:
-        path.write_text(draw_svg(document, (_title(document),)), encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{escape(str(path))} cannot be written: {error.strerror}") from error
-    write(f"written to {escape(str(path))}", err=True)
+    write_picture(path, draw_svg(document, (_title(document),)))
 
 
 def _title(document: Document) -> str:

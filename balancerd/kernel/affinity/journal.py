@@ -15,6 +15,7 @@ from balancerd.config.custody import objection
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.processes.identity import check_identity, read_start_ticks
+from balancerd.kernel.whole_file import create_file, replace_file, sync_directory
 from balancerd.model.ids import CpuId, ProcessId, format_id_list, parse_id_list
 
 FORM: Final = "balancerd-threads"
@@ -61,7 +62,7 @@ def explain_unwritable(directory: Path) -> str | None:
     trial = directory / f"{NAME}.trial"
     try:
         trial.unlink(missing_ok=True)
-        os.close(_create(trial))
+        os.close(create_file(trial, 0o600))
         trial.unlink()
     except OSError as error:
         return f"{directory}: {error.strerror}"
@@ -80,6 +81,7 @@ class Journal:
         told = [_tell(entry) for entry in entries]
         if not told:
             self.path.unlink(missing_ok=True)
+            sync_directory(self.path.parent)
         else:
             own = os.getpid()
             document = {
@@ -91,17 +93,8 @@ class Journal:
             }
             new = self.path.with_name(f"{NAME}.new")
             new.unlink(missing_ok=True)  # of a daemon that was killed at this
-            fd = _create(new)
-            with os.fdopen(fd, "w", encoding="ascii") as stream:
-                json.dump(document, stream, separators=(",", ":"))
-                stream.flush()
-                os.fsync(stream.fileno())
-            new.replace(self.path)
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            text = json.dumps(document, separators=(",", ":"))
+            replace_file(self.path, text.encode("ascii"), beside=new, mode=0o600)
 
     def read(self) -> tuple[Entry, ...]:
         """Return what a daemon before has written down since boot; nothing without a file.
@@ -146,10 +139,6 @@ class Journal:
         except (ProcessGoneError, ParseError):
             return False
         return True
-
-
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _parse(text: bytes) -> dict[str, Any]:
