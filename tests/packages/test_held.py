@@ -51,6 +51,7 @@ def test_what_an_operator_looks_for_is_there(package: Package) -> None:
         "/usr/lib/systemd/system-preset/50-balancerd.preset",
         "/usr/lib/sysusers.d/balancerd.conf",
         "/usr/lib/tmpfiles.d/balancerd.conf",
+        "/usr/share/balancerd/sbom.cdx.json",
         "/usr/share/bash-completion/completions/balancerctl",
         "/usr/share/fish/vendor_completions.d/balancerctl.fish",
         "/usr/share/zsh/site-functions/_balancerctl",

@@ -105,6 +105,13 @@ def test_reasons_are_there(page: Path) -> None:
     assert set(REASON.findall(page.read_text(encoding="utf-8"))) <= known
 
 
+def test_the_tests_that_the_page_on_security_names_are_there() -> None:
+    text = (REPOSITORY / "docs/security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/]*test_\w+\.py)`", text))
+    assert len(named) >= 20
+    assert [name for name in named if not (REPOSITORY / "tests/unit" / name).exists()] == []
+
+
 def test_the_patterns_find_what_they_are_for() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     for pattern, least in ((LINK, 60), (COMMAND, 40), (SETTING, 20), (METRIC, 25), (LABELLED, 10), (REASON, 10)):
