@@ -2,7 +2,15 @@
 
 import pytest
 
-from balancerd.engine.gate import cost_seconds, gain_cores, is_worth, remoteness, spread_gain_cores
+from balancerd.engine.gate import (
+    access_gain_cores,
+    copy_bytes_per_second,
+    cost_seconds,
+    gain_cores,
+    is_worth,
+    remoteness,
+    spread_gain_cores,
+)
 from balancerd.model.ids import NodeId
 from tests.unit.fakes import GIB, make_topology
 
@@ -36,6 +44,8 @@ def test_a_busy_core_at_distance_21_loses_an_eighth() -> None:
         pytest.param(4.0, 4, 1.0, 2.0, 1.0, 0.0, id="farther by as much"),
         pytest.param(4.0, 4, -1.0, 1.0, 1.0, 0.48, id="nearer only"),
         pytest.param(4.0, 4, 0.0, 1.0, 2.0, -0.48, id="more crowded"),
+        pytest.param(3.0, 8, 0.25, 2.5, 1.25, 0.07875, id="a bit of each"),
+        pytest.param(1.0, 1, 0.0, 3.0, 1.0, 0.24, id="one CPU"),
         pytest.param(4.0, 0, -1.0, 2.0, 1.0, 0.0, id="nodes without CPUs"),
     ],
 )
@@ -45,8 +55,32 @@ def test_a_spread_wins_by_what_gets_less_crowded_and_loses_by_what_gets_farther(
     assert spread_gain_cores(busy, n_cpus, farther, before, after) == pytest.approx(gain)
 
 
-def test_a_gigabyte_at_a_gigabyte_a_second_costs_two_seconds() -> None:
-    assert cost_seconds(GIB, GIB) == pytest.approx(2.0)
+@pytest.mark.parametrize(
+    ("busy", "share", "pages", "gain"),
+    [
+        pytest.param(1.0, 1.0, {2: 7.0}, 0.132, id="all of it at distance 21"),
+        pytest.param(2.0, 0.25, {2: 0.5}, 0.066, id="a quarter of the accesses of two cores, to less than a page"),
+        pytest.param(1.0, 1.0, {0: 300.0, 3: 100.0}, 0.063, id="a quarter of the pages at distance 31"),
+        pytest.param(1.0, 1.0, {0: 5.0}, 0.0, id="there already"),
+        pytest.param(1.0, 1.0, {2: 0.0}, 0.0, id="no page"),
+        pytest.param(1.0, 1.0, {}, 0.0, id="nowhere"),
+    ],
+)
+def test_what_the_accesses_that_were_seen_win(busy: float, share: float, pages: dict[int, float], gain: float) -> None:
+    held = {NodeId(node): number for node, number in pages.items()}
+    assert access_gain_cores(busy, share, NodeId(0), held, make_topology()) == pytest.approx(gain)
+
+
+@pytest.mark.parametrize(
+    ("version", "gib"), [((5, 19), 1), ((6, 2), 1), ((6, 3), 2), ((6, 12), 2), ((7, 0), 2), ((4, 99), 1)]
+)
+def test_a_kernel_that_unmaps_in_batches_copies_twice_as_fast(version: tuple[int, int], gib: int) -> None:
+    assert copy_bytes_per_second(version) == gib * GIB
+
+
+@pytest.mark.parametrize(("moved", "a_second", "seconds"), [(GIB, GIB, 2.0), (3 * GIB, 2 * GIB, 3.0), (0, GIB, 0.0)])
+def test_a_gigabyte_at_a_gigabyte_a_second_costs_two_seconds(moved: float, a_second: float, seconds: float) -> None:
+    assert cost_seconds(moved, a_second) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
