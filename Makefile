@@ -23,7 +23,7 @@ UNIT_WORKERS ?= 2
 
 include tests/fuzz/fuzz.mk
 
-.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality sdist wheel deb rpm packages-test format requirements apt browser-ready lab-ready sbom audit coverage clean
+.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality sdist wheel deb rpm packages-test sbom audit coverage mutation format requirements apt browser-ready lab-ready clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -93,6 +93,13 @@ wheel: sdist ## build the wheel into dist/, from the source archive alone, for e
 sdist: $(VENV)/.ready ## build the source archive into dist/
 	rm -rf dist/balancerd-*.tar.gz dist/balancerd-*.whl && mkdir -p dist
 	$(BIN)/python -W ignore -c 'import sys; sys.path.insert(0, "balancerd/native"); import backend; backend.build_sdist("dist")' > /dev/null
+
+coverage: $(VENV)/.ready ## lines and branches of the pure rooms that their tests run, at least 95 % (takes minutes)
+	$(BIN)/python -m tests.covered
+
+mutation: $(VENV)/.ready ## how many of the faults put into the engine and the policies their tests find (takes hours)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r deploy/requirements/mutation.txt
+	$(BIN)/python -m tests.mutants
 
 sbom: ## what the packages bundle, as CycloneDX JSON in dist/
 	@mkdir -p dist
