@@ -82,6 +82,7 @@ def test_a_file_without_an_end_is_no_error(tmp_path: Path) -> None:
         gzip.compress(b"", mtime=0),
         gzip.compress(b"text\n", mtime=0),
         gzip.compress(b"[]\n", mtime=0),
+        gzip.compress(b"[" * 100_000 + b"\n", mtime=0),
         gzip.compress(b'{"format":"something"}\n', mtime=0),
         gzip.compress(b'{"format":"balancerd-trace","version":1}\n', mtime=0),
     ],
@@ -103,7 +104,17 @@ def test_another_version_of_the_format_says_which_balancerd_reads_it(tmp_path: P
 
 @pytest.mark.parametrize(
     "line",
-    ["{}", "[]", "{", '{"tick":1,"events":[["unheard-of"]]}', '{"tick":1,"events":[["survey",{},{}]]}', '{"tick":1}'],
+    [
+        "{}",
+        "[]",
+        "{",
+        '{"end":',
+        '{"end":"x"',
+        "[" * 100_000,
+        '{"tick":1,"events":[["unheard-of"]]}',
+        '{"tick":1,"events":[["survey",{},{}]]}',
+        '{"tick":1}',
+    ],
 )
 def test_a_line_that_is_no_tick_is_an_error(tmp_path: Path, line: str) -> None:
     path = tmp_path / "odd"

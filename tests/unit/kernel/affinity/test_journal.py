@@ -61,6 +61,7 @@ def test_what_was_written_before_a_reboot_says_nothing(tmp_path: Path) -> None:
     [
         ("", "no JSON"),
         ("{", "no JSON"),
+        ("[" * 100_000, "no JSON"),
         ("[]", "balancerd has not written it"),
         ('{"form": "other"}', "balancerd has not written it"),
         ('{"form": "balancerd-threads", "version": 2}', "version 2, this balancerd reads version 1"),

@@ -54,6 +54,7 @@ def test_a_checkpoint_without_entries_has_a_policy_all_the_same(text: str, is_st
     [
         "",
         "[]",
+        "[" * 100_000,
         "{}",
         '{"policyName":1}',
         '{"policyName":"static","entries":{"a":"0-1"}}',
