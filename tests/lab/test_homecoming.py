@@ -6,12 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from balancerd.config.schema import MigrateConfig
-from balancerd.engine.room import room_bytes
-from balancerd.kernel.machine.memory import read_memory
-from balancerd.kernel.machine.zones import read_high_watermarks
-from balancerd.model.ids import NodeId
 from tests.lab.balancing import eager_balancing
+from tests.lab.room import room_mib
 from tests.lab.service import Balancerd
 from tests.lab.workloads import Ended, Hog, mib_by_node, share, vmstat
 
@@ -106,12 +102,6 @@ def test_pages_shared_with_a_child_stay_and_are_counted_as_such(tmp_path: Path) 
         assert pages["moved"] >= MIB // 2 * 256
         assert share(hog.pid, 0) == pytest.approx(0.5, abs=0.03)
         assert hog.end() == hog_verified(MIB)
-
-
-def room_mib(node: int) -> float:
-    """What the daemon moves to a node at most, as things are now."""
-    memory = read_memory(Path("/sys"), [NodeId(node)], read_high_watermarks(Path("/proc")))[NodeId(node)]
-    return room_bytes(memory, MigrateConfig().watermark_ratio) / (1 << 20)
 
 
 @contextmanager

@@ -1,11 +1,9 @@
 """What is read of the machine, on kernels that have it; and hotplug under a daemon that ticks on."""
 
 import json
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,58 +13,29 @@ from balancerd.kernel.machine.topology import read_topology
 from balancerd.model.ids import NodeId
 from balancerd.model.machine import Machine
 from tests.lab import topology
+from tests.lab.hotplug import (
+    DIMM,
+    SECONDS,
+    SYSTEM,
+    bring_everything_back,
+    mem_total_bytes,
+    memory_blocks,
+    node_numbers,
+    node_of,
+    set_blocks,
+    set_cpu,
+)
 from tests.lab.service import Balancerd
 from tests.lab.workloads import Ended, Hog, mib_by_node
 
 pytestmark = pytest.mark.timeout(240)
 
-SYSTEM = Path("/sys/devices/system")
-DIMM = Path("/sys/bus/acpi/devices/PNP0C80:00")
 BRISK = {"tick_interval": "500ms", "select.min_age": "1s"}
 MIB = 48
-SECONDS = 30.0
-BLOCK_SECONDS = 10
 
 
 def read_machine() -> Machine:
     return MachineReader(MonotonicClock()).read(read_topology(Path("/sys")))
-
-
-def node_of(daemon: Balancerd, number: int) -> Mapping[str, Any]:
-    nodes: list[Mapping[str, Any]] = daemon.client.get("/v1/nodes")["nodes"]
-    (node,) = [each for each in nodes if each["node"] == number]
-    return node
-
-
-def node_numbers(daemon: Balancerd) -> list[int]:
-    return [node["node"] for node in daemon.client.get("/v1/nodes")["nodes"]]
-
-
-def mem_total_bytes(number: int) -> int:
-    line = (SYSTEM / f"node/node{number}/meminfo").read_text(encoding="ascii").splitlines()[0]
-    return int(line.split()[3]) << 10
-
-
-def memory_blocks(number: int) -> list[Path]:
-    return [path / "state" for path in (SYSTEM / f"node/node{number}").glob("memory[0-9]*")]
-
-
-def set_blocks(number: int, state: str) -> int:
-    """Ask every block of a node to be `state`; return how many are.
-
-    The kernel refuses those that it cannot empty, and tries for minutes on others, until a signal comes.
-    """
-    for block in memory_blocks(number):
-        if block.read_text().strip() != state:
-            words = ["timeout", str(BLOCK_SECONDS), "tee", str(block)]
-            asked = subprocess.run(words, input=state, capture_output=True, text=True, check=False)
-            if asked.returncode:
-                print(asked.stderr.strip() or f"{block}: still not {state} after {BLOCK_SECONDS} s")
-    return sum(block.read_text().strip() == state for block in memory_blocks(number))
-
-
-def set_cpu(number: int, *, online: bool) -> None:
-    (SYSTEM / f"cpu/cpu{number}/online").write_text(str(int(online)))
 
 
 def assert_no_tick_failed(daemon: Balancerd) -> None:
@@ -80,10 +49,7 @@ def assert_no_tick_failed(daemon: Balancerd) -> None:
 @pytest.fixture
 def everything_online() -> Iterator[None]:
     yield
-    for cpu in SYSTEM.glob("cpu/cpu[0-9]*/online"):
-        cpu.write_text("1")
-    for node in SYSTEM.glob("node/node[0-9]*"):
-        set_blocks(int(node.name[4:]), "online")
+    bring_everything_back()
 
 
 @pytest.mark.topology("memory-only-tier")
