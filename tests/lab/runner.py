@@ -26,6 +26,7 @@ from tests.lab import kernel, topology
 from tests.lab.conftest import is_host_test, kernels_of, topologies_of
 from tests.lab.machine import Machine, Options, machine_name
 from tests.lab.state import REPOSITORY, LabDirectory, LabError
+from tests.lab.stillness import answer_requests
 
 TESTS = "tests/lab"
 SUITE_SECONDS = 1800.0  # for all tests of one machine; each has pytest-timeout's own limit besides
@@ -168,7 +169,8 @@ def _run_in_boot(lab: LabDirectory, where: Where, selection: list[str], junit: P
     print(f"lab: {machine_name(*where)}: booting", flush=True)
     color = "--color=yes" if sys.stdout.isatty() else "--color=no"
     command = [sys.executable, "-m", "pytest", *selection, *PLUGINS, color, f"--junitxml={GUEST_JUNIT}"]
-    with Machine(topology.load(where[0]), lab=lab, options=Options(kernel=where[1])) as machine:
+    options = Options(kernel=where[1])
+    with Machine(topology.load(where[0]), lab=lab, options=options) as machine, answer_requests(machine):
         ended = machine.run(command, env=NO_OTHER_PLUGINS, timeout_seconds=SUITE_SECONDS, on_output=_pass_on)
         if (machine.out / "junit.xml").exists():
             shutil.copy(machine.out / "junit.xml", junit)
