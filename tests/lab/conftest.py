@@ -64,13 +64,16 @@ def is_host_test(item: pytest.Item) -> bool:
 
 def is_left_out(item: pytest.Item, config: pytest.Config) -> bool:
     """Whether a test is one of the thorough ones, and nobody asked for them."""
-    asked = config.getoption("--thorough", default=False) or any("::" in word for word in config.args)
+    asked = any(config.getoption(option, default=False) for option in ("--thorough", "--faults"))
+    asked = asked or any("::" in word for word in config.args)
     return not asked and item.get_closest_marker("thorough") is not None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer the tests that take long."""
     parser.addoption("--thorough", action="store_true", help="run also lab tests that take long")
+    parser.addoption("--faults", action="store_true", help="try each fault as often as its figures need; takes long")
+    parser.addoption("--fault-seed", type=int, default=1, metavar="N", help="what chooses when and where faults happen")
 
 
 def pytest_configure(config: pytest.Config) -> None:

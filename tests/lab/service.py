@@ -39,7 +39,8 @@ prestart: Prestart | None = None
 class Balancerd:
     """The daemon with a configuration of its own. Leaving the block ends it; what it logged is in `log_text()`.
 
-    With a prefix, an environment or `as_command` it is started as its command in any case.
+    With a prefix, an environment or `as_command` it is started as its command in any case. Without `wait` it may have
+    come to no tick yet.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Balancerd:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         as_command: bool = False,
+        wait: bool = True,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "balancerd.yaml"
@@ -74,7 +76,12 @@ class Balancerd:
                 command = [*prefix, str(BIN / "balancerd"), *arguments]
                 self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
         self.client = ControlClient(str(self.socket))
-        self.wait_for(lambda: self.status()["tick"] is not None, FIRST_TICK_SECONDS, "the first tick")
+        if wait:
+            self.wait_for(self.has_ticked, FIRST_TICK_SECONDS, "the first tick")
+
+    def has_ticked(self) -> bool:
+        """Whether it has come to its first tick."""
+        return self.status()["tick"] is not None
 
     def status(self) -> dict[str, Any]:
         """GET /v1/status."""

@@ -1,5 +1,6 @@
 """Processes to balance: small C programs, built on the host, run inside. Owns building, starting and ending them."""
 
+import os
 import signal
 import subprocess
 import time
@@ -74,7 +75,7 @@ class Verifier(Program):
 
     def end(self) -> Ended:
         """Ask it to check its memory and exit."""
-        self.process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         told, _ = self.process.communicate(timeout=READY_SECONDS)
         return Ended(status=self.process.returncode, told=told.strip())
 
@@ -97,6 +98,13 @@ class Hog(Verifier):
         words = [kind, str(mib), str(touch_cpu), str(spin_cpu), str(busy_percent)]
         super().__init__([*prefix, binary("hog"), *words, *where])
         self.ready_at = time.monotonic()
+
+    def check(self) -> Ended:
+        """Have it check its memory and go on; a status of 0 is told while it does."""
+        assert self.process.stdout is not None
+        os.kill(self.pid, signal.SIGUSR1)
+        told = self.process.stdout.readline().strip()
+        return Ended(status=0 if told.startswith("verified") else self.process.wait(READY_SECONDS), told=told)
 
 
 def mib_by_node(pid: int) -> dict[int, float]:

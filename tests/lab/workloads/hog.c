@@ -7,7 +7,8 @@
  * KIND is base, thp, hugetlb, file (PATH is created), shared (with a child, half of the memory) or mlock. The memory
  * is touched on TOUCH_CPU, which places it by first touch and leaves no mempolicy behind; then the process moves to
  * SPIN_CPU, prints "ready" and spins, reading its memory now and then. SIGTERM ends it: it checks every word, prints
- * "verified N pages" and exits 0, or prints the first wrong address and exits 1.
+ * "verified N pages" and exits 0, or prints the first wrong address and exits 1. SIGUSR1 has it check and go on. At
+ * SIGUSR2 it waits, in state D, until the child is gone that it makes by vfork(2).
  *
  * Each millisecond it naps for what BUSY_PERCENT leaves, 95 at most: an emulator that runs all virtual CPUs in one
  * thread gives a CPU that never idles 100 ms at a time, and whoever waits for an interrupt on it, as migration does,
@@ -30,12 +31,16 @@
 #define PAGE 4096
 #define HUGE (2ul << 20)
 
-static volatile sig_atomic_t stop;
+static volatile sig_atomic_t stop, check, block;
 
-static void on_term(int signal)
+static void on_signal(int signal)
 {
-	(void)signal;
-	stop = 1;
+	if (signal == SIGUSR1)
+		check = 1;
+	else if (signal == SIGUSR2)
+		block = 1;
+	else
+		stop = 1;
 }
 
 static void *map(const char *kind, size_t bytes, const char *path)
@@ -68,13 +73,33 @@ static uint64_t expected(size_t i)
 	return (i + 1) * UINT64_C(0x9E3779B97F4A7C15);
 }
 
+static void verify(const uint64_t *memory, size_t words)
+{
+	for (size_t i = 0; i < words; i++) {
+		if (memory[i] != expected(i)) {
+			printf("corrupt at %p\n", (void *)&memory[i]);
+			exit(1);
+		}
+	}
+	printf("verified %zu pages\n", words * sizeof(*memory) / PAGE);
+	fflush(stdout);
+}
+
+static void wait_blocked(void)
+{
+	if (vfork() == 0)
+		for (;;)
+			pause();
+	wait(NULL);
+}
+
 int main(int argc, char **argv)
 {
 	size_t bytes, words, at = 0;
 	uint64_t *memory;
 	volatile uint64_t sum = 0;
 	pid_t child = 0;
-	struct sigaction act = { .sa_handler = on_term };
+	struct sigaction act = { .sa_handler = on_signal };
 	struct timespec nap = { 0 };
 	double busy;
 
@@ -87,6 +112,8 @@ int main(int argc, char **argv)
 	bytes = strtoul(argv[2], NULL, 10) << 20;
 	words = bytes / sizeof(*memory);
 	sigaction(SIGTERM, &act, NULL);
+	sigaction(SIGUSR1, &act, NULL);
+	sigaction(SIGUSR2, &act, NULL);
 	run_on(atoi(argv[3]));
 	memory = map(argv[1], bytes, argc > 6 ? argv[6] : NULL);
 	for (size_t i = 0; i < words; i++)
@@ -117,17 +144,19 @@ int main(int argc, char **argv)
 			at = (at + 8 * PAGE / sizeof(*memory) + 1) % words;
 		}
 		nanosleep(&nap, NULL);
-	}
-	for (size_t i = 0; i < words; i++) {
-		if (memory[i] != expected(i)) {
-			printf("corrupt at %p\n", (void *)&memory[i]);
-			return 1;
+		if (check) {
+			check = 0;
+			verify(memory, words);
+		}
+		if (block) {
+			block = 0;
+			wait_blocked();
 		}
 	}
+	verify(memory, words);
 	if (child > 0) {
 		kill(child, SIGKILL);
 		waitpid(child, NULL, 0);
 	}
-	printf("verified %zu pages\n", bytes / PAGE);
 	return 0;
 }
