@@ -23,7 +23,7 @@ UNIT_WORKERS ?= 2
 
 include tests/fuzz/fuzz.mk
 
-.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality sdist wheel deb rpm packages-test sbom audit coverage mutation format requirements apt browser-ready lab-ready clean
+.PHONY: help run test lint types contracts unit page-test lab-test lab-thorough lab bench bench-locality faults sdist wheel deb rpm packages-test sbom audit coverage mutation format requirements apt browser-ready lab-ready clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -84,6 +84,9 @@ bench: lab-ready ## benchmarks: ratios measured side by side (takes long)
 bench-locality: lab-ready ## locality beside every rival, then its report (many hours; goes on where it was stopped)
 	$(BIN)/python -m tests.bench locality --missing
 	$(BIN)/python -m tests.bench report
+
+faults: lab-ready ## the fault suite, each fault as often as its figures need, then their page (an hour and a half)
+	$(BIN)/python -m tests.bench faults
 
 wheel: sdist ## build the wheel into dist/, from the source archive alone, for each Linux with glibc
 	rm -rf build/wheel

@@ -30,9 +30,10 @@ gaps        the longest gaps of threads whose memory moves: by us, migratepages,
 gaps-6.1    the same on a kernel whose migrate_pages(2) holds mmap_lock for the whole copy
 locality    how much remote access each rival leaves on each workload, in fresh virtual machines (takes many hours)
 recall      how right and how complete register sampling is beside the oracle, by program, in virtual machines
+faults      what daemon and workloads survive, fault by fault, with the figures of each (in virtual machines)
 report      RESULTS.md and the README's table, from what locality has kept
 
-Each prints a table and a line of JSON. The machine should have nothing else to do. Options go to the last three:
+Each prints a table and a line of JSON. The machine should have nothing else to do. Options go to the last four:
 python -m tests.bench locality --workload single --boots 1.
 """
 
@@ -86,9 +87,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "gaps-6.1": (*LAB_OF_GAPS, "--kernel", "6.1", *LAB[4:], "tests.bench.bench_gaps"),
     "locality": ("tests.bench.locality",),
     "recall": ("tests.bench.recall",),
+    "faults": ("tests.bench.faults",),
     "report": ("tests.bench.locality.report",),
 }
-WITH_OPTIONS = ("locality", "recall", "report")
+WITH_OPTIONS = ("locality", "recall", "faults", "report")
 
 
 def main(arguments: Sequence[str]) -> int:

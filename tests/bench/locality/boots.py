@@ -142,9 +142,7 @@ def versions(wanted: Wanted, lab: LabDirectory) -> dict[str, str]:
 def commit() -> str:
     """The commit of the checkout, with a + when what matters here differs from it; "unknown" outside of git."""
     described = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git(
-        "status", "--porcelain", "--", "balancerd", "tests", ":!tests/bench/results", ":!tests/bench/RESULTS.md"
-    )
+    changed = _git("status", "--porcelain", "--", "balancerd", "tests", ":!tests/bench/results", ":!tests/bench/*.md")
     return "unknown" if described is None else described + ("+" if changed else "")
 
 

@@ -45,7 +45,7 @@ def rooted(*dropped: str) -> Sequence[str]:
     return ("setpriv", f"--inh-caps={taken}", f"--bounding-set={taken}")
 
 
-HIDDEN = ("unshare", "--mount", "sh", "-c", 'mount -o remount,hidepid=2 /proc && exec "$@"', "sh")
+HIDDEN = ("unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh")
 
 CASES: dict[str, tuple[str, Sequence[str], bool, str]] = {
     "all-capabilities": (
