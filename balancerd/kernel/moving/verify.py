@@ -1,5 +1,6 @@
 """Asking where pages are that are said to have moved. Owns how few answers stand for many pages, and no remedy."""
 
+import errno
 import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -60,14 +61,19 @@ class Verifier:
     def ask(self, pid: int, runs: Sequence[MovedRun], asked_pages: int) -> tuple[Verified, ...]:
         """Ask for up to `asked_pages` pages of `runs`, systematically spread; one answer for each run.
 
-        Raises OSError: ESRCH when the process is gone.
+        Raises OSError: ESRCH when the process is gone, or about to be and without memory.
         """
         if not runs or asked_pages <= 0:
             return (NOTHING,) * len(runs)
         path = f"{self._sysfs}/devices/system/node/online"
         n_nodes = max(parse_ids(read_bytes(path), path)) + 1
         ranges = native.RangeArray((run.start, run.end, run.page_bytes) for run in runs)
-        found = self._core.placement(pid, ranges, n_nodes=n_nodes, samples=asked_pages, phase=self._phase())
+        try:
+            found = self._core.placement(pid, ranges, n_nodes=n_nodes, samples=asked_pages, phase=self._phase())
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                raise ProcessLookupError(errno.ESRCH, f"process {pid} has no memory any more") from error
+            raise
         return tuple(map(_judge, runs, found.per_range))
 
 

@@ -1,6 +1,5 @@
 """A process whose memory is a table, and a core that moves it: for tests of what happens around the calls."""
 
-import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,7 +57,7 @@ class FakeCore:
         self.ranges: list[list[tuple[int, int, int]]] = []
         self.change: Callable[[Migration], Migration] = lambda done: done
         self.before_call: Callable[[], None] = lambda: None
-        self.gone = False
+        self.gone: int | None = None
         self.kept: set[int] = set()
         self.samples: list[tuple[int, int]] = []
 
@@ -200,8 +199,8 @@ class FakeCore:
     ) -> Placement:
         """Tell where pages are: of all ranges in a row, `samples` at equal distances."""
         assert pid == OWN.pid
-        if self.gone:
-            raise ProcessLookupError(errno.ESRCH, "No such process")
+        if self.gone is not None:
+            raise OSError(self.gone, os.strerror(self.gone))
         rows = unpack(ranges)
         pages = [(i, address) for i, (start, end, step) in enumerate(rows) for address in range(start, end, step)]
         distance = len(pages) / samples if 0 < samples < len(pages) else 1.0

@@ -196,6 +196,7 @@ def test_nothing_left_of_the_ranges_ends_the_step_as_changed(tmp_path: Path) -> 
     ("number", "reason", "name"),
     [
         (errno.ESRCH, Reason.EXITED, "ESRCH"),
+        (errno.EINVAL, Reason.EXITED, "EINVAL"),
         (errno.ENOMEM, Reason.NO_MEMORY, "ENOMEM"),
         (errno.EPERM, Reason.NO_ACCESS, "EPERM"),
         (errno.EACCES, Reason.OUTSIDE_CPUSET, "EACCES"),
@@ -402,11 +403,13 @@ def test_a_step_is_verified_by_asking_for_some_of_its_pages_again(tmp_path: Path
     assert (verified.absent_pages, verified.unknown_pages) == (1, 1)
 
 
-@pytest.mark.parametrize("n_pages", [0, 50])
-def test_nothing_is_verified_when_nothing_moved_or_the_process_is_gone(tmp_path: Path, n_pages: int) -> None:
+@pytest.mark.parametrize(("n_pages", "gone"), [(0, errno.ESRCH), (50, errno.ESRCH), (50, errno.EINVAL)])
+def test_nothing_is_verified_when_nothing_moved_or_the_process_is_gone(tmp_path: Path, n_pages: int, gone: int) -> None:
     world = make_world(tmp_path, 50)
-    world.core.gone = True
-    assert world.move(make_step(50, budget_pages=n_pages)).verified is None
+    world.core.gone = gone
+    outcome = world.move(make_step(50, budget_pages=n_pages))
+    assert (outcome.verified, outcome.moved_pages) == (None, n_pages)
+    assert outcome.stopped_by is not Reason.CALL_FAILED
 
 
 def test_on_a_machine_with_one_node_everything_is_on_target_already() -> None:
