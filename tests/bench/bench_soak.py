@@ -30,7 +30,7 @@ HOGS = 3
 """At a time."""
 
 HOG_SECONDS = 90.0
-MIB = 48
+MIB = 80
 STORM, STORM_RATE = 60, 5
 LOOK_SECONDS = 10.0
 PARTS = 10
