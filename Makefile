@@ -144,7 +144,7 @@ $(RPM_DONE): $(PACKAGE_SOURCES)
 	mv build/rpm/SRPMS/*.rpm build/rpm/RPMS/*/*.rpm dist/
 	@touch $@
 
-packages-test: $(VENV)/.ready deb rpm ## tests of what the two packages hold
+packages-test: $(VENV)/.ready deb rpm ## tests of what the two packages hold, and of the steps that make the image
 	$(BIN)/python -m pytest --timeout 600 tests/packages
 
 format: $(VENV)/.ready ## let ruff format and fix what it can

@@ -1,1 +1,1 @@
-"""What the packages hold that `make deb` and `make rpm` have built; run by `make packages-test`."""
+"""The two packages, read by the tools of their own formats, and unpacked; the steps of the image in chroots."""
