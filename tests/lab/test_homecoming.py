@@ -122,12 +122,14 @@ def test_what_a_full_home_cannot_take_goes_to_its_close_neighbour(tmp_path: Path
         room_left(0, 0.5 * mib) as idle,
         Hog("base", mib, touch_cpu=2, spin_cpu=0) as hog,
     ):
+        idle_mib = [mib_by_node(each.pid)[0] for each in idle]
         daemon.wait_for(lambda: share(hog.pid, 2) < 0.02, 90.0, "flight to node 1")
         held = mib_by_node(hog.pid)
         assert held[0] > mib / 8
         assert held[1] > mib / 8
         assert held[0] + held[1] >= 0.98 * mib
-        assert [share(each.pid, 0) > 0.98 for each in idle] == [True] * len(idle)
+        for each, before in zip(idle, idle_mib, strict=True):
+            assert mib_by_node(each.pid)[0] >= 0.98 * before
         daemon.check_accounts()
         assert hog.end() == hog_verified(mib)
 

@@ -54,7 +54,7 @@ def a_hog() -> Hog:
 def mounted(place: Path, options: str) -> Iterator[Path]:
     """A tmpfs of its own for what the daemon keeps."""
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "state", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=755,{options}", "state", str(place)], check=True)
     try:
         yield place
     finally:
