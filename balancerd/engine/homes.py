@@ -203,8 +203,8 @@ def find_binding(process: ProcessSample, topology: Topology) -> NodeId | None:
     """Return the node that has all CPUs which the process may use, None when there is none or it is not known."""
     if process.cpus_allowed is None or len(topology.node_ids) == 1:
         return None
-    nodes = {topology.node_of_cpu[cpu] for cpu in process.cpus_allowed if cpu in topology.node_of_cpu}
-    return nodes.pop() if len(nodes) == 1 else None
+    nodes = topology.nodes_of(process.cpus_allowed)
+    return next(iter(nodes)) if len(nodes) == 1 else None
 
 
 def cores_by_node(

@@ -1,6 +1,6 @@
 """The machine as the kernel describes it: NUMA nodes, their CPUs, distances and memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from balancerd.model.ids import CpuId, NodeId
@@ -40,6 +40,10 @@ class Topology:
     def node_ids(self) -> tuple[NodeId, ...]:
         """Every online node, ascending."""
         return tuple(node.id for node in self.nodes)
+
+    def nodes_of(self, cpus: Iterable[CpuId]) -> frozenset[NodeId]:
+        """Return the nodes that these CPUs are on; those that are on none, as they are offline, are passed over."""
+        return frozenset(self.node_of_cpu[cpu] for cpu in cpus if cpu in self.node_of_cpu)
 
     @property
     def memory_nodes(self) -> frozenset[NodeId]:

@@ -70,7 +70,7 @@ class CpusetFollow:
         """Take note of the nodes on which a process may run; those it loses stay lost until it has them back."""
         if process.cpus_allowed is None:
             return
-        nodes = frozenset(topology.node_of_cpu[cpu] for cpu in process.cpus_allowed if cpu in topology.node_of_cpu)
+        nodes = topology.nodes_of(process.cpus_allowed)
         memory = self._memories.get(process.id)
         if memory is None:
             self._memories[process.id] = _Memory(nodes)

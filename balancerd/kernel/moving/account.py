@@ -41,9 +41,9 @@ REASON_OF_ERRNO = {
 }
 """Why a call as a whole was refused, move_pages(2): EACCES is a node outside of the cpuset; others are CALL_FAILED."""
 
-GONE = frozenset({errno.ESRCH, errno.EINVAL})
-"""What move_pages(2) says of a process that is gone, and of one that is about to be: it has no memory any more, and the
-call is told EINVAL until nobody finds it (find_mm_struct() in mm/migrate.c)."""
+_REASON_OF_MOVE = {**REASON_OF_ERRNO, errno.EINVAL: Reason.EXITED}
+"""The same of a call for pages: a process that is about to be gone has no memory any more, and move_pages(2) is told
+EINVAL until nobody finds it (find_mm_struct() in mm/migrate.c)."""
 
 
 def explain_errno(call: str, number: int) -> str:
@@ -193,7 +193,7 @@ class Account:
         failed = tuple(run for run in done.runs if run.error)
         self.add_failed(failed)
         if done.error is not None:
-            reason = Reason.EXITED if done.error in GONE else REASON_OF_ERRNO.get(done.error, Reason.CALL_FAILED)
+            reason = _REASON_OF_MOVE.get(done.error, Reason.CALL_FAILED)
             where = "" if done.error_target is None else f" for node {done.error_target}"
             self.stop(reason, explain_errno("move_pages", done.error) + where)
         return failed

@@ -211,10 +211,10 @@ class Surveyor:
         for row in large:
             if row.pid in threads.gone:
                 continue
-            known, run_ticks = details[row.pid], threads.run_ticks.get(row.pid, {})
+            known, run_ticks = details[row.pid], threads.run_ticks.get(row.pid)
             if _has_been_bound_anew(known, run_ticks, topology):
                 known = self._details.read_again(ProcessId(row.pid, row.start_ticks), row.comm, scope, now)
-            process = self._process(row, boot_ticks, known, threads.run_ticks.get(row.pid))
+            process = self._process(row, boot_ticks, known, run_ticks)
             self._known[row.pid] = process if self._annotate is None else self._annotate(process, True)
         return len(threads.gone)
 
@@ -246,9 +246,9 @@ class Surveyor:
         )
 
 
-def _has_been_bound_anew(details: Details, run_ticks: Mapping[NodeId, int], topology: Topology) -> bool:
+def _has_been_bound_anew(details: Details, run_ticks: Mapping[NodeId, int] | None, topology: Topology) -> bool:
     """Return whether a process ran, but nowhere where it may run as far as is remembered."""
-    if not any(run_ticks.values()) or details.cpus_allowed is None:
+    ran_on = {node for node, ticks in (run_ticks or {}).items() if ticks}
+    if not ran_on or details.cpus_allowed is None:
         return False
-    nodes = {topology.node_of_cpu[cpu] for cpu in details.cpus_allowed if cpu in topology.node_of_cpu}
-    return nodes.isdisjoint(node for node, ticks in run_ticks.items() if ticks)
+    return ran_on.isdisjoint(topology.nodes_of(details.cpus_allowed))
