@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import http.client
 import json
-import socket
 import statistics
 import subprocess
 import sys
@@ -32,7 +31,7 @@ import psutil
 
 from balancerd.control.client import ControlClient, ControlFailure
 from tests.bench.bench_native import Row, print_table
-from tests.bench.watchers import Balancerd, balancerd
+from tests.bench.watchers import Balancerd, balancerd, free_port
 from tests.siege import KINDS
 
 SETTINGS: Final = ("tick_interval=200ms", "select.scan_budget=100%", "log.format=json")
@@ -94,8 +93,7 @@ class Watched:
 def watched(folder: Path) -> Iterator[Watched]:
     """Run a daemon that listens on a port of its own."""
     folder.mkdir()
-    with socket.create_server((SAME_ADDRESS, 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with balancerd(folder, (*SETTINGS, f"metrics.listen={SAME_ADDRESS}:{port}")) as daemon:
         daemon.next_tick()
         yield Watched(daemon, port)

@@ -13,7 +13,6 @@ aim is missed.
 import argparse
 import contextlib
 import itertools
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,7 @@ from tests.bench.bench_native import Row, print_table
 from tests.bench.crowd import Shape, build, crowd
 from tests.bench.endurance import add_keep, keep
 from tests.bench.series import COUNT, Point, Watch
-from tests.bench.watchers import Balancerd, balancerd
-from tests.lab.workloads import FLAGS
+from tests.bench.watchers import Balancerd, balancerd, free_port
 
 SETTINGS = ("select.min_cpu=0.002", "select.min_age=1s", "select.scan_budget=100%")
 TICK_SECONDS = 2.0
@@ -97,17 +95,6 @@ def flood(program: Path, *words: object) -> Iterator["subprocess.Popen[str]"]:
         yield process
 
 
-def build_flood(folder: Path) -> Path:
-    program = folder / "flood"
-    subprocess.run(["cc", *FLAGS, "-o", str(program), str(Path(__file__).with_name("flood.c"))], check=True)
-    return program
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 class Ordeal:
     """One daemon and what it has gone through."""
 
@@ -168,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         balancerd(Path(name), (*SETTINGS, f"metrics.listen=127.0.0.1:{port}")) as daemon,
     ):
         folder = Path(name)
-        programs = build(folder), build_flood(folder)
+        programs = build(folder), build(folder, "flood")
         daemon.next_tick()
         with Watch(daemon.pid, port, LOOK_SECONDS) as watch:
             ordeal = Ordeal(daemon, watch)

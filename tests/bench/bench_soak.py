@@ -19,10 +19,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.bench.bench_load import build_flood, flood, free_port
+from tests.bench.bench_load import flood
 from tests.bench.bench_native import print_table
+from tests.bench.crowd import build
 from tests.bench.endurance import add_keep, keep
 from tests.bench.series import Watch, growth, rows
+from tests.bench.watchers import free_port
 from tests.lab.service import Balancerd
 from tests.lab.workloads import Hog
 
@@ -51,7 +53,7 @@ class Herd:
     def renew(self) -> None:
         """Let the oldest go when it has been there for long enough, and another come where there is room."""
         now = time.monotonic()
-        if self._hogs and (len(self._hogs) > HOGS or now - self._hogs[0][0] >= HOG_SECONDS):
+        if self._hogs and now - self._hogs[0][0] >= HOG_SECONDS:
             self._end(self._hogs.popleft()[1])
         if len(self._hogs) < HOGS and (not self._hogs or now - self._hogs[-1][0] >= HOG_SECONDS / HOGS):
             kind, touch, spin = next(self._places)
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     port, herd = free_port(), Herd()
     overrides = {**SETTINGS, "metrics.listen": f"127.0.0.1:{port}"}
     with tempfile.TemporaryDirectory() as name, Balancerd(Path(name), overrides=overrides, as_command=True) as daemon:
-        program = build_flood(Path(name))
+        program = build(Path(name), "flood")
         end = time.monotonic() + 60.0 * given.minutes
         with Watch(daemon.process.pid, port, LOOK_SECONDS) as watch:
             while time.monotonic() < end:

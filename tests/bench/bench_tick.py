@@ -28,7 +28,6 @@ then hold the profiler's cost. Each part prints a table, then one line of JSON, 
 import argparse
 import json
 import math
-import socket
 import statistics
 import subprocess
 import sys
@@ -209,9 +208,7 @@ def growth(given: argparse.Namespace, shape: Shape, program: Path, folder: Path)
 
 
 def memory(given: argparse.Namespace, shape: Shape, program: Path, folder: Path) -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    listen = f"127.0.0.1:{watchers.free_port()}"
     rows: list[Row] = []
     with (
         crowd(program, shape),

@@ -21,10 +21,10 @@ class Shape:
     percent: int
 
 
-def build(folder: Path) -> Path:
-    """Compile crowd.c into `folder`; raises CalledProcessError, and the compiler has said why."""
-    program = folder / "crowd"
-    subprocess.run(["cc", *FLAGS, "-o", str(program), str(Path(__file__).with_suffix(".c"))], check=True)
+def build(folder: Path, name: str = "crowd") -> Path:
+    """Compile a program that stands here into `folder`; raises CalledProcessError, and the compiler has said why."""
+    program = folder / name
+    subprocess.run(["cc", *FLAGS, "-o", str(program), str(Path(__file__).with_name(f"{name}.c"))], check=True)
     return program
 
 

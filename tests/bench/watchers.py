@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +32,12 @@ QUIET_SECONDS = 1.0
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 120.0
 _CPUCLOCK_SCHED = 2
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def cpu_seconds(pid: int) -> float:
