@@ -67,6 +67,7 @@ def command(
         *(*ACCELERATORS[threads], "-cpu", CPU_UNDER_PLUGIN if plugin else CPU),
         *("-machine", "q35,hmat=on" if topology.localities else "q35"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-name", f"{host_name(topology)},debug-threads=on"),
         *("-kernel", str(paths.image), "-initrd", str(paths.initrd)),
         *("-append", f"{KERNEL_COMMAND_LINE} systemd.hostname={host_name(topology)} {kernel_arguments}".rstrip()),
         *("-serial", f"file:{paths.console}"),
@@ -83,6 +84,11 @@ def command(
         *heterogeneity(topology),
         *(("-plugin", plugin) if plugin else ()),
     ]
+
+
+def thread_name(cpu: int) -> str:
+    """What the host thread of a virtual CPU is called, where each has one (threads "multi")."""
+    return f"CPU {cpu}/TCG"
 
 
 def host_name(topology: Topology) -> str:

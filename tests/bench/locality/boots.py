@@ -84,6 +84,7 @@ def _one_boot(wanted: Wanted, lab: LabDirectory, attempt: int) -> record.Boot:
     command = [sys.executable, "-m", "tests.bench.locality.inside", wanted.workload.name, wanted.rival]
     command += ["--work", str(wanted.work), "--mib", str(wanted.mib)]
     with Machine(topology(), options=Options(threads="multi", oracle=OracleOptions()), lab=lab) as machine:
+        is_house_first = machine.prefer_cpu(figures.OWN_CPU)
         ended = machine.run(
             command,
             cwd=REPOSITORY,
@@ -109,6 +110,7 @@ def _one_boot(wanted: Wanted, lab: LabDirectory, attempt: int) -> record.Boot:
         attempts=attempt,
         commit=commit(),
         host_cpus=os.cpu_count() or 1,
+        is_house_first=is_house_first,
         versions=versions(wanted, lab),
         figures=figures.figures(counted),
         series=figures.thinned(figures.series(counted)),

@@ -33,8 +33,9 @@ Emulated machines have no NUMA latency, but emulation can count: a plugin of the
 virtual CPU, sends it through a model of the caches, and knows which node's memory the rest reaches
 (`tests/lab/oracle`). Each boot is a fresh virtual machine of `tests/bench/locality/machine.toml`: four nodes in a
 ring with distances of 10, 12, 21 and 31. The workload's CPUs are 0 to 3, one on each node. CPU 4, a second one of
-node 3, is the house-keeper: the harness and the rival's daemon run there, and no workload. The work of a workload is
-fixed.
+node 3, is the house-keeper: the harness and the rival's daemon run there, and no workload. The host has fewer CPUs
+than that, and runs the house-keeper first: a daemon with a CPU to itself does not slow down because others are busy.
+The work of a workload is fixed.
 
 The rivals: *nothing* (`kernel.numa_balancing=0`, no daemon), *kernel* (`=1`), *numad* (`-i 5`), *balancerd* (its
 defaults), *balancerd+access* (with the policies `access` and `interleave` besides, which sample registers),
@@ -165,8 +166,10 @@ def _machine(boots: Sequence[Boot]) -> str:
     versions = Counter(f"{name} {version}" for boot in boots for name, version in boot.versions.items())
     kernels = Counter(boot.result.kernel for boot in boots)
     again = [f"{_name(boot)} ({boot.attempts} attempts)" for boot in boots if boot.attempts > 1]
+    first = sum(boot.is_house_first for boot in boots)
     lines = [
         f"- an emulated machine on a host with {cpus} CPUs, each virtual CPU a thread of its own",
+        f"- boots in which the host ran the house-keeper first: {first} of {len(boots)}",
         f"- Linux (boots): {counted(kernels)}",
         f"- programs (boots): {counted(versions)}",
         f"- commits (boots; + had changes): {counted(Counter(boot.commit for boot in boots))}",

@@ -177,6 +177,9 @@ class FakeMachine:
     ) -> None:
         self.counters.write_text(counters_text(100, 700, 900), encoding="ascii")
 
+    def prefer_cpu(self, cpu: int) -> bool:
+        return cpu == 4
+
     def run(self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_seconds: float) -> Completed:
         assert (cwd / "tests").is_dir()
         assert env == {"BALANCERD_LAB_DIR": str(self.out)}
@@ -199,6 +202,7 @@ def test_a_boot_is_kept_with_what_the_oracle_counted_and_what_the_guest_told(
     assert [point.accesses for point in made.series] == [800]
     assert (made.workload, made.rival, made.boot, made.attempts) == ("single", "kernel", 1, 1)
     assert made.result.kernel == "6.12.1"
+    assert made.is_house_first
     assert made.commit == boots.commit()
 
 
