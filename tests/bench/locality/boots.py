@@ -102,6 +102,7 @@ def _one_boot(wanted: Wanted, lab: LabDirectory, attempt: int) -> record.Boot:
         workload=wanted.workload.name,
         summary=wanted.workload.summary,
         is_misplaced=wanted.workload.is_misplaced,
+        stays_seconds=wanted.workload.stays_seconds,
         rival=wanted.rival,
         boot=wanted.boot,
         work=wanted.work,

@@ -83,6 +83,7 @@ class Comparison:
     workload: str
     summary: str
     is_misplaced: bool
+    stays_seconds: float | None
     work: int
     mib: int
     cells: Mapping[str, Cell]
@@ -117,6 +118,7 @@ def _comparison(boots: Sequence[Boot]) -> Comparison:
         workload=boots[0].workload,
         summary=alike[0].summary,
         is_misplaced=alike[0].is_misplaced,
+        stays_seconds=alike[0].stays_seconds,
         work=work,
         mib=mib,
         cells={rival: _cell(rival, group, base) for rival, group in by_rival.items()},

@@ -64,6 +64,7 @@ class Workload(Protocol):
 
     mib: what Plan.mib is unless somebody asks for something else
     is_misplaced: whether its memory begins, or gets, somewhere else than where it is used, and so can be won back
+    stays_seconds: how long it stays on a node until it is misplaced anew; None: for good
     units_per_second: about what all of it does in the emulator; with it seconds become Plan.work
     """
 
@@ -78,6 +79,9 @@ class Workload(Protocol):
 
     @property
     def is_misplaced(self) -> bool: ...
+
+    @property
+    def stays_seconds(self) -> float | None: ...
 
     @property
     def units_per_second(self) -> int: ...

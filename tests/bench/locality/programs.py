@@ -23,6 +23,7 @@ class Program:
     units_per_second: int
     run: Callable[[Plan], AbstractContextManager[Running]]
     is_misplaced: bool = True
+    stays_seconds: float | None = None
 
     def start(self, plan: Plan) -> AbstractContextManager[Running]:
         """Start it; when the block is entered, it is ready to work."""

@@ -52,8 +52,8 @@ class Boot:
 
     `boot` counts from 1; `asked_seconds` is what the fixed `work` was chosen to take; `attempts` is 1 unless the
     machine was lost and booted again; `commit` is that of the checkout, with a + when it had changes; `versions` are
-    those of programs, by name. `is_house_first` says whether the host ran the house-keeper before the other CPUs; files
-    that do not say so are of before that was done.
+    those of programs, by name. `is_house_first` says whether the host ran the house-keeper before the other CPUs, and
+    `stays_seconds` is the workload's; files that say nothing of them are of before there were such.
     """
 
     workload: str
@@ -72,6 +72,7 @@ class Boot:
     series: tuple[Point, ...]
     result: Result
     is_house_first: bool = False
+    stays_seconds: float | None = None
 
 
 def path_of(folder: Path, workload: str, rival: str, boot: int) -> Path:
@@ -112,7 +113,7 @@ _STRUCTURED = ("figures", "series", "result")
 def parse_boot(text: str, path: str) -> Boot:
     """Parse a kept file; raises RecordError with its path and what is wrong."""
     try:
-        parts = {"is_house_first": False, **json.loads(text)}
+        parts = {"is_house_first": False, "stays_seconds": None, **json.loads(text)}
         return Boot(
             **{field.name: parts[field.name] for field in dataclasses.fields(Boot) if field.name not in _STRUCTURED},
             figures=Figures(**parts["figures"]),

@@ -43,6 +43,7 @@ class Load:
     summary: str
     mib: int
     is_misplaced: bool = True
+    stays_seconds: float | None = None
     units_per_second: int
     shape: Callable[[Plan], Shape]
     setting: Callable[[Plan], AbstractContextManager[None]] = lambda _: nullcontext()
@@ -145,12 +146,12 @@ class ShiftedLoad:
     mib: int
     is_misplaced: bool = True
     units_per_second: int
-    seconds: float
+    stays_seconds: float
 
     @contextmanager
     def start(self, plan: Plan) -> Iterator[Running]:
         with Loads(one_process(plan), plan.work) as load:
-            yield load if plan.is_bound else Shifted(load=load, route=route(plan.cpus), seconds=self.seconds)
+            yield load if plan.is_bound else Shifted(load=load, route=route(plan.cpus), seconds=self.stays_seconds)
 
 
 def route(cpus: Mapping[int, int]) -> list[int]:
@@ -194,6 +195,7 @@ class CrowdedLoad:
     summary: str
     mib: int
     is_misplaced: bool = True
+    stays_seconds: float | None = None
     units_per_second: int
     held_ratio: float = HELD_RATIO
 
@@ -317,7 +319,7 @@ _SHIFTED = tuple(
         summary=f"one process that is moved to another node every {seconds} s",
         mib=LEAST_MIB,
         units_per_second=ONE_CPU_UNITS_PER_SECOND,
-        seconds=seconds,
+        stays_seconds=seconds,
     )
     for seconds in (5, 60, 300)
 )

@@ -138,6 +138,18 @@ IDLE = {"daemon": {"cpu_seconds": 1.0, "moves": [], "lines": []}}
             NEAR_BOUND, [boot("bound"), boot("balancerd", kernel_cost=5.1, seconds=90.0)], None, id="too short to tell"
         ),
         pytest.param(
+            NEAR_BOUND,
+            [boot("bound", stays_seconds=60), boot("balancerd", kernel_cost=5.1, stays_seconds=60)],
+            None,
+            id="moved too soon to tell",
+        ),
+        pytest.param(
+            NEAR_BOUND,
+            [boot("bound", stays_seconds=300), boot("balancerd", kernel_cost=5.1, stays_seconds=300)],
+            False,
+            id="moved late enough to tell",
+        ),
+        pytest.param(
             NEAR_BOUND, [boot("bound"), boot("balancerd", kernel_cost=5.0, seconds=90.0)], True, id="short and near"
         ),
         pytest.param(BELOW_NUMAD, [boot("numad"), boot("balancerd")], False, id="as numad"),

@@ -35,6 +35,7 @@ class Idle:
     """A workload under way that only marks, and notes when it was asked for what."""
 
     name, summary, mib, is_misplaced, units_per_second = "idle", "does nothing", 1, False, 1
+    stays_seconds: float | None = None
 
     def __init__(self, story: list[str], *, fails: bool = False) -> None:
         self.pids = (os.getpid(),)

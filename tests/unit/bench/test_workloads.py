@@ -91,7 +91,7 @@ def test_a_scheduler_goes_through_all_nodes_away_from_the_last(nodes: list[int],
 def test_a_shifted_process_is_moved_with_all_its_threads_as_time_passes() -> None:
     workload = WORKLOADS["shifted-5"]
     assert isinstance(workload, ShiftedLoad)
-    with replace(workload, seconds=0.0).start(plan(is_bound=False)) as running:
+    with replace(workload, stays_seconds=0.0).start(plan(is_bound=False)) as running:
         assert isinstance(running, Shifted)
 
         def watch_some(number: int) -> None:
