@@ -3,8 +3,10 @@
 And how large their rings are: they must hold what comes between two reads.
 """
 
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
+from balancerd.model.access import AccessRegion, AccessRun
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import PAGE_BYTES
 
@@ -29,6 +31,48 @@ LEAST_RING_PAGES = 4
 
 WORTH_CHANGING = 1.25
 """A rate that is nearly right stays: changing it means a system call for each thread."""
+
+
+CALM_SECONDS = 10.0
+"""After each so many seconds in which nothing was out of place, a process is sampled half as often."""
+
+LEAST_INTEREST = 1 / 8
+
+ASTRAY_RATIO = 0.01
+"""More than this share of what is used by threads of other nodes than it lies on is out of place."""
+
+KNOWN_RATIO = 0.9
+"""So much of all samples must be of memory of which it is known where it belongs and where it lies."""
+
+
+def is_all_in_place(runs: Iterable[AccessRun], regions: Iterable[AccessRegion]) -> bool:
+    """Return whether nearly all accesses are to memory that belongs to one node, and lies there."""
+    known = astray = ran = 0.0
+    for run in runs:
+        ran += run.weight
+        held = run.pages_by_node or {}
+        if (present := sum(held.values())) > 0:
+            known += run.weight
+            astray += run.weight * (1.0 - held.get(run.node, 0.0) / present)
+    total = max(ran, sum(weight for region in regions for weight in region.weight_by_node.values()))
+    return total > 0 and known >= KNOWN_RATIO * total and astray <= ASTRAY_RATIO * known
+
+
+class Interest:
+    """Which share of the samples that the budget allows a process is worth: the longer all is in place, the less."""
+
+    def __init__(self) -> None:
+        self.ratio = 1.0
+        self._since: float | None = None
+
+    def note(self, now: float, *, is_in_place: bool) -> None:
+        """Take note of what was judged: is_all_in_place. As soon as something is not, all samples are taken again."""
+        if not is_in_place:
+            self.ratio, self._since = 1.0, None
+        elif self._since is None:
+            self._since = now
+        elif now - self._since >= CALM_SECONDS:
+            self.ratio, self._since = max(LEAST_INTEREST, self.ratio / 2), now
 
 
 class Governor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from balancerd import native
 from balancerd.kernel.accesses.obstacles import find_perf_obstacle
-from balancerd.kernel.accesses.rate import Governor, most_hz, ring_pages
+from balancerd.kernel.accesses.rate import LEAST_HZ, Governor, most_hz, ring_pages
 from balancerd.kernel.accesses.rings import EXPECTED_SECONDS, Drained, RingSource, Surroundings, Watched
 from balancerd.model.access import AccessMethod, Obstacle
 from balancerd.model.ids import ProcessId
@@ -44,7 +44,8 @@ class RegisterSource(RingSource):
         if rings.tids:
             taken = reading.samples + reading.lost + reading.cut
             self._governor.note(process, samples=taken, seconds=watched.seconds, at_hz=rings.frequency_hz)
-        frequency_hz = self._choose_hz(rings.ring_pages, watched.seconds or EXPECTED_SECONDS)
+        chosen_hz = self._choose_hz(rings.ring_pages, watched.seconds or EXPECTED_SECONDS)
+        frequency_hz = max(LEAST_HZ, int(chosen_hz * watched.interest.ratio))
         if frequency_hz != rings.frequency_hz:
             rings.set_frequency(frequency_hz)
         return Drained(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from balancerd import native
 from balancerd.kernel.accesses.judging import Findings, Locator, judge
 from balancerd.kernel.accesses.memory import read_stack_bytes, watched_ranges
-from balancerd.kernel.accesses.rate import Turns
+from balancerd.kernel.accesses.rate import Interest, Turns, is_all_in_place
 from balancerd.kernel.accesses.threads import ThreadChoice
 from balancerd.kernel.errors import BlockedError, ProcessGoneError
 from balancerd.kernel.moving.room import Room
@@ -77,6 +77,7 @@ class Watched:
     seconds: float = 0.0
     lost_in_table: int = 0
     found: Findings = field(default_factory=Findings)
+    interest: Interest = field(default_factory=Interest)
 
     def close(self) -> None:
         """Give descriptors and memory back."""
@@ -168,7 +169,10 @@ class RingSource(abc.ABC):
             watched.table.gather()
             watched.found.judged = judge(watched.table, self._rule, since_seconds=now - self.lookback_seconds)
             self._locator.locate(process, watched.found, now)
-            watched.turns.note(now, self._clock.cpu_seconds() - judging_from, self.budget_ratio)
+            judged = watched.found.judged
+            watched.interest.note(now, is_in_place=is_all_in_place(judged.runs, judged.regions))
+            budget_ratio = self.budget_ratio * watched.interest.ratio
+            watched.turns.note(now, self._clock.cpu_seconds() - judging_from, budget_ratio)
         lost_in_table = watched.table.totals().lost_samples
         lost, watched.lost_in_table = lost_in_table - watched.lost_in_table, lost_in_table
         return AccessWindow(

@@ -3,17 +3,22 @@
 import pytest
 
 from balancerd.kernel.accesses.rate import (
+    CALM_SECONDS,
     FIRST_HZ,
     LEAST_HZ,
+    LEAST_INTEREST,
     MOST_HZ,
     RINGS_BYTES,
     SAMPLE_SECONDS,
     Governor,
+    Interest,
     Turns,
+    is_all_in_place,
     most_hz,
     ring_pages,
 )
-from balancerd.model.ids import ProcessId
+from balancerd.model.access import REGION_BYTES, AccessRegion, AccessRun
+from balancerd.model.ids import NodeId, ProcessId
 
 
 @pytest.mark.parametrize(
@@ -91,3 +96,52 @@ def test_judging_waits_for_as_long_as_its_cost_needs_to_fit_the_budget() -> None
     turns.note(10.0, 0.05, 0.01)
     assert not turns.is_due(14.9)
     assert turns.is_due(15.0)
+
+
+N0, N1 = NodeId(0), NodeId(1)
+
+
+def run(weight: float, pages_by_node: dict[NodeId, float] | None) -> AccessRun:
+    """A run that belongs to node 0."""
+    return AccessRun(start=0, end=REGION_BYTES, node=N0, weight=weight, node_weight=weight, pages_by_node=pages_by_node)
+
+
+@pytest.mark.parametrize(
+    ("runs", "shared", "expected"),
+    [
+        pytest.param([run(50, {N0: 512.0})], 0.0, True, id="all at home"),
+        pytest.param([run(50, {N0: 510.0, N1: 2.0})], 0.0, True, id="nearly all at home"),
+        pytest.param([run(50, {N0: 500.0, N1: 12.0})], 0.0, False, id="some away"),
+        pytest.param([run(999, {N0: 512.0}), run(1, {N1: 512.0})], 0.0, True, id="hardly used memory away"),
+        pytest.param([run(98, {N0: 512.0}), run(2, {N1: 512.0})], 0.0, False, id="used memory away"),
+        pytest.param([run(50, {N0: 512.0})], 5.0, True, id="little that is shared"),
+        pytest.param([run(50, {N0: 512.0})], 6.0, False, id="much that is shared"),
+        pytest.param([run(50, {N0: 512.0}), run(6, None)], 0.0, False, id="much that lies nobody knows where"),
+        pytest.param([run(50, {N0: 512.0}), run(6, {})], 0.0, False, id="much that is not there any more"),
+        pytest.param([], 50.0, False, id="nothing that belongs to one node"),
+        pytest.param([], 0.0, False, id="nothing was seen"),
+    ],
+)
+def test_all_is_in_place_when_nearly_all_that_is_used_is_known_and_lies_where_it_is_used(
+    runs: list[AccessRun], shared: float, expected: bool
+) -> None:
+    used = sum(each.weight for each in runs)
+    regions = [AccessRegion(start=0, weight_by_node={N0: used + shared / 2, N1: shared / 2})]
+    assert is_all_in_place(runs, regions) is expected
+
+
+def test_the_longer_all_is_in_place_the_fewer_samples_are_taken_and_at_the_first_doubt_all_of_them() -> None:
+    interest = Interest()
+    seen = []
+    for tick in range(10):
+        interest.note(100.0 + tick * CALM_SECONDS, is_in_place=True)
+        seen.append(interest.ratio)
+    assert seen == [1.0, 0.5, 0.25, 0.125, *([LEAST_INTEREST] * 6)]
+    interest.note(300.0, is_in_place=False)
+    assert interest.ratio == 1.0
+    interest.note(300.0 + CALM_SECONDS, is_in_place=True)
+    assert interest.ratio == 1.0, "calm counts from here"
+    interest.note(300.0 + 1.9 * CALM_SECONDS, is_in_place=True)
+    assert interest.ratio == 1.0
+    interest.note(300.0 + 2.0 * CALM_SECONDS, is_in_place=True)
+    assert interest.ratio == 0.5

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from balancerd import native
+from balancerd.kernel.accesses import rate
 from balancerd.kernel.accesses.registers import RegisterSource, find_obstacle
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.files import list_names
@@ -104,6 +105,33 @@ def test_each_half_is_found_to_belong_to_the_node_of_its_thread(reads: PatientRe
             assert last.watched_seconds == pytest.approx(sum(window.seconds for window in windows), abs=0.01)
         finally:
             source.close(OWN)
+
+
+@can_sample
+def test_a_process_whose_memory_lies_where_it_is_used_is_sampled_less_and_less(
+    reads: PatientReads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    set_frequency = native.ThreadRings.set_frequency
+
+    def note(rings: native.ThreadRings, frequency_hz: int) -> None:
+        chosen.append(frequency_hz)
+        set_frequency(rings, frequency_hz)
+
+    monkeypatch.setattr(native.ThreadRings, "set_frequency", note)
+    monkeypatch.setattr(rate, "CALM_SECONDS", 0.0)
+    monkeypatch.setattr(rate, "KNOWN_RATIO", 0.01)  # of this process's other threads and memory nobody knows enough
+    monkeypatch.setattr(rate, "ASTRAY_RATIO", 1.0)
+    with mmap.mmap(-1, 2 * PART_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        area[:] = bytes(2 * PART_BYTES)
+        source = make_source(reads, lambda: as_nodes(*CPUS))
+        source.open(OWN)
+        try:
+            with at_work(area):
+                read_until(source, OWN, lambda _: bool(chosen) and chosen[-1] <= max(chosen) / 4)
+        finally:
+            source.close(OWN)
+    assert chosen[-1] <= max(chosen) / 4
 
 
 THREADS_ON_DEMAND = """
