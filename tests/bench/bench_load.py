@@ -25,7 +25,7 @@ from typing import Any
 
 from tests.bench.bench_native import Row, print_table
 from tests.bench.crowd import Shape, build, crowd
-from tests.bench.endurance import add_keep, keep
+from tests.bench.endurance import print_document
 from tests.bench.series import COUNT, Point, Watch
 from tests.bench.watchers import Balancerd, balancerd, free_port
 
@@ -143,7 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--children", type=int, default=100_000)
     parser.add_argument("--rate", type=int, default=1000, help="children a second")
     parser.add_argument("--seconds", type=float, default=40.0, help="of each phase")
-    add_keep(parser)
     given = parser.parse_args(arguments)
     shape = Shape(
         processes=given.processes, threads=given.threads, large=given.processes // 20, busy=10, mib=80, percent=1
@@ -176,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_table(rows)
     print("no aim was missed" if not missed else f"aim missed: {'; '.join(missed)}")
     series = [asdict(point) for phase in ordeal.phases for point in phase.points]
-    keep(given, {"bench": "load", "rows": rows, "series": series, "missed": missed})
+    print_document({"bench": "load", "rows": rows, "series": series, "missed": missed})
     return 1 if missed else 0
 
 

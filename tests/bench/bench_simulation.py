@@ -5,7 +5,7 @@
     python -m tests.bench.bench_simulation large --seconds 600
     python -m tests.bench.bench_simulation month
     python -m tests.bench.bench_simulation random --scenarios 1000
-    python -m tests.bench.bench_simulation hours --hours 8 [--keep]
+    python -m tests.bench.bench_simulation hours --hours 8
 
 `judge` runs the shipped scenarios, but for the two large ones, under three schedulers and tells the work beside that
 with nobody who moves memory, and at the optimum. `rounds` times what the engine takes for one tick, without what the
@@ -46,7 +46,7 @@ from balancerd.simulation import loading
 from balancerd.simulation.judge import Judgement, judge
 from balancerd.simulation.run import run_engine
 from balancerd.simulation.scenario import GroupSection, MachineSection, Scenario
-from tests.bench.endurance import add_keep, keep
+from tests.bench.endurance import print_document
 from tests.simulations import KINDS, is_memory_bound, make_means, random_scenario, under
 
 LARGE = "ten-thousand"
@@ -188,7 +188,7 @@ def hours(given: argparse.Namespace) -> int:
         print(f"tick {tick:>8}{blocks:>12} blocks")
     print(f"{given.hours:g} hours, {run.ticks} ticks; {last / before:.3f} times as much")
     document = {"bench": "hours", "hours": given.hours, "ticks": run.ticks}
-    keep(given, {**document, "blocks": points, "growth": last / before, "missed": missed})
+    print_document({**document, "blocks": points, "growth": last / before, "missed": missed})
     return 1 if missed else 0
 
 
@@ -307,7 +307,6 @@ def main(arguments: Sequence[str]) -> int:
     verbs.choices["random"].add_argument("--scenarios", type=int, default=1000)
     verbs.choices["random"].add_argument("--first", type=int, default=0)
     verbs.choices["hours"].add_argument("--hours", type=float, default=8.0)
-    add_keep(verbs.choices["hours"])
     given = parser.parse_args(arguments)
     return parts[given.part](given)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.bench.bench_load import flood
 from tests.bench.bench_native import print_table
 from tests.bench.crowd import build
-from tests.bench.endurance import add_keep, keep
+from tests.bench.endurance import print_document
 from tests.bench.series import Watch, growth, rows
 from tests.bench.watchers import free_port
 from tests.lab.service import Balancerd
@@ -76,7 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Go on for so long, then judge; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
-    add_keep(parser)
     given = parser.parse_args(arguments)
     port, herd = free_port(), Herd()
     overrides = {**SETTINGS, "metrics.listen": f"127.0.0.1:{port}"}
@@ -105,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{herd.ended} processes came home and went; pages by status: {pages}")
     print("no aim was missed" if not missed else f"aim missed: {'; '.join(missed)}")
     told = {"minutes": given.minutes, "processes": herd.ended, "pages": pages, "totals": totals, "missed": missed}
-    keep(given, {"bench": "soak", **told, "rows": table, "series": [asdict(point) for point in watch.points]})
+    print_document({"bench": "soak", **told, "rows": table, "series": [asdict(point) for point in watch.points]})
     return 1 if missed else 0
 
 

@@ -1,15 +1,15 @@
 """What load and time do to the daemon: what was measured is kept beside, and a page tells of it.
 
-    python -m tests.bench.endurance        writes ENDURANCE.md from what is kept
+    python -m tests.bench.endurance [FILE ...]
 
+keeps what benchmarks have printed to these files, the last line of each, and writes ENDURANCE.md from all that is kept.
 Owns the kept documents and the page. It must not know how anything was measured.
 """
 
-import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,21 @@ of `/metrics` that hold a value.
 """
 
 
-def add_keep(parser: argparse.ArgumentParser) -> None:
-    """Let a benchmark be asked to keep what it found."""
-    parser.add_argument("--keep", action="store_true", help="keep the figures for ENDURANCE.md")
+def print_document(document: Document) -> None:
+    """Print a document as one line, for keep()."""
+    print(json.dumps({**document, "commit": _commit()}))
 
 
-def keep(given: argparse.Namespace, document: Document) -> None:
-    """Print a document, and keep it if that is asked for."""
-    print(json.dumps(document))
-    if given.keep:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        path = FOLDER / f"{document['bench']}.json"
-        path.write_text(json.dumps({**document, "commit": _commit()}) + "\n", encoding="utf-8")
+def keep(printed: str, folder: Path = FOLDER) -> Path:
+    """Keep the document in the last line of what was printed. Raises ValueError when there is none."""
+    last = (printed.splitlines() or [""])[-1]
+    document = json.loads(last)
+    if not isinstance(document, dict) or document.get("bench") not in PARTS:
+        raise ValueError(f"not what {', '.join(PARTS)} print: {last[:80]!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{document['bench']}.json"
+    path.write_text(f"{last}\n", encoding="utf-8")
+    return path
 
 
 def read_kept(folder: Path = FOLDER) -> dict[str, Document]:
@@ -48,14 +51,7 @@ def read_kept(folder: Path = FOLDER) -> dict[str, Document]:
 
 def page(kept: Mapping[str, Document]) -> str:
     """Return the page."""
-    parts = [HEAD]
-    if "load" in kept:
-        parts.append(_load(kept["load"]))
-    if "soak" in kept:
-        parts.append(_soak(kept["soak"]))
-    if "hours" in kept:
-        parts.append(_hours(kept["hours"]))
-    return "\n".join(parts)
+    return "\n".join([HEAD, *(told(kept[name]) for name, told in PARTS.items() if name in kept)])
 
 
 def _load(document: Document) -> str:
@@ -102,16 +98,23 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def main() -> int:
-    """Write the page; 1 when nothing is kept."""
+PARTS: Mapping[str, Callable[[Document], str]] = {"load": _load, "soak": _soak, "hours": _hours}
+"""Of the page, in order."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Keep what is in these files, and write the page; 1 when a file holds something else."""
+    for name in arguments:
+        try:
+            keep(Path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            print(f"{name}: error: {error}", file=sys.stderr)
+            return 1
     kept = read_kept()
-    if not kept:
-        print(f"nothing is kept in {FOLDER}: python -m tests.bench.bench_load --keep measures", file=sys.stderr)
-        return 1
     PAGE.write_text(page(kept), encoding="utf-8")
     print(f"{PAGE}, from {', '.join(kept)}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

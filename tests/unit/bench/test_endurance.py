@@ -1,10 +1,11 @@
 """What counts as flat, and the page of what load and time do to the daemon."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from tests.bench.endurance import PAGE, page, read_kept
+from tests.bench.endurance import PAGE, keep, page, print_document, read_kept
 from tests.bench.series import Point, growth, rows
 
 FLAT = [
@@ -48,3 +49,18 @@ def test_the_table_has_each_part_of_the_time_with_its_share_of_a_core() -> None:
 
 def test_the_page_tells_what_is_kept_and_nothing_else() -> None:
     assert PAGE.read_text("utf-8") == page(read_kept())
+
+
+def test_what_a_benchmark_printed_last_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print("a table")
+    print_document({"bench": "soak", "minutes": 31.0})
+    keep(capsys.readouterr().out, tmp_path)
+    assert read_kept(tmp_path)["soak"]["minutes"] == 31.0
+    assert read_kept(tmp_path)["soak"]["commit"]
+
+
+@pytest.mark.parametrize("printed", ["", "a table\n", "[1]\n", '{"bench": "access"}\n'])
+def test_what_is_no_such_document_is_not_kept(printed: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"print|Expecting"):
+        keep(printed, tmp_path)
+    assert read_kept(tmp_path) == {}
