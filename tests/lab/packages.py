@@ -16,7 +16,13 @@ from tests.lab.state import LabError
 # numactl brings numactl and numastat, which the tests run inside, as they do tmux; kmod brings depmod.
 INSTALLED = ("qemu-system-x86", "busybox-static", "kmod", "numactl", "tmux")
 # Installing these would start daemons on the developer's machine; numad would even move its memory about.
-UNPACKED_TOOLS = {"numad": "numad", "prometheus": "prometheus", "kubernetes-client": "kubectl", "mandoc": "mandoc"}
+UNPACKED_TOOLS = {
+    "apparmor": "sbin/apparmor_parser",
+    "kubernetes-client": "usr/bin/kubectl",
+    "mandoc": "usr/bin/mandoc",
+    "numad": "usr/bin/numad",
+    "prometheus": "usr/bin/prometheus",
+}
 """Packages with the program that is wanted of each."""
 
 
@@ -37,8 +43,8 @@ def ensure_installed() -> None:
 
 def ensure_tools(cache: Path) -> tuple[Path, ...]:
     """Unpack the UNPACKED_TOOLS that are not on PATH under `cache`; returns the folders to add to a PATH."""
-    wanted = [package for package, program in UNPACKED_TOOLS.items() if shutil.which(program) is None]
-    return tuple(unpack(package, cache) / "usr/bin" for package in wanted)
+    wanted = {package: path for package, path in UNPACKED_TOOLS.items() if shutil.which(Path(path).name) is None}
+    return tuple((unpack(package, cache) / path).parent for package, path in wanted.items())
 
 
 def unpack(package: str, cache: Path) -> Path:

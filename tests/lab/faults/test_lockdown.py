@@ -47,6 +47,31 @@ def rooted(*dropped: str) -> Sequence[str]:
 
 HIDDEN = ("unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh")
 
+NEEDED = "capability sys_ptrace, capability sys_nice, ptrace (read, trace),"
+"""Rules without which no memory of other users' processes can be moved: apparmor.d(5)."""
+
+PROFILES = {
+    "lab-all-but-ptrace": "deny capability sys_ptrace, deny ptrace, capability,",
+    "lab-needed": f"deny capability sys_admin, deny capability dac_override, capability dac_read_search, {NEEDED}",
+}
+"""Of AppArmor, by name: what they say of capabilities and of other processes."""
+
+
+def confined(profile: str) -> Sequence[str]:
+    """Root under a profile of AppArmor."""
+    change = f'printf "exec {profile}" > /proc/self/attr/apparmor/exec && exec "$@"'
+    return ("sh", "-c", change, "sh")
+
+
+@pytest.fixture(scope="module")
+def _profiles(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Load the profiles. They are gone with the machine."""
+    for name, rules in PROFILES.items():
+        path = tmp_path_factory.mktemp("profiles") / name
+        path.write_text(f"profile {name} flags=(attach_disconnected) {{ file, network, unix, signal, {rules} }}\n")
+        subprocess.run(["apparmor_parser", "--replace", "--skip-cache", str(path)], check=True)
+
+
 CASES: dict[str, tuple[str, Sequence[str], bool, str]] = {
     "all-capabilities": (
         "the daemon is a user with CAP_SYS_PTRACE and CAP_SYS_NICE",
@@ -76,6 +101,18 @@ CASES: dict[str, tuple[str, Sequence[str], bool, str]] = {
         (str(binary("without")), "434"),
         False,
         "pidfd",
+    ),
+    "apparmor": (
+        "the daemon is root in an AppArmor profile that denies ptrace",
+        confined("lab-all-but-ptrace"),
+        False,
+        "confined as lab-all-but-ptrace",
+    ),
+    "apparmor-allows": (
+        "the daemon is root in an AppArmor profile that allows ptrace, and denies what it does not need",
+        confined("lab-needed"),
+        True,
+        "",
     ),
     "no-affinity": (
         "the daemon has a seccomp filter without sched_setaffinity(2)",
@@ -114,6 +151,7 @@ def examine(tally: Tally, folder: Path, prefix: Sequence[str], *, may_move: bool
         assert daemon.stop() == 0
 
 
+@pytest.mark.usefixtures("_profiles")
 @pytest.mark.parametrize("name", CASES)
 def test_who_may_less_says_what_is_missing_and_moves_nothing_that_it_may_not(
     fault: Fault, tmp_path: Path, name: str

@@ -38,6 +38,7 @@ MOUNTS = (
     ("cgroup2", "/sys/fs/cgroup", ""),
     ("tracefs", "/sys/kernel/tracing", ""),
     ("debugfs", "/sys/kernel/debug", ""),
+    ("securityfs", "/sys/kernel/security", ""),
     ("hugetlbfs", "/dev/hugepages", ""),
 )
 CONTROLLERS = "+cpuset +cpu +memory +pids"
