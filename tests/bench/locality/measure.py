@@ -37,6 +37,10 @@ from tests.bench.watchers import cpu_seconds, peak_rss_mib
 COUNTERS = ("pgmigrate_", "numa_pages_migrated", "numa_hint_faults", "numa_pte_updates", "thp_migration_")
 """What the counters of /proc/vmstat begin with that tell of moves, or of the kernel's balancing."""
 
+SETTLE_SECONDS = 6.0
+"""Before the work begins: looking at all pages takes the house-keeper for seconds here, and until it is over no daemon
+has seen the processes for as long as those that it is made for are there. More than numad's interval."""
+
 Marker = Callable[[int], None]
 
 
@@ -129,6 +133,7 @@ def measure(running: Running, marks: Marks, daemon: rivals.Daemon | None, result
     """Let a workload that has been started work, look at everything before and after, and put it into `result`."""
     affinity = read_affinity(running.pids)
     before = pages.locate(pages.read_spans(running.pids))
+    time.sleep(SETTLE_SECONDS)
     running.work(marks)
     after = pages.locate(placed.span for placed in before)
     grown = {name: value - marks.vmstat[BEGIN][name] for name, value in marks.vmstat[DONE].items()}

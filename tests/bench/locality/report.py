@@ -37,6 +37,8 @@ node 3, is the house-keeper: the harness and the rival's daemon run there, and n
 than that, and runs the house-keeper first: a daemon with a CPU to itself does not slow down because others are busy.
 The work of a workload is fixed.
 
+Memory is touched, all is looked at, and some seconds pass before the work begins.
+
 The rivals: *nothing* (`kernel.numa_balancing=0`, no daemon), *kernel* (`=1`), *numad* (`-i 5`), *balancerd* (its
 defaults), *balancerd+access* (with the policies `access` and `interleave` besides, which sample registers),
 *balancerd+hints* (the same policies, which see hint faults; the kernel's balancer is on and moves pages by them, too),

@@ -31,6 +31,11 @@ thp_migration_split 1
 """
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "SETTLE_SECONDS", 0.0)
+
+
 class Idle:
     """A workload under way that only marks, and notes when it was asked for what."""
 
