@@ -6,10 +6,10 @@ Owns what a file may look like. It must not know what is done with the ticks.
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from balancerd.model.copying import Copying
 from balancerd.model.sample import PlacementSample
@@ -17,6 +17,8 @@ from balancerd.model.topology import Topology
 from balancerd.trace.codec import decode
 from balancerd.trace.form import FORMAT, MISUNDERSTOOD, VERSION, TraceError
 from balancerd.trace.records import LineReader, TickRecord
+
+T = TypeVar("T")
 
 LONGEST_LINE_BYTES: Final = 1 << 30
 
@@ -45,6 +47,7 @@ class TraceReader:
         self._path = path
         self._file = gzip.open(path, "rb")  # noqa: SIM115 -- closed by close()
         self._reader = LineReader()
+        self._number = 0
         self.ended: str | None = None
         self.broken: str | None = None
         try:
@@ -61,17 +64,23 @@ class TraceReader:
         self._file.close()
 
     def ticks(self) -> Iterator[TickRecord]:
-        """Yield the ticks; `known` is there with the first."""
+        """Yield the ticks; `known` is there with the first. Raises TraceError, which names the file and the line."""
         lines = self._lines()
         first = next(lines, None)
         if first is None:
             return
-        self.known = self._reader.known(first)
+        self.known = self._understood(self._reader.known, first)
         for line in lines:
             if line.startswith('{"end":'):
-                self.ended = self._reader.end(line)
+                self.ended = self._understood(self._reader.end, line)
                 return
-            yield self._reader.tick(line)
+            yield self._understood(self._reader.tick, line)
+
+    def _understood(self, read: Callable[[str], T], line: str) -> T:
+        try:
+            return read(line)
+        except TraceError as error:
+            raise TraceError(f"{self._path}:{self._number}: {error}") from error
 
     def _read_header(self) -> Header:
         line = next(self._lines(), None)
@@ -105,6 +114,7 @@ class TraceReader:
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 self.broken = f"it breaks off: {error}"
                 return
+            self._number += 1
             if not line:
                 return
             if not line.endswith(b"\n"):

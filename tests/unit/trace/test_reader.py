@@ -119,5 +119,5 @@ def test_another_version_of_the_format_says_which_balancerd_reads_it(tmp_path: P
 def test_a_line_that_is_no_tick_is_an_error(tmp_path: Path, line: str) -> None:
     path = tmp_path / "odd"
     path.write_bytes(gzip.compress(b"".join(lines()[:2]) + line.encode() + b"\n"))
-    with pytest.raises(TraceError):
+    with pytest.raises(TraceError, match=f"^{path}:3: "):
         read(path)
