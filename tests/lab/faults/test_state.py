@@ -165,16 +165,16 @@ JOURNAL = (
     b'[{"pid":1,"start":1,"tid":1,"tid_start":1,"before":"0-3","ours":"1","whole":true,"at":1}]}'
 )
 
-BROKEN = (
+BROKEN = (  # in what no --set of a test takes the place of
     "mode: obsrve\n",
     "policies: [{name: a, kind: nobody}]\n",
-    "tick_interval: 2\n",
+    "evict: {rate_limit: 2}\n",
     "tick_interval: 2s\ntick_interval: 3s\n",
     "select: {min_rss: [\n",
     "\x00\x01\x02",
     "- a\n- b\n",
     "a: &a [*a]\n",
-    "migrate: {stall_target: -1s}\n",
+    "migrate: {rate_limit: -1MiB/s}\n",
     "mode: !!python/object/apply:os.system [true]\n",
     "x" * 70000,
     "[" * 5000,
