@@ -89,27 +89,48 @@ static bool touch_from(const struct part *part, const struct touch *touch, int p
 	return true;
 }
 
+static size_t rounded_up(size_t bytes, size_t to)
+{
+	return (bytes + to - 1) / to * to;
+}
+
 static void *map(size_t bytes, int flags)
 {
-	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+	void *found = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+
+	return found == MAP_FAILED ? NULL : found;
+}
+
+/* Base pages, whatever this machine makes of others, from a multiple of HUGE on: no two parts share a huge page. */
+static char *map_base(size_t bytes)
+{
+	size_t room = rounded_up(bytes, HUGE) + HUGE, before;
+	char *found = map(room, MAP_NORESERVE);
+
+	if (!found)
+		return NULL;
+	before = -(uintptr_t)found % HUGE;
+	if ((before && munmap(found, before)) ||
+	    munmap(found + before + rounded_up(bytes, PAGE), room - before - rounded_up(bytes, PAGE)) ||
+	    madvise(found + before, bytes, MADV_NOHUGEPAGE))
+		return NULL;
+	return found + before;
 }
 
 bool part_make(struct part *part, size_t bytes, const struct touch *touch)
 {
-	void *counts;
+	size_t count_bytes = rounded_up(bytes / PAGE * sizeof(*part->n_writes), PAGE);
 
 	part->n_pages = bytes / PAGE;
 	part->page_step = step_through(part->n_pages);
-	if (part->is_huge)
-		part->memory = map((bytes + HUGE - 1) & ~(HUGE - 1), MAP_HUGETLB);
-	else
-		part->memory = map(bytes, 0);
-	counts = map(part->n_pages * sizeof(*part->n_writes), 0);
-	if (part->memory == MAP_FAILED || counts == MAP_FAILED)
-		return false;
-	part->n_writes = counts;
-	/* base pages, whatever this machine makes of others */
-	if (!part->is_huge && madvise(part->memory, bytes, MADV_NOHUGEPAGE))
+	if (part->is_huge) {
+		part->n_writes = map(count_bytes, 0);
+		part->memory = map(rounded_up(bytes, HUGE), MAP_HUGETLB);
+	} else {
+		part->n_writes = (uint32_t *)map_base(count_bytes + bytes);
+		part->memory = part->n_writes ? (char *)part->n_writes + count_bytes : NULL;
+	}
+	if (!part->memory || !part->n_writes)
 		return false;
 	for (int place = 0; place < touch->n_places; place++)
 		if (!touch_from(part, touch, place))

@@ -31,7 +31,7 @@ struct touch {
 struct part {
 	char *memory;
 	size_t n_pages, page_step;
-	uint32_t *n_writes; /* by page */
+	uint32_t *n_writes; /* by page; right before the memory, as what an allocator keeps, but for huge pages */
 	uint32_t number; /* no other part of the load has it */
 	bool is_huge;
 };

@@ -30,7 +30,8 @@ def writes_by_page(pid: int, mib: int) -> list[int]:
     """Read the second word of each page, which counts how often the page was written to."""
     areas = (line.split()[0] for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines())
     spans = [tuple(int(word, 16) for word in area.split("-")) for area in areas]
-    (start,) = (start for start, end in spans if end - start == mib * MIB)
+    count_bytes = -(-(mib * MIB // PAGE * 4) // PAGE) * PAGE
+    (start,) = (end - mib * MIB for start, end in spans if end - start == count_bytes + mib * MIB)
     with Path(f"/proc/{pid}/mem").open("rb") as file:
         file.seek(start)
         memory = file.read(mib * MIB)
