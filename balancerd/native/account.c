@@ -98,6 +98,7 @@ static uint64_t finish_split_folio(struct step *s, size_t i, uint64_t folio_byte
 		for (; n < GATHER && at < end; at += BAL_PAGE_BYTES)
 			pages[n++] = (void *)(uintptr_t)at;
 		rc = bal_step_query(s, n, pages, now);
+		s->is_blind |= rc != 0;
 		for (size_t k = 0; k < n; k++) {
 			uint64_t address = (uint64_t)(uintptr_t)pages[k];
 			int status = address == block ? s->status[i] : rc ? BAL_UNTRIED : others;
@@ -122,6 +123,20 @@ static uint64_t finish_split_folio(struct step *s, size_t i, uint64_t folio_byte
 	return unfinished;
 }
 
+/* Count a block of which nobody says how much its first page took along. It is not finished: it is to be seen again. */
+static uint64_t finish_unseen_block(struct step *s, size_t i)
+{
+	const struct item *item = &s->items[i];
+	uint64_t block = address_of(s, i);
+
+	s->is_blind = 1;
+	s->ret->looked += block_pages(s);
+	tally(s, item, block, 1, s->status[i]);
+	tally(s, item, block + BAL_PAGE_BYTES, block_pages(s) - 1,
+	      s->status[i] == BAL_UNTRIED ? BAL_UNTRIED : BAL_UNWRITTEN);
+	return block;
+}
+
 /* Count a block that was submitted by its first address. Returns its first page that is not finished. */
 static uint64_t finish_block(struct step *s, size_t i)
 {
@@ -131,13 +146,13 @@ static uint64_t finish_block(struct step *s, size_t i)
 	uint64_t block = address_of(s, i), taken = 1;
 	size_t n = bal_step_spread(s, block, pages), along = 0, last = 0;
 
-	if (bal_step_query(s, n, pages, now) == 0) {
-		while (along < n && now[along] == item->target)
-			along++;
-		for (size_t k = 1; k < n; k++)
-			if (now[k] == item->target)
-				last = k;
-	}
+	if (s->is_blind || bal_step_query(s, n, pages, now))
+		return finish_unseen_block(s, i);
+	while (along < n && now[along] == item->target)
+		along++;
+	for (size_t k = 1; k < n; k++)
+		if (now[k] == item->target)
+			last = k;
 	if (last && (item->asked || last >= along)) {
 		uint64_t folio_bytes = 2 * BAL_PAGE_BYTES;
 
@@ -158,6 +173,16 @@ static uint64_t finish_block(struct step *s, size_t i)
 	s->ret->looked += taken;
 	tally(s, item, block, taken, s->status[i]);
 	return s->status[i] == BAL_UNTRIED ? block : block + taken * BAL_PAGE_BYTES;
+}
+
+/* Put the cursor at the beginning of its block, or of its range. */
+static void go_back(const struct step *s, struct bal_cursor *cursor)
+{
+	const struct bal_range *r = &s->ranges[cursor->range];
+
+	if (cursor->range >= s->n_ranges || cursor->address <= r->start || cursor->address >= r->end)
+		return;
+	cursor->address = block_of(s, cursor->address) > r->start ? block_of(s, cursor->address) : r->start;
 }
 
 int bal_step_finish(struct step *s, struct bal_cursor *cursor)
@@ -193,5 +218,7 @@ int bal_step_finish(struct step *s, struct bal_cursor *cursor)
 	if (!s->ret->error && all_tried)
 		return 0;
 	*cursor = unfinished;
+	if (s->is_blind)
+		go_back(s, cursor);
 	return 1;
 }

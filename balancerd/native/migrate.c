@@ -183,8 +183,10 @@ static int submit_rests(struct step *s, struct bal_cursor *cursor)
 		struct bal_cursor stop = *cursor;
 
 		for (; at < n && s->weight < s->args->batch_pages; at++)
-			if (collect_pages(s, s->rests[at].range, s->rests[at].from, s->rests[at].to, 1) < 0)
+			if (collect_pages(s, s->rests[at].range, s->rests[at].from, s->rests[at].to, 1) < 0) {
+				s->is_blind = 1;
 				break;
+			}
 		if (at < n)
 			stop = (struct bal_cursor){ .range = s->rests[at].range, .address = s->rests[at].from, .base = 1 };
 		bal_step_submit(s);

@@ -41,6 +41,7 @@ struct step {
 	struct item *items;
 	struct rest *rests;
 	size_t n_rests;
+	int is_blind; /* a question failed after pages were submitted: what became of some of them is not known */
 	/* the collection by target, while it is submitted; only with a map of targets */
 	void **sorted_pages;
 	struct item *sorted_items;
@@ -69,7 +70,8 @@ size_t bal_step_spread(const struct step *s, uint64_t block, void **pages);
 /*
  * Count the collection by final status and empty it. Blocks that were tried whole and are not become s->rests. Returns
  * 1 if the step cannot go on behind it, after an error or because pages were left untried; then *cursor is put at the
- * first page that is not finished.
+ * first page that is not finished, or, if the step is blind, at the beginning of its block, so that the next one sees
+ * no folio by half.
  */
 int bal_step_finish(struct step *s, struct bal_cursor *cursor);
 

@@ -174,8 +174,17 @@ static void settle(struct step *s, size_t i, int now)
 	}
 }
 
-/* Ask again for every page whose status is open. An error leaves them as they are. */
-static int settle_all(struct step *s)
+/* Nobody answers where pages are from `i` on: of those that were tried and left open, it is not known if they moved. */
+static void give_up(struct step *s, size_t i)
+{
+	s->is_blind = 1;
+	for (; i < s->n; i++)
+		if (s->status[i] != BAL_UNTRIED && is_open(s->status[i], s->items[i].target))
+			s->status[i] = BAL_UNWRITTEN;
+}
+
+/* Ask again for every page whose status is open. */
+static void settle_all(struct step *s)
 {
 	enum { GATHER = 256 };
 	void *pages[GATHER];
@@ -184,7 +193,6 @@ static int settle_all(struct step *s)
 
 	while (i < s->n) {
 		size_t k = 0;
-		int rc;
 
 		for (; i < s->n && k < GATHER; i++) {
 			if (is_open(s->status[i], s->items[i].target)) {
@@ -192,13 +200,13 @@ static int settle_all(struct step *s)
 				which[k++] = i;
 			}
 		}
-		rc = k ? bal_step_query(s, k, pages, now) : 0;
-		if (rc)
-			return rc;
+		if (k && bal_step_query(s, k, pages, now)) {
+			give_up(s, which[0]);
+			return;
+		}
 		for (size_t j = 0; j < k; j++)
 			settle(s, which[j], now[j]);
 	}
-	return 0;
 }
 
 /* Exchange the collection and its copy sorted by target. */
