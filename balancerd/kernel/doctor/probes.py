@@ -22,6 +22,7 @@ import psutil
 from balancerd.kernel.doctor import calls, files, guards
 from balancerd.kernel.doctor.files import CAP_SYS_NICE, CAP_SYS_PTRACE, ROOT, Check, CheckStatus
 from balancerd.kernel.doctor.managers import other_managers
+from balancerd.kernel.processes.identity import GONE
 
 SYSCALL_NUMBER: Final[Mapping[str, int]] = {"x86_64": 279, "aarch64": 239, "riscv64": 239}  # asm/unistd_64.h
 MPOL_MF_MOVE = 2  # include/uapi/linux/mempolicy.h
@@ -153,7 +154,7 @@ def query_other(caller: PageCaller, pids: Iterable[int], root: Path = ROOT) -> C
         except PermissionError:
             return _not_permitted(name, f"looking at process {pid}", root, CAP_SYS_PTRACE, "SYS_PTRACE")
         except OSError as error:
-            if error.errno in {errno.ESRCH, errno.EINVAL}:  # exited, or a kernel thread
+            if error.errno in GONE:
                 continue
             return _refused_on_self(name, error)
         return Check(

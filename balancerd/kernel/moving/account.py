@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from balancerd.kernel.errors import AccountingError
+from balancerd.kernel.processes.identity import GONE
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId
 from balancerd.model.migration import FailedRun, MigrationOutcome, MigrationStep, MovedRun, Verified
@@ -41,9 +42,8 @@ REASON_OF_ERRNO = {
 }
 """Why a call as a whole was refused, move_pages(2): EACCES is a node outside of the cpuset; others are CALL_FAILED."""
 
-_REASON_OF_MOVE = {**REASON_OF_ERRNO, errno.EINVAL: Reason.EXITED}
-"""The same of a call for pages: a process that is about to be gone has no memory any more, and move_pages(2) is told
-EINVAL until nobody finds it (find_mm_struct() in mm/migrate.c)."""
+_REASON_OF_MOVE = REASON_OF_ERRNO | dict.fromkeys(GONE, Reason.EXITED)
+"""The same of a call for pages."""
 
 
 def explain_errno(call: str, number: int) -> str:

@@ -16,6 +16,7 @@ from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pacer, StepPace, finish
+from balancerd.kernel.processes.identity import GONE
 from balancerd.model.decision import Reason
 from balancerd.model.migration import EvictionOutcome, EvictionStep, Range
 from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
@@ -29,8 +30,8 @@ _ENOUGH_LOOK_PAGES = 32768
 _NEEDS_SWAP = frozenset({VmaKind.ANON, VmaKind.HEAP, VmaKind.STACK, VmaKind.SHMEM})
 
 
-_REASON_OF_ERRNO = {errno.ESRCH: Reason.EXITED, errno.EPERM: Reason.NO_ACCESS}
-"""Why process_madvise(2) refused a call; others are CALL_FAILED."""
+_REASON_OF_ERRNO = {**dict.fromkeys(GONE, Reason.EXITED), errno.EPERM: Reason.NO_ACCESS}
+"""Why a call was refused; others are CALL_FAILED. EINVAL of process_madvise(2) is a mapping's own, and counted."""
 
 
 class EvictCore(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
+from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.moving.account import Account, page_statuses, status_of
 from balancerd.kernel.moving.calls import Calls, MigrateCore, Work
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
@@ -194,7 +195,7 @@ class Mover:
         if account.moved_runs and claim.held.alive():
             try:
                 found = self._verifier.ask(claim.held.process.pid, account.moved_runs, _VERIFIED_PAGES)
-            except ProcessLookupError:
+            except ProcessGoneError:
                 return
             account.verified = total(found)
 

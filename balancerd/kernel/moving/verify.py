@@ -1,6 +1,5 @@
 """Asking where pages are that are said to have moved. Owns how few answers stand for many pages, and no remedy."""
 
-import errno
 import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -9,7 +8,7 @@ from balancerd import native
 from balancerd.kernel.errors import ParseError, ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.machine.topology import parse_ids
-from balancerd.kernel.processes.identity import HeldProcess
+from balancerd.kernel.processes.identity import GONE, HeldProcess
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.migration import MovedRun, RunsNow, Verified, VerifyRequest
 from balancerd.native.records import Placement, RangePlacement
@@ -48,7 +47,7 @@ class Verifier:
         try:
             with HeldProcess(process, self._procfs):
                 runs = self.ask(process.pid, request.runs, request.asked_pages)
-        except (ProcessGoneError, ProcessLookupError) as error:
+        except ProcessGoneError as error:
             reason, detail = Reason.VANISHED, str(error)
         except PermissionError as error:
             reason, detail = Reason.NO_ACCESS, str(error)
@@ -61,7 +60,7 @@ class Verifier:
     def ask(self, pid: int, runs: Sequence[MovedRun], asked_pages: int) -> tuple[Verified, ...]:
         """Ask for up to `asked_pages` pages of `runs`, systematically spread; one answer for each run.
 
-        Raises OSError: ESRCH when the process is gone, or about to be and without memory.
+        Raises ProcessGoneError, also when the process is about to be gone, and OSError otherwise.
         """
         if not runs or asked_pages <= 0:
             return (NOTHING,) * len(runs)
@@ -71,8 +70,8 @@ class Verifier:
         try:
             found = self._core.placement(pid, ranges, n_nodes=n_nodes, samples=asked_pages, phase=self._phase())
         except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise ProcessLookupError(errno.ESRCH, f"process {pid} has no memory any more") from error
+            if error.errno in GONE:
+                raise ProcessGoneError(f"process {pid} exited while it was asked for its pages") from error
             raise
         return tuple(map(_judge, runs, found.per_range))
 

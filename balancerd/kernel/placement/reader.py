@@ -31,7 +31,7 @@ from balancerd.kernel.placement.sequential import (
     judge_home,
     plain_intervals,
 )
-from balancerd.kernel.processes.identity import HeldProcess, read_start_ticks
+from balancerd.kernel.processes.identity import GONE, HeldProcess, read_start_ticks
 from balancerd.kernel.processes.status import parse_status
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.interval import Interval
@@ -148,7 +148,14 @@ class PlacementReader:
 
         def ask(strata: Sequence[int], questions: int) -> Tally:
             seed = int(self._chance() * _CHANCES)
-            return self._core.sample(process.pid, table, n_nodes=n_nodes, strata=strata, questions=questions, seed=seed)
+            try:
+                return self._core.sample(
+                    process.pid, table, n_nodes=n_nodes, strata=strata, questions=questions, seed=seed
+                )
+            except OSError as error:
+                if error.errno in GONE:
+                    raise ProcessGoneError(f"process {process.pid} exited while it was asked for its pages") from error
+                raise
 
         resident_pages = rss_bytes // PAGE_BYTES
         read_before = self._policies.get(process)

@@ -1,14 +1,19 @@
 """Holding on to one process: a pidfd, and the start time that tells it from a later owner of its pid."""
 
+import errno
 import os
 import select
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from balancerd.kernel.errors import ProcessGoneError
 from balancerd.kernel.files import read_bytes
 from balancerd.kernel.processes.status import parse_stat
 from balancerd.model.ids import ProcessId
+
+GONE: Final = frozenset({errno.ESRCH, errno.EINVAL})
+"""What move_pages(2) answers of a process that has exited, and of one that is about to: it has no memory any more, and
+is told as EINVAL until nobody finds it (find_mm_struct() in mm/migrate.c). A kernel thread never has any."""
 
 
 class HeldProcess:

@@ -82,21 +82,23 @@ def test_a_survey_of_this_machine_knows_its_nodes_and_this_process(kernel: LiveK
 def test_one_process_that_cannot_be_read_does_not_stop_the_others() -> None:
     core = SpoiltCore()
     live = LiveKernel(FakeClock(), pace=NO_LIMITS, core=core)
-    with child() as (_, refused), child() as (_, broken), child() as (dead, gone):
+    with child() as (_, refused), child() as (_, broken), child() as (_, leaving), child() as (dead, gone):
         dead.kill()
         dead.wait()
         core.errors = {
             refused.pid: PermissionError(errno.EPERM, "Operation not permitted"),
             broken.pid: OSError(errno.EIO, "odd"),
+            leaving.pid: OSError(errno.EINVAL, "no memory any more"),
         }
         own = request(os.getpid())
-        requests = [SampleRequest(process=id_, rss_bytes=1 << 30) for id_ in (refused, broken, gone)]
+        requests = [SampleRequest(process=id_, rss_bytes=1 << 30) for id_ in (refused, broken, leaving, gone)]
         sampling = live.sample((*requests, request(refused.pid + 0, start_ticks=1), own))
     live.close()
     assert [placement.process for placement in sampling.placements] == [own.process]
     assert [(skip.process.pid, skip.reason, skip.by) for skip in sampling.missed] == [
         (refused.pid, Reason.NO_ACCESS, "kernel"),
         (broken.pid, Reason.UNREADABLE, "kernel"),
+        (leaving.pid, Reason.VANISHED, "kernel"),
         (gone.pid, Reason.VANISHED, "kernel"),
         (refused.pid, Reason.VANISHED, "kernel"),
     ]

@@ -143,7 +143,12 @@ def test_a_stop_and_the_exit_of_the_process_end_the_step(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(errno.ESRCH, Reason.EXITED), (errno.EPERM, Reason.NO_ACCESS), (errno.ENOSYS, Reason.CALL_FAILED)],
+    [
+        (errno.ESRCH, Reason.EXITED),
+        (errno.EINVAL, Reason.EXITED),
+        (errno.EPERM, Reason.NO_ACCESS),
+        (errno.ENOSYS, Reason.CALL_FAILED),
+    ],
 )
 def test_a_refused_call_ends_the_step_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reason: Reason

@@ -68,14 +68,18 @@ def test_a_request_for_nothing_is_answered_by_nothing(tmp_path: Path, ask: Verif
 def test_a_process_that_is_gone_or_refuses_is_skipped(tmp_path: Path) -> None:
     world = make_world(tmp_path, 10)
     other = verifier(world).verify(request(run(0, 10), process=ProcessId(OWN.pid, OWN.start_ticks + 1)))
-    world.core.gone = errno.ESRCH
-    gone = verifier(world).verify(request(run(0, 10)))
+    answers = []
+    for number in (errno.ESRCH, errno.EINVAL, errno.EPERM):
+        world.core.gone = number
+        answers.append(verifier(world).verify(request(run(0, 10))))
     (tmp_path / "sys/devices/system/node/online").write_text("nonsense\n")
     unread = verifier(world).verify(request(run(0, 10)))
-    reasons = [(skip.by, skip.process.pid, skip.reason) for skip in (other, gone, unread) if isinstance(skip, Skip)]
+    reasons = [(skip.by, skip.process.pid, skip.reason) for skip in (other, *answers, unread) if isinstance(skip, Skip)]
     assert reasons == [
         ("kernel", OWN.pid, Reason.VANISHED),
         ("kernel", OWN.pid, Reason.VANISHED),
+        ("kernel", OWN.pid, Reason.VANISHED),
+        ("kernel", OWN.pid, Reason.NO_ACCESS),
         ("kernel", OWN.pid, Reason.UNREADABLE),
     ]
 

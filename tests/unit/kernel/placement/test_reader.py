@@ -283,9 +283,10 @@ def test_a_process_that_is_gone_is_told_apart_from_errors(tmp_path: Path) -> Non
         core.error = PermissionError(errno.EPERM, "no")
         with pytest.raises(PermissionError):
             reader.read(id_, n_nodes=1, rss_bytes=LARGE)
-        core.error = ProcessLookupError(errno.ESRCH, "gone")
-        with pytest.raises(ProcessGoneError, match="exited while it was read"):
-            reader.read(id_, n_nodes=1, rss_bytes=LARGE)
+        for number in (errno.ESRCH, errno.EINVAL):
+            core.error = OSError(number, "gone, or about to be")
+            with pytest.raises(ProcessGoneError, match="exited while it was asked"):
+                reader.read(id_, n_nodes=1, rss_bytes=LARGE)
         core.error = None
         (procfs / f"{id_.pid}/maps").write_text("nonsense\n")
         with pytest.raises(ParseError, match=r"maps:1: not a mapping"):
