@@ -1,16 +1,18 @@
 """Which programs run that move memory too, found by name in /proc. Owns the names, and reading few names at a time.
 
-A name alone can be anyone's: where /proc/PID/exe can be read it must agree. Processes of other pid namespaces are in
-this /proc as well, so an agent in a container counts.
+A name alone can be anyone's: where /proc/PID/exe can be read it must agree, and only root and our own user count, for
+they alone may move the memory of others. Processes of other pid namespaces are in this /proc as well, so an agent in a
+container counts.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from balancerd.kernel.errors import ParseError
 from balancerd.kernel.files import list_names, read_bytes
-from balancerd.kernel.processes.status import parse_stat
+from balancerd.kernel.processes.status import parse_stat, parse_status
 from balancerd.model.manager import Manager
 
 PROGRAMS: Final[Mapping[str, Manager]] = {
@@ -95,6 +97,8 @@ class Programs:
         """Return whether the process is what its name says, as far as this user may know."""
         if name == KDAMOND:
             return self._is_kernel_thread(pid)
+        if not self._is_believed(pid):
+            return False
         try:
             file = Path(f"{self._procfs}/{pid}/exe").readlink().name
         except PermissionError:
@@ -102,6 +106,14 @@ class Programs:
         except OSError:  # it is gone, or a zombie
             return False
         return file.removesuffix(" (deleted)") == name and not self._only_advises(pid, name)
+
+    def _is_believed(self, pid: int) -> bool:
+        """Return whether it is root's or ours. Its directory is root's also when it is not dumpable, proc(5)."""
+        path = f"{self._procfs}/{pid}/status"
+        try:
+            return parse_status(read_bytes(path), path).uid in {0, os.geteuid()}
+        except (OSError, ParseError):
+            return False
 
     def _is_kernel_thread(self, pid: int) -> bool:
         path = f"{self._procfs}/{pid}/stat"

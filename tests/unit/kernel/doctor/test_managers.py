@@ -29,7 +29,7 @@ def test_on_a_quiet_machine_each_has_a_line_and_all_are_fine(tmp_path: Path) -> 
     ("files", "manager", "status", "seen"),
     [
         (
-            {"proc/7/comm": "numad\n"},
+            {"proc/7/comm": "numad\n", "proc/7/status": "Name:\tnumad\nUid:\t0\t0\t0\t0\n"},
             Manager.NUMAD,
             "warning",
             "running with pid 7: two managers undo each other's work",

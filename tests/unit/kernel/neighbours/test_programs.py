@@ -15,10 +15,17 @@ from tests.unit.kernel.trees import stat_line, write_tree
 KERNEL_THREAD = 0x00200000
 
 
-def add(root: Path, pid: int, comm: str, exe: str | None = None, *, cmdline: bytes = b"", flags: int = 0) -> None:
+def add(
+    root: Path, pid: int, comm: str, exe: str | None = None, *, cmdline: bytes = b"", flags: int = 0, uid: int = 0
+) -> None:
     write_tree(
         root / str(pid),
-        {"comm": f"{comm}\n", "cmdline": cmdline, "stat": stat_line(pid, comm, start_ticks=1, flags=flags)},
+        {
+            "comm": f"{comm}\n",
+            "cmdline": cmdline,
+            "stat": stat_line(pid, comm, start_ticks=1, flags=flags),
+            "status": f"Name:\t{comm}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n",
+        },
     )
     if exe is not None:
         (root / f"{pid}/exe").symlink_to(exe)
@@ -44,6 +51,16 @@ def test_a_program_is_known_by_its_name_and_its_file(
     add(tmp_path, 10, comm, exe, cmdline=cmdline)
     add(tmp_path, 11, "bash", "/bin/bash")
     assert Programs(str(tmp_path)).look() == ({comm: (10,)} if found else {})
+
+
+@pytest.mark.parametrize(("uid", "found"), [(0, True), (os.geteuid(), True), (4242, False)])
+def test_what_neither_root_nor_our_user_runs_moves_nothing_of_others_whatever_it_is_called(
+    tmp_path: Path, uid: int, found: bool
+) -> None:
+    add(tmp_path, 10, "numad", "/home/user/numad", cmdline=b"numad\0", uid=uid)
+    add(tmp_path, 11, "memtierd", "/home/user/memtierd", uid=uid)
+    (tmp_path / "11/status").unlink()
+    assert Programs(str(tmp_path)).look() == ({"numad": (10,)} if found else {})
 
 
 def test_where_the_file_may_not_be_read_the_name_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,8 @@ def look(watch: Neighbours, now: float = 0.0) -> dict[Manager, ManagerFinding]:
 
 
 def program(pid: int, name: str) -> dict[str, str]:
-    return {f"proc/{pid}/comm": f"{name}\n", f"proc/{pid}/cmdline": f"{name}\0"}
+    uids = f"Name:\t{name}\nUid:\t0\t0\t0\t0\n"
+    return {f"proc/{pid}/comm": f"{name}\n", f"proc/{pid}/cmdline": f"{name}\0", f"proc/{pid}/status": uids}
 
 
 def test_on_a_quiet_machine_every_manager_is_told_of_and_none_is_active(tmp_path: Path) -> None:
