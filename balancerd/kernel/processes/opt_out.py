@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from balancerd.kernel.errors import BlockedError, ParseError
-from balancerd.kernel.files import read_bytes
+from balancerd.kernel.files import read_beginning
 from balancerd.kernel.processes.details import Patience
 from balancerd.kernel.workloads.mounts import CgroupMount, membership_mounts, read_mounts
 from balancerd.model.ids import ProcessId
@@ -24,6 +24,9 @@ OFF = b"off"
 VARIABLE = b"BALANCERD=" + OFF
 ATTRIBUTES = ("user.balancerd", "trusted.balancerd")
 """The second one can be set, and read, with CAP_SYS_ADMIN only, xattr(7)."""
+
+_ENVIRONMENT_BYTES = 8 << 20
+"""More than execve(2) hands over: three quarters of 8 MiB. A process may say later on that it has gigabytes."""
 
 _NAME = re.compile(r".*-nobalance(\.slice|\.scope|\.service)?", re.DOTALL)
 _CGROUP_SECONDS = 30.0
@@ -89,7 +92,7 @@ class OptOuts:
             return known.is_off
         path = f"{self._procfs}/{process.id.pid}/environ"
         try:
-            text = self._reads.read(process.id, lambda: read_bytes(path))
+            text = self._reads.read(process.id, lambda: read_beginning(path, _ENVIRONMENT_BYTES))
         except BlockedError:
             return known is not None and known.is_off
         except OSError:
@@ -149,4 +152,4 @@ def named_off(cgroup: str) -> str | None:
 
 def parse_environ(text: bytes) -> bool:
     """Return whether /proc/PID/environ (proc_pid_environ(5)) holds the variable; anything may stand in it."""
-    return VARIABLE in text.split(b"\0")
+    return b"\0%b\0" % VARIABLE in b"\0%b\0" % text  # a list of what may be millions of empty texts is larger
