@@ -10,7 +10,8 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from enum import StrEnum, unique
 from pathlib import Path
 from typing import Final
 
@@ -39,15 +40,32 @@ def objection(status: os.stat_result, *, shared: bool = False) -> str | None:
     With `shared`, a directory may be like /tmp, in which others touch only what is their own (the sticky bit).
     """
     code = _CODE.stat()
-    if status.st_uid not in {0, os.geteuid(), code.st_uid}:
+    group = code.st_gid if code.st_mode & stat.S_IWGRP else None
+    exposure = find_exposure(status, owners={0, os.geteuid(), code.st_uid}, group=group)
+    if exposure is Exposure.OWNER:
         return f"it belongs to user {status.st_uid}: chown root"
-    if stat.S_ISLNK(status.st_mode) or (shared and status.st_mode & stat.S_ISVTX):
+    if exposure is None or (shared and status.st_mode & stat.S_ISVTX):
         return None
-    same_group = status.st_gid == code.st_gid and bool(code.st_mode & stat.S_IWGRP)
-    if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not same_group):
-        mode = stat.S_IMODE(status.st_mode)
-        return f"others than root and the daemon's user may write to it, its mode is {mode:04o}: chmod go-w"
-    return None
+    mode = stat.S_IMODE(status.st_mode)
+    return f"others than root and the daemon's user may write to it, its mode is {mode:04o}: chmod go-w"
+
+
+@unique
+class Exposure(StrEnum):
+    """What lets others write to a file."""
+
+    OWNER = "owner"
+    MODE = "mode"
+
+
+def find_exposure(status: os.stat_result, *, owners: Collection[int], group: int | None) -> Exposure | None:
+    """Return by what others than `owners` and the members of `group` may write to a file; None when they may not."""
+    if status.st_uid not in owners:
+        return Exposure.OWNER
+    if stat.S_ISLNK(status.st_mode):  # its mode says nothing, see symlink(7)
+        return None
+    is_open = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid != group)
+    return Exposure.MODE if is_open else None
 
 
 def open_kept(path: Path | str, flags: int = os.O_RDONLY, *, shared: bool = False) -> int:

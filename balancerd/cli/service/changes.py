@@ -7,6 +7,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from balancerd.cli.service.files import (
     ServiceFile,
 )
 from balancerd.cli.service.obstacles import below, is_ours
+from balancerd.kernel.whole_file import replace_file, sync_directory, write_new
 
 Action = Literal["write", "replace", "same", "keep", "remove"]
 READABLE: Final = 0o644
@@ -159,11 +161,9 @@ def _stage(change: Change, undo: contextlib.ExitStack) -> Path:
     _make_folders(change.path.parent, undo)
     new = change.path.with_name(f".{change.path.name}.new")
     undo.callback(new.unlink, missing_ok=True)
-    with new.open("w", encoding="utf-8") as stream:
-        stream.write(change.text or "")
-        stream.flush()
-        os.fchmod(stream.fileno(), READABLE)
-        os.fsync(stream.fileno())
+    new.unlink(missing_ok=True)  # of a command that was killed
+    write_new(new, (change.text or "").encode("utf-8"), READABLE)
+    new.chmod(READABLE)  # whatever the umask
     return new
 
 
@@ -177,10 +177,12 @@ def _make_folders(folder: Path, undo: contextlib.ExitStack) -> None:
 
 def _put_in_place(path: Path, new: Path, undo: contextlib.ExitStack) -> None:
     if path.exists():
-        undo.callback(path.write_bytes, path.read_bytes())
+        old, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+        undo.callback(replace_file, path, old, beside=new, mode=mode)
     else:
         undo.callback(path.unlink, missing_ok=True)
     new.replace(path)
+    sync_directory(path.parent)
 
 
 def _remove(path: Path) -> None:

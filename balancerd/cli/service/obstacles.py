@@ -14,6 +14,7 @@ from typing import Final
 
 import balancerd
 from balancerd.cli.service.files import MARK, UNIT, USER, ServiceFile
+from balancerd.config.custody import find_exposure
 
 BOOTED: Final = Path("/run/systemd/system")
 """There while systemd is PID 1, see sd_booted(3)."""
@@ -57,12 +58,13 @@ def judge_hidden(place: Path) -> str | None:
     return None
 
 
-def judge_access(path: Path, owner: int, mode: int) -> str | None:
+def judge_access(path: Path, status: os.stat_result) -> str | None:
     """Say why a file or a folder on the way to one is not fit for a daemon that is as good as root, None if it is."""
-    if owner != 0 or mode & stat.S_IWOTH:
+    mode = status.st_mode
+    if find_exposure(status, owners={0}, group=status.st_gid) is not None:  # Debian's /usr/local is its group staff's
+        told = f"{path} (owner {status.st_uid}, mode {stat.S_IMODE(mode):04o})"
         return (
-            f"others than root may change {path} (owner {owner}, mode {stat.S_IMODE(mode):04o}), and would be as good"
-            f" as root by it; install it elsewhere, {ELSEWHERE}"
+            f"others than root may change {told}, and would be as good as root by it; install it elsewhere, {ELSEWHERE}"
         )
     needed = stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH | stat.S_IXOTH
     if mode & needed != needed:
@@ -114,8 +116,7 @@ def _unreachable(programs: Path) -> Iterator[str]:
         yield hidden or f"there is no {daemon}, beside the interpreter that runs this; {ELSEWHERE}"
         return
     for path in list_ways(places):
-        told = path.stat()
-        reason = judge_access(path, told.st_uid, told.st_mode)
+        reason = judge_access(path, path.stat())
         if reason:
             yield reason
 

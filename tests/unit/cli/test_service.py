@@ -90,6 +90,23 @@ def test_installing_again_changes_nothing(service: Service, root: Path) -> None:
     assert tree(root) == before
 
 
+def test_what_a_killed_command_has_left_or_anybody_laid_there_is_not_written_through(
+    service: Service, root: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("kept")
+    beside = (root / UNIT).with_name(".balancerd.service.new")
+    beside.parent.mkdir(parents=True)
+    beside.symlink_to(elsewhere)
+    old = os.umask(0o077)
+    try:
+        assert service("install")[0] == 0
+    finally:
+        os.umask(old)
+    assert elsewhere.read_text() == "kept"
+    assert (stat.S_IMODE((root / UNIT).stat().st_mode), beside.exists()) == (0o644, False)
+
+
 def test_an_earlier_unit_is_replaced_and_a_changed_configuration_is_kept(service: Service, root: Path) -> None:
     service("install")
     shipped = tree(root)
@@ -270,7 +287,8 @@ def test_what_the_unit_hides_is_refused_with_the_way_out(place: str, setting: st
 def test_programs_that_others_may_change_or_the_daemon_cannot_reach_are_refused(
     owner: int, mode: int, told: str | None
 ) -> None:
-    said = obstacles.judge_access(Path("/srv/venv"), owner, mode)
+    status = os.stat_result((mode, 0, 0, 1, owner, 50, 0, 0, 0, 0))  # of the group "staff"
+    said = obstacles.judge_access(Path("/srv/venv"), status)
     assert said is None if told is None else said is not None and told in said
 
 
