@@ -85,6 +85,19 @@ def test_only_the_doctor_and_installing_the_service_start_a_program() -> None:
     assert starting == STARTS_PROGRAMS
 
 
+def test_no_room_that_tells_anybody_anything_knows_command_lines_or_programs() -> None:
+    """They may hold secrets; rules ask for them, and nobody is told."""
+    told = {
+        (str(path.relative_to(ROOT)), node.lineno)
+        for path in FILES
+        if path.relative_to(ROOT).parts[1]
+        in {"control", "web", "metrics", "log", "history", "systemd.py", "streaming.py"}
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and node.attr in {"cmdline", "exe"}
+    }
+    assert told == set()
+
+
 def test_the_core_in_c_starts_none_either_and_copies_no_text_without_a_bound() -> None:
     sources = sorted((ROOT / "balancerd/native").glob("*.[ch]"))
     assert len(sources) > 15

@@ -132,6 +132,23 @@ def test_who_may_write_the_code_may_write_its_configuration(
     assert objection(file.stat()) is not None
 
 
+@root_only
+def test_another_group_and_another_owner_than_those_of_the_code_are_others(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    code.chmod(0o775)
+    monkeypatch.setattr(custody, "_CODE", code)
+    os.chown(code, STRANGER, STRANGER)
+    file.chmod(0o664)
+    assert "mode is 0664" in str(objection(file.stat()))
+    os.chown(file, STRANGER, STRANGER)
+    assert objection(file.stat()) is None
+    os.chown(code, 0, 0)
+    assert objection(file.stat()) == f"it belongs to user {STRANGER}: chown root"
+
+
 def test_what_is_judged_is_what_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def exchange(_status: os.stat_result, *, shared: bool = False) -> None:
         if not shared:  # the file itself, at the end of the way
@@ -173,6 +190,8 @@ def test_a_link_that_another_user_has_put_into_tmp_is_refused(file: Path) -> Non
 
 AS_NOBODY = """
 import ctypes, os, sys
+from pathlib import Path
+from balancerd.config import custody
 from balancerd.config.custody import ExposedError, is_privileged, open_kept
 os.close(open_kept("/dev/null"))  # what it imports is imported while that can be read
 assert is_privileged()
@@ -180,6 +199,7 @@ if sys.argv[1] == "capable":
     ctypes.CDLL(None).prctl(28, 1 << 2)  # PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP: capabilities stay
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 assert is_privileged() is (sys.argv[1] == "capable")
+custody._CODE = Path(sys.argv[2])  # of the user that it has become
 for path in sys.argv[2:]:
     try:
         os.close(open_kept(path))
@@ -191,14 +211,14 @@ for path in sys.argv[2:]:
 
 @root_only
 @pytest.mark.parametrize(
-    ("rights", "told"), [("none", ["read", "read", "read"]), ("capable", ["read", "refused", "refused"])]
+    ("rights", "told"), [("none", ["read"] * 4), ("capable", ["read", "read", "refused", "refused"])]
 )
 def test_a_user_with_capabilities_is_careful_and_one_without_reads_what_it_may(rights: str, told: list[str]) -> None:
     folder = Path(tempfile.mkdtemp(dir="/run"))  # where everybody can get to
     try:
         folder.chmod(0o755)
-        paths = [folder / name for name in ("own", "stranger", "open")]
-        for path, owner, mode in zip(paths, (NOBODY, STRANGER, NOBODY), (0o600, 0o644, 0o666), strict=True):
+        paths = [folder / name for name in ("own", "roots", "stranger", "open")]
+        for path, owner, mode in zip(paths, (NOBODY, 0, STRANGER, NOBODY), (0o600, 0o644, 0o644, 0o666), strict=True):
             path.touch()
             path.chmod(mode)
             os.chown(path, owner, owner)
@@ -210,10 +230,19 @@ def test_a_user_with_capabilities_is_careful_and_one_without_reads_what_it_may(r
 
 
 @root_only
+def test_root_without_any_capability_is_careful_too() -> None:
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c"]
+    program = "from balancerd.config.custody import is_privileged; print(is_privileged())"
+    assert subprocess.run([*command, program], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+@root_only
 def test_a_directory_that_was_mounted_read_only_for_the_daemon_is_taken(tmp_path: Path) -> None:
     """As a ConfigMap of Kubernetes is, whose mode is 0777; with the same, not mounted, beside it."""
     script = f"""
-        mkdir {tmp_path}/map {tmp_path}/mounted && chmod 0777 {tmp_path}/map && echo said > {tmp_path}/map/file
+        mkdir -p {tmp_path}/map/inner {tmp_path}/mounted && chmod 0777 {tmp_path}/map/inner
+        echo said > {tmp_path}/map/inner/file && chmod 0644 {tmp_path}/map/inner/file && chmod 0777 {tmp_path}/map
+        echo said > {tmp_path}/map/file
         chmod 0644 {tmp_path}/map/file
         mount --bind {tmp_path}/map {tmp_path}/mounted
         try() {{ {sys.executable} -c 'import sys
@@ -221,7 +250,7 @@ from balancerd.config.custody import open_kept
 open_kept(sys.argv[1])' "$1" 2>/dev/null && echo read || echo refused; }}
         try {tmp_path}/map/file; try {tmp_path}/mounted/file
         mount -o remount,bind,ro {tmp_path}/mounted
-        try {tmp_path}/map/file; try {tmp_path}/mounted/file
+        try {tmp_path}/map/file; try {tmp_path}/mounted/file; try {tmp_path}/mounted/inner/file
     """
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=True)
-    assert (done.stdout.split(), done.stderr) == (["refused", "refused", "refused", "read"], "")
+    assert (done.stdout.split(), done.stderr) == (["refused", "refused", "refused", "read", "refused"], "")

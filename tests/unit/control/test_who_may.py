@@ -71,7 +71,7 @@ def test_root_and_the_daemons_user_may_ask_everything(
     room: Room, tmp_path: Path, method: str, path: str, body: Any, code: int
 ) -> None:
     assert ask(room, method, path, body, peer=ROOT).code == code
-    own = Peer(uid=os.geteuid(), gid=5)
+    own = Peer(uid=os.geteuid(), gid=5)  # test_access.py asks for one that is not root
     assert ask(a_busy_room(tmp_path), method, path, body, peer=own).code == code
 
 

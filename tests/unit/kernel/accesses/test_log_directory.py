@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from balancerd.config import custody
 from balancerd.kernel.accesses.log_directory import LogDirectory
 from balancerd.kernel.accesses.log_store import LogHeader
 from tests.unit.kernel.accesses.test_log_store import START, World
@@ -84,6 +85,27 @@ def test_a_directory_that_others_may_write_to_is_not_used(watched: Watched, mode
     watched.path.chmod(0o755)
     watched.look()
     assert "1 samples" in watched.look()[0]
+
+
+@pytest.mark.parametrize("privileged", [True, False])
+def test_nor_is_it_in_the_hands_of_whoever_may_write_above_it_but_by_who_reads_what_he_may(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, privileged: bool
+) -> None:
+    monkeypatch.setattr(custody, "is_privileged", lambda: privileged)
+    watched.path.parent.chmod(0o777)
+    told = watched.look()
+    assert [f"chmod go-w {watched.path.parent}" in each for each in told] == [True] * privileged
+    watched.path.parent.chmod(0o755)
+    watched.path.chmod(0o777)
+    assert ["others than root and the daemon's user may write" in each for each in watched.look()] == [True]
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_file_that_others_may_write_to_is_not_taken(watched: Watched, mode: int) -> None:
+    (watched.path / "open").write_text(LINE)
+    (watched.path / "open").chmod(mode)
+    told = [line for _ in range(3) for line in watched.look()]
+    assert [f"its mode is {mode:04o}" in each for each in told] == [True]
 
 
 def test_a_directory_that_is_not_there_is_told_once(watched: Watched) -> None:
