@@ -16,6 +16,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 
 from balancerd import precedence
+from balancerd.control.caller import Caller
 from balancerd.control.door import Bounds
 from balancerd.control.server import (
     ANSWER_BURST_SECONDS,
@@ -321,6 +322,21 @@ def test_in_a_flood_of_requests_everybody_gets_a_turn_and_answers_wait(
         other.sendall(here.get)
         assert other.recv(9) == b"HTTP/1.1 "  # long before the others' 2000
         assert here.server._answers.wait_seconds() > 0.0
+
+
+def test_so_many_are_answered_at_a_time_and_the_others_have_not_begun(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with front(name, tmp_path, answering=2) as here, contextlib.ExitStack() as stack:
+        door, called = here.server._door, list[Caller]()
+        assert door is not None
+        monkeypatch.setattr(door, "_answer", called.append)
+        for _ in range(5):
+            stack.enter_context(here.send(here.get))
+        wait_until("all are heard", lambda: len(door._callers) == 5 and not door._unheard)
+        assert len(called) == 2
+        door.told(called[0], (), stays=False)
+        wait_until("the next one has its turn", lambda: len(called) == 3)
 
 
 def test_while_the_allowance_is_used_up_answers_wait(name: str, tmp_path: Path) -> None:
