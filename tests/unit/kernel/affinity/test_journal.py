@@ -144,3 +144,12 @@ def test_the_directory_is_as_configured_or_as_systemd_says(
     configured: str | None, environment: dict[str, str], directory: str
 ) -> None:
     assert state_directory(configured, environment) == Path(directory)
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_what_others_may_write_to_names_no_thread(tmp_path: Path, mode: int) -> None:
+    journal = Journal(tmp_path)
+    journal.write((ENTRY,))
+    journal.path.chmod(mode)
+    with pytest.raises(JournalError, match=f"its mode is {mode:04o}"):
+        journal.read()
