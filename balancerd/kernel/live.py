@@ -38,6 +38,7 @@ from balancerd.kernel.moving.claims import Claims
 from balancerd.kernel.moving.evict import EvictCore, Evictor
 from balancerd.kernel.moving.migrate import Mover
 from balancerd.kernel.moving.pacing import Pace, Pacer
+from balancerd.kernel.moving.patience import PatientCalls
 from balancerd.kernel.moving.verify import Verifier
 from balancerd.kernel.moving.whole import WHOLE_SAMPLES, WholeCore, WholeMover
 from balancerd.kernel.neighbours.watch import Neighbours
@@ -123,7 +124,8 @@ class LiveKernel:
         self._new_placements = new_placements
         self._placements = new_placements()
         self._pacer = Pacer(clock, pace, str(procfs))
-        claims = Claims(mappings)
+        self._calls = PatientCalls(clock)
+        claims = Claims(mappings, self._calls)
         self._mover = Mover(core, clock, self._pacer, claims, sysfs=str(sysfs), phase=phase)
         self._evictor = Evictor(core, self._pacer, claims)
         self.steerer = Steerer(clock, journal, tell_threads, procfs=str(procfs), sysfs=str(sysfs))
@@ -189,6 +191,7 @@ class LiveKernel:
         self.accesses.close()
         self.logs.close()
         self._reads.close()
+        self._calls.close()
         self._surveyor.close()
         self._files.close()
 

@@ -143,6 +143,7 @@ struct bal_run {
 struct bal_migrate_args {
 	int32_t node;	      /* where to, if target_of is NULL */
 	int32_t flags;	      /* MPOL_MF_MOVE (2) or MPOL_MF_MOVE_ALL (4) */
+	int32_t pidfd;	      /* above 0: as soon as it tells that the process has ended, ESRCH in place of another call */
 	uint64_t batch_pages; /* the most pages that one call moves, though never less than one folio */
 	uint64_t step_pages;  /* the step ends with the batch that submits the so many-th page */
 	uint64_t look_pages;  /* the step ends at the first block after so many pages looked at */

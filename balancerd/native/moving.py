@@ -35,6 +35,7 @@ def migrate(
     huge_bytes: int = HUGE_BYTES,
     large_room_pages: int | None = None,
     run_capacity: int = 4096,
+    pidfd: int = 0,
 ) -> Migration:
     """Move pages of the ranges to a node: one bounded step from the cursor on; the result holds the next cursor.
 
@@ -52,7 +53,8 @@ def migrate(
     what may be huge and exceeds it is not submitted, since without room the kernel would split it. A block that could
     be one transparent huge page counts as one until it is tried, so pass huge_bytes=0 for mappings known to hold none.
 
-    run_capacity is the most runs that the result tells. An error of a system call is not raised but told in the result:
+    run_capacity is the most runs that the result tells. With a `pidfd` above 0 no call is made once that tells that the
+    process has ended. An error of a system call is not raised but told in the result:
     ESRCH, EPERM, EACCES (the target's cpuset excludes the node), ENODEV, ENOMEM, EINVAL (kernel thread). Raises OSError
     EINVAL for an argument out of bounds, ENOMEM.
     """
@@ -63,6 +65,7 @@ def migrate(
         {
             "node": -1 if node is None else node,
             "flags": _MPOL_MF_MOVE_ALL if move_all else _MPOL_MF_MOVE,
+            "pidfd": pidfd,
             "batch_pages": batch_pages,
             "step_pages": step_pages or batch_pages,
             "look_pages": look_pages,

@@ -55,6 +55,12 @@ struct step {
 	uint64_t echoes;
 };
 
+/*
+ * Whether the process has ended, and its pid may be another's by now: a call that waited for a lock of its address space
+ * may have taken days.
+ */
+int bal_step_is_gone(const struct step *s);
+
 /* bal_query() on the step's account; the first error is also kept as the step's. Returns 0 or -errno. */
 int bal_step_query(struct step *s, size_t n, void **pages, int *status);
 

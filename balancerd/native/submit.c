@@ -9,6 +9,7 @@
  * submitted by target. Which pages to submit is not decided here.
  */
 #include <errno.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,10 +17,17 @@
 
 #define MAX_RESUBMISSIONS 10
 
+int bal_step_is_gone(const struct step *s)
+{
+	struct pollfd ended = { .fd = s->args->pidfd, .events = POLLIN };
+
+	return s->args->pidfd > 0 && poll(&ended, 1, 0) != 0;
+}
+
 int bal_step_query(struct step *s, size_t n, void **pages, int *status)
 {
 	double unused = 0, began = bal_now_seconds();
-	int rc = bal_query(s->pid, n, pages, status, &s->ret->query_calls, &unused);
+	int rc = bal_step_is_gone(s) ? -ESRCH : bal_query(s->pid, n, pages, status, &s->ret->query_calls, &unused);
 
 	s->ret->query_seconds += bal_now_seconds() - began;
 	if (rc && !s->ret->error) /* the first one tells more than that of asking again */
@@ -82,6 +90,16 @@ static size_t leave_target(struct step *s, size_t first, size_t end)
 	return first;
 }
 
+static long move_pages(const struct step *s, size_t first, size_t end)
+{
+	if (bal_step_is_gone(s)) {
+		errno = ESRCH;
+		return -1;
+	}
+	return syscall(SYS_move_pages, s->pid, end - first, s->pages + first, s->nodes + first, s->status + first,
+		       s->args->flags);
+}
+
 /* Submit items [first, end) in one call, and their untried tails in a few more. */
 static int submit_batch(struct step *s, size_t first, size_t end, struct patience *patience)
 {
@@ -101,8 +119,7 @@ static int submit_batch(struct step *s, size_t first, size_t end, struct patienc
 			s->status[i] = BAL_UNWRITTEN;
 			s->nodes[i] = s->items[i].target;
 		}
-		rc = syscall(SYS_move_pages, s->pid, end - first, s->pages + first, s->nodes + first, s->status + first,
-			     s->args->flags);
+		rc = move_pages(s, first, end);
 		error = rc < 0 ? errno : 0;
 		took = bal_now_seconds() - began;
 		if (ret->calls < BAL_CALL_TIMES)

@@ -34,6 +34,7 @@ from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.claims import Claims
 from balancerd.kernel.moving.migrate import Mover
 from balancerd.kernel.moving.pacing import Pace, Pacer
+from balancerd.kernel.moving.patience import PatientCalls
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.reader import PlacementReader, estimate
 from balancerd.kernel.processes.identity import read_start_ticks
@@ -193,10 +194,13 @@ class FixedBatch(BatchSize):
         """Learn nothing."""
 
 
+CALLS = PatientCalls(MonotonicClock())
+
+
 def move_as_the_daemon_does(pid: int, start: int, end: int, node: int, batch_pages: int) -> MigrationOutcome:
     """One whole step of the real Mover: identity, idle calls, a check before each call, the account of every page."""
     clock = MonotonicClock()
-    mover = Mover(native, clock, Pacer(clock, UNPACED), Claims(Mappings(clock)))
+    mover = Mover(native, clock, Pacer(clock, UNPACED), Claims(Mappings(clock), CALLS))
     mover._calls.batch = FixedBatch(batch_pages)
     step = MigrationStep(
         policy="bench",

@@ -1,11 +1,13 @@
 """One call of the native core: how many pages it may take, how much room huge pages have, and what it cost.
 
-Owns the size of batches. Must not know why pages move or what is done about those that do not.
+Owns the size of batches, and what calls have told that came back too late for their step. Must not know why pages move
+or what is done about those that do not.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from balancerd import native
@@ -13,10 +15,12 @@ from balancerd.kernel.moving.account import MOST_RUNS, Account, seconds_of_calls
 from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pace, StepPace
+from balancerd.kernel.moving.patience import Caller, call_holding, drop
 from balancerd.kernel.moving.retry import Retries
 from balancerd.kernel.moving.room import Room
 from balancerd.kernel.moving.verify import PlacementCore
-from balancerd.model.ids import NodeId
+from balancerd.kernel.processes.identity import HeldProcess
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationStep
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.native.records import Cursor, Migration
@@ -60,6 +64,7 @@ class MigrateCore(PlacementCore, Protocol):
         huge_bytes: int,
         large_room_pages: int | None,
         run_capacity: int,
+        pidfd: int,
     ) -> Migration:
         """Move batches from the cursor on until `step_pages` were submitted; errors of the call are in the result."""
         ...
@@ -101,11 +106,17 @@ class Work:
 class Calls:
     """Calls the core. It remembers from one call to the next the size of a batch that suits the stall target."""
 
-    def __init__(self, core: MigrateCore, room: Room, pace: Pace) -> None:
+    def __init__(self, core: MigrateCore, room: Room, pace: Pace, caller: Caller) -> None:
         self.batch = BatchSize(pace.stall_target_seconds, pace.first_batch_pages)
         self._core = core
+        self._caller = caller
+        self._late: dict[ProcessId, list[Migration]] = {}
         self._room = room
         self._price_until = -math.inf
+
+    def relearn(self, pace: Pace) -> None:
+        """Learn the size of a batch anew."""
+        self.batch, self._price_until = BatchSize(pace.stall_target_seconds, pace.first_batch_pages), -math.inf
 
     def learn_price(self, now: float) -> None:
         """Learn what a call costs that moves nothing, unless that is known since a short while. Raises OSError."""
@@ -115,13 +126,21 @@ class Calls:
             self.batch.idle_call_took(self._core.idle_call())
         self._price_until = now + _PRICE_SECONDS
 
-    def call(self, work: Work, way: Way, most_pages: int) -> Migration:
-        """Move what comes next on `way`: a few batches, and at most `most_pages`. Raises OSError, ProcessGoneError."""
+    def take_late(self, process: ProcessId) -> Sequence[Migration]:
+        """Return what calls about a process have told since that came back too late for their step; once."""
+        return self._late.pop(process, [])
+
+    def call(self, work: Work, way: Way, held: HeldProcess, most_pages: int) -> Migration:
+        """Move what comes next on `way`: a few batches, and at most `most_pages`.
+
+        Raises OSError, ProcessGoneError, and BlockedError: then nothing is known of the pages until take_late() tells.
+        """
         step = work.step
         room_pages = self._room_pages(work, way, most_pages)
         batch_pages = min(self.batch.pages, most_pages)
         step_pages = min(self.batch.batches * batch_pages, most_pages)
-        done = self._core.migrate(
+        make: Callable[..., Migration] = partial(
+            self._core.migrate,
             step.process.pid,
             way.array,
             node=step.target if step.target_of is None else None,
@@ -135,11 +154,16 @@ class Calls:
             large_room_pages=room_pages,
             run_capacity=MOST_RUNS if len(work.account.moved_runs) < MOST_RUNS else _FEW_RUNS,
         )
+        keep = partial(self._keep, step.process)
+        done: Migration = call_holding(self._caller, held, lambda pidfd: make(pidfd=pidfd), keep)
         way.went(done.cursor, is_done=done.is_done)
         if done.calls:
             work.pace.called(seconds_of_calls(done), self.batch.idle_price_seconds, done.largest_call_pages)
             self.batch.took(done.longest_call_seconds, done.largest_call_pages)
         return done
+
+    def _keep(self, process: ProcessId, done: Migration) -> None:
+        self._late.setdefault(process, []).append(done)
 
     def _room_pages(self, work: Work, way: Way, most_pages: int) -> int | None:
         """Return how many pages huge ones may take now; None where there are none.
@@ -155,7 +179,8 @@ class Calls:
             return None
         room_pages = self._room.huge_pages(work.targets)
         if work.huge is None and room_pages < min(most_pages, way.left_pages):
-            work.huge = self._room.huge_mappings(work.step.process.pid)
+            pid = work.step.process.pid
+            work.huge = self._caller.call(work.step.process, lambda: self._room.huge_mappings(pid), drop)
             way.tell_apart(work.huge)
             if way is not work.way:
                 work.way.tell_apart(work.huge)

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from balancerd.kernel.errors import ChangedError, ClaimedError, ParseError, ProcessGoneError
+from balancerd.kernel.errors import BlockedError, ChangedError, ClaimedError, ParseError, ProcessGoneError
+from balancerd.kernel.moving.patience import Caller, drop
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.processes.identity import HeldProcess
 from balancerd.model.decision import Reason
@@ -37,9 +38,10 @@ _REASONS = (
     (ProcessGoneError, Reason.EXITED),
     (PermissionError, Reason.NO_ACCESS),
     (ParseError, Reason.UNREADABLE),
+    (BlockedError, Reason.BLOCKED),
 )
 
-REFUSALS = (ClaimedError, ChangedError, ProcessGoneError, ParseError, OSError)
+REFUSALS = (ClaimedError, ChangedError, ProcessGoneError, ParseError, BlockedError, OSError)
 """What may be raised while a claim is taken, and while one works with it."""
 
 
@@ -65,9 +67,10 @@ class _Lock:
 
 
 class Claims:
-    """Everything that this process has claimed."""
+    """Everything that this process has claimed. `caller` makes what may wait for a lock of the process."""
 
-    def __init__(self, mappings: Mappings) -> None:
+    def __init__(self, mappings: Mappings, caller: Caller) -> None:
+        self.caller = caller
         self._mappings = mappings
         self._locks: dict[ProcessId, _Lock] = {}
 
@@ -85,7 +88,8 @@ class Claims:
         """Hold `process` and claim `ranges` (ascending) of it; given back at the end, whatever happens.
 
         The identity of the process and its mappings are checked behind the claim. Raises one of REFUSALS: ClaimedError,
-        ChangedError when nothing is left of the ranges, ProcessGoneError, ParseError, and OSError otherwise.
+        ChangedError when nothing is left of the ranges, ProcessGoneError, ParseError, BlockedError, and OSError
+        otherwise.
         """
         with HeldProcess(process, self.procfs) as held:
             lock = self._take(process, ranges)
@@ -104,7 +108,7 @@ class Claims:
     def _take(self, process: ProcessId, ranges: Sequence[Range]) -> _Lock:
         lock = self._locks.get(process)
         if lock is None:
-            lock = self._locks[process] = _Lock(fd=self._lock(process))
+            lock = self._locks[process] = _Lock(fd=self.caller.call(process, lambda: self._lock(process), os.close))
         elif any(_overlap(ranges, taken) for taken in lock.ranges):
             raise ClaimedError(f"this balancerd is moving memory of process {process.pid} already")
         lock.ranges.append(ranges)
@@ -133,7 +137,7 @@ class Claims:
 
     def _read(self, process: ProcessId) -> tuple[Vma, ...]:
         try:
-            return self._mappings.read(process.pid)
+            return self.caller.call(process, lambda: self._mappings.read(process.pid), drop)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise ProcessGoneError(f"process {process.pid} exited while it was read") from error
 

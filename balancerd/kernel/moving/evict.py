@@ -6,6 +6,7 @@ Owns what of a step can leave memory at all, and when it ends. What should go wa
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from balancerd import native
@@ -16,8 +17,10 @@ from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pacer, StepPace, finish
+from balancerd.kernel.moving.patience import call_holding
 from balancerd.kernel.processes.identity import GONE
 from balancerd.model.decision import Reason
+from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, EvictionStep, Range
 from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
 from balancerd.native.records import Cursor, Eviction
@@ -78,7 +81,12 @@ class _Work:
         self.details.append(detail)
 
     def add(self, done: Eviction) -> None:
-        """Add one call of the core. Raises AccountingError when its sums do not hold."""
+        """Go on behind one call of the core. Raises AccountingError when its sums do not hold."""
+        self.count(done)
+        self.way.went(done.cursor, is_done=done.is_done)
+
+    def count(self, done: Eviction) -> None:
+        """Count what became of the pages of one call, of an earlier step, too. Raises AccountingError."""
         if (
             done.looked_pages != done.absent_pages + done.other_pages + done.advised_pages
             or done.advised_pages != done.evicted_pages + done.kept_pages
@@ -94,7 +102,6 @@ class _Work:
         self.refused_pages += done.refused_pages
         self.call_seconds.extend(done.call_seconds)
         self.query_seconds += done.query_seconds
-        self.way.went(done.cursor, is_done=done.is_done)
         if done.error is not None:
             reason = _REASON_OF_ERRNO.get(done.error, Reason.CALL_FAILED)
             self.stop(reason, explain_errno("process_madvise", done.error))
@@ -128,6 +135,7 @@ class Evictor:
         self._pacer = pacer
         self._claims = claims
         self._batch = BatchSize(pacer.pace.stall_target_seconds, pacer.pace.first_batch_pages)
+        self._late: dict[ProcessId, list[Eviction]] = {}
 
     def relearn(self) -> None:
         """Learn the size of a batch anew: the stall target is another one."""
@@ -142,6 +150,8 @@ class Evictor:
             step.process, budget_seconds=step.budget_seconds, should_stop=should_stop, for_cpu=False
         )
         work = _Work(step, pace, Way(step.ranges, step.resume_at, 0))
+        for late in self._late.pop(step.process, []):
+            work.count(late)
         try:
             with self._claims.claim(step.process, step.ranges) as claim:
                 work.details.append(claim.detail)
@@ -160,19 +170,24 @@ class Evictor:
             if left_pages <= 0:
                 return
             batch_pages = min(self._batch.pages, left_pages)
-            done = self._core.evict(
+            make = partial(
+                self._core.evict,
                 work.step.process.pid,
-                claim.held.fd,
-                work.way.array,
+                ranges=work.way.array,
                 cursor=work.way.cursor,
                 batch_pages=batch_pages,
                 look_pages=max(batch_pages, min(_LOOKS_PER_BATCH * batch_pages, _ENOUGH_LOOK_PAGES)),
                 cold_only=work.step.cold_only,
             )
+            keep = partial(self._keep, work.step.process)
+            done = call_holding(self._claims.caller, claim.held, lambda pidfd: make(pidfd=pidfd), keep)  # noqa: B023
             work.add(done)
             if done.calls:
                 work.pace.called(done.call_seconds, 0.0, batch_pages)
                 self._batch.took(max(done.call_seconds), done.advised_pages)
+
+    def _keep(self, process: ProcessId, done: Eviction) -> None:
+        self._late.setdefault(process, []).append(done)
 
     def _may_go_on(self, work: _Work, claim: Claim) -> bool:
         """Wait for the next call's turn; return whether there is one, and put down why not."""

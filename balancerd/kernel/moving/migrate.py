@@ -10,12 +10,13 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
-from balancerd.kernel.errors import ProcessGoneError
+from balancerd.kernel.errors import BlockedError, ProcessGoneError
 from balancerd.kernel.moving.account import Account, page_statuses, status_of
 from balancerd.kernel.moving.calls import Calls, MigrateCore, Work
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
 from balancerd.kernel.moving.legs import Way, parts
 from balancerd.kernel.moving.pacing import RETRY, Pacer, finish
+from balancerd.kernel.moving.patience import drop
 from balancerd.kernel.moving.retry import BACK_OFF_SECONDS
 from balancerd.kernel.moving.room import Room
 from balancerd.kernel.moving.verify import Verifier, total
@@ -56,12 +57,11 @@ class Mover:
         self._claims = claims
         self._room = Room(claims.procfs, sysfs)
         self._verifier = Verifier(core, claims.procfs, sysfs, phase)
-        self._core = core
-        self._calls = Calls(core, self._room, pacer.pace)
+        self._calls = Calls(core, self._room, pacer.pace, claims.caller)
 
     def relearn(self) -> None:
         """Learn the size of a batch anew: the stall target is another one."""
-        self._calls = Calls(self._core, self._room, self._pacer.pace)
+        self._calls.relearn(self._pacer.pace)
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Carry out one step, as `begin` does, and wait where it waits."""
@@ -76,6 +76,8 @@ class Mover:
         pace = self._pacer.step(step.process, budget_seconds=step.budget_seconds, should_stop=should_stop)
         account = Account(step)
         work = Work(step, pace, account, Way(step.ranges, step.resume_at, 0))
+        for late in self._calls.take_late(step.process):
+            account.add(late)
         try:
             with self._claims.claim(step.process, step.ranges) as claim:
                 account.note(claim.detail)
@@ -105,16 +107,16 @@ class Mover:
             if retry_at is not None and retry_at <= self._clock.now():
                 yield from self._retry(work, claim)
             elif is_moving:
-                yield from self._go_on(work)
+                yield from self._go_on(work, claim)
             elif retry_at is not None:
                 yield from work.pace.wait_until(retry_at, RETRY)
             else:
                 return
 
-    def _go_on(self, work: Work) -> Waiting[None]:
+    def _go_on(self, work: Work, claim: Claim) -> Waiting[None]:
         """Move what comes next. After a failure the core goes back to the first page that it did not try."""
         before, page_bytes = work.way.resume_at, work.way.leg.page_bytes
-        done = self._calls.call(work, work.way, work.left_pages)
+        done = self._calls.call(work, work.way, claim.held, work.left_pages)
         waits = done.error == errno.ENOMEM and self._may_have_room_soon(work, done, page_bytes)
         failed = work.account.add(replace(done, error=None) if waits else done)
         self._let_wait(work, failed, done, tries=0)
@@ -173,7 +175,7 @@ class Mover:
         done: Migration | None = None
         try:
             while not way.is_done and (yield from self._may_go_on(work, claim)):
-                done = self._calls.call(work, way, _pages(runs))
+                done = self._calls.call(work, way, claim.held, _pages(runs))
                 self._let_wait(work, work.account.add_retry(status, source, done), done, tries=tries + 1)
                 if done.not_attempted_pages:
                     break
@@ -191,11 +193,14 @@ class Mover:
         return all(self._room.is_there_for(NodeId(node), n, page_bytes) for (node, page_bytes), n in n_bytes.items())
 
     def _verify(self, account: Account, claim: Claim) -> None:
-        """Ask again for some of the pages that are said to have moved; unknown when the process is gone."""
+        """Ask again for some of the pages that are said to have moved; unknown when nobody answers."""
         if account.moved_runs and claim.held.alive():
+            pid, runs = claim.held.process.pid, tuple(account.moved_runs)
             try:
-                found = self._verifier.ask(claim.held.process.pid, account.moved_runs, _VERIFIED_PAGES)
-            except ProcessGoneError:
+                found = self._claims.caller.call(
+                    claim.held.process, lambda: self._verifier.ask(pid, runs, _VERIFIED_PAGES), drop
+                )
+            except (BlockedError, ProcessGoneError):
                 return
             account.verified = total(found)
 

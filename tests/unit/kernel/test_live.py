@@ -292,12 +292,12 @@ def test_the_parts_of_a_live_kernel_share_their_claims_and_their_pace(kernel: Li
 
 
 def test_only_another_stall_target_makes_batches_be_learnt_anew(kernel: LiveKernel) -> None:
-    before = kernel._mover._calls
+    before = kernel._mover._calls.batch
     kernel.set_pace(replace(NO_LIMITS, duty_ratio=0.1))
-    assert kernel._mover._calls is before
+    assert kernel._mover._calls.batch is before
     assert kernel._pacer.pace.duty_ratio == 0.1
     kernel.set_pace(replace(NO_LIMITS, stall_target_seconds=0.05))
-    assert kernel._mover._calls is not before
+    assert kernel._mover._calls.batch is not before
 
 
 def test_heat_is_watched_by_the_source_that_the_settings_name(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from balancerd import native
 from balancerd.kernel.moving.claims import Claims
@@ -19,6 +20,8 @@ from balancerd.model.migration import EvictionStep, MigrationOutcome, MigrationS
 from balancerd.native.records import Cursor, Eviction, Migration, Placement, RangePlacement, Run, Tally, VmaTally
 from tests.unit.fakes import FakeClock
 from tests.unit.kernel.trees import MACHINES, write_tree
+
+T = TypeVar("T")
 
 PAGE = 4096
 HUGE = 2 << 20
@@ -84,8 +87,10 @@ class FakeCore:
         huge_bytes: int,
         large_room_pages: int | None,
         run_capacity: int,
+        pidfd: int,
     ) -> Migration:
         """Move one batch."""
+        assert pidfd > 0
         assert pid == OWN.pid
         assert (node is None) == (target_of is not None)
         assert look_pages >= step_pages >= batch_pages > 0
@@ -360,6 +365,14 @@ class World:
         return outcome
 
 
+class AtOnce:
+    """A Caller that makes calls in the thread that asks for them."""
+
+    def call(self, process: ProcessId, make: Callable[[], T], keep: Callable[[T], object]) -> T:
+        del process, keep
+        return make()
+
+
 def make_world(root: Path, n_pages: int = 0, *, pace: Pace = NO_LIMITS, seconds_per_page: float = 1e-6) -> World:
     """One mapping of `n_pages` pages, all present on node 1, and room for everything on node 3."""
     clock = FakeClock()
@@ -368,7 +381,7 @@ def make_world(root: Path, n_pages: int = 0, *, pace: Pace = NO_LIMITS, seconds_
         root=root,
         clock=clock,
         core=FakeCore(clock, seconds_per_page),
-        claims=Claims(Mappings(clock, str(procfs))),
+        claims=Claims(Mappings(clock, str(procfs)), AtOnce()),
         pacer=Pacer(clock, pace, str(procfs)),
     )
     world.write(

@@ -15,7 +15,7 @@ from balancerd.model.migration import Range
 from balancerd.model.sample import Vma, VmaKind
 from tests.unit.fakes import FakeClock
 from tests.unit.kernel.children import child
-from tests.unit.kernel.worlds import HUGE, OWN, PAGE, START, anon, make_world
+from tests.unit.kernel.worlds import HUGE, OWN, PAGE, START, AtOnce, anon, make_world
 
 K = VmaKind
 TRY_LOCK = """
@@ -39,7 +39,7 @@ def vma(first: int, end: int, kind: VmaKind = K.ANON, *, name: str = "", executa
 
 
 def live_claims() -> Claims:
-    return Claims(Mappings(FakeClock()))
+    return Claims(Mappings(FakeClock()), AtOnce())
 
 
 def mapped(process: ProcessId) -> tuple[Range, ...]:
@@ -190,7 +190,7 @@ def test_a_process_that_exits_while_its_mappings_are_read_is_gone(tmp_path: Path
     with child() as (process, id_):
         files = {"stat": Path(f"/proc/{id_.pid}/stat").read_text(), "maps": anon(START, 10)}
         world.write({f"proc/{id_.pid}/{name}": text for name, text in files.items()})
-        claims = Claims(Slow(FakeClock(), str(tmp_path / "proc")))
+        claims = Claims(Slow(FakeClock(), str(tmp_path / "proc")), AtOnce())
         with pytest.raises(ProcessGoneError, match="has exited"), claims.claim(id_, [pages(0, 10)]):
             pass
 

@@ -26,6 +26,7 @@ from tests.unit.kernel.worlds import (
     OWN,
     PAGE,
     START,
+    AtOnce,
     World,
     anon,
     make_eviction,
@@ -199,7 +200,7 @@ def test_sums_that_do_not_hold_are_never_silent(
 
 def test_a_real_process_is_advised_through_its_pidfd() -> None:
     clock = FakeClock()
-    claims = Claims(Mappings(clock))
+    claims = Claims(Mappings(clock), AtOnce())
     with child("m = mmap.mmap(-1, 4 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); m.write(b'x' * (4 << 20))") as (
         _,
         id_,

@@ -25,6 +25,7 @@ from tests.unit.kernel.worlds import (
     OWN,
     PAGE,
     START,
+    AtOnce,
     anon,
     assert_sums,
     make_step,
@@ -414,7 +415,7 @@ def test_nothing_is_verified_when_nothing_moved_or_the_process_is_gone(tmp_path:
 
 def test_on_a_machine_with_one_node_everything_is_on_target_already() -> None:
     clock = FakeClock()
-    mover = Mover(native, clock, Pacer(clock, NO_LIMITS), Claims(Mappings(clock)))
+    mover = Mover(native, clock, Pacer(clock, NO_LIMITS), Claims(Mappings(clock), AtOnce()))
     with child("m = mmap.mmap(-1, 16 << 20); m.write(b'x' * (16 << 20))") as (_, id_):
         placement = estimate(id_.pid)
         (node,) = placement.bytes_by_node

@@ -16,7 +16,7 @@ from balancerd.model.migration import WholeMove
 from balancerd.native.records import Placement, RangePlacement
 from tests.unit.fakes import FakeClock, FakeKernel
 from tests.unit.kernel.children import child
-from tests.unit.kernel.worlds import OWN, PAGE, START, FakeCore, World, anon, make_step, make_world, unpack
+from tests.unit.kernel.worlds import OWN, PAGE, START, AtOnce, FakeCore, World, anon, make_step, make_world, unpack
 
 MIB = 1 << 20
 
@@ -177,7 +177,7 @@ def test_only_maps_that_keep_the_order_of_nodes_are_one_call(
 
 def test_a_real_process_stays_on_the_only_node() -> None:
     clock = FakeClock()
-    claims = Claims(Mappings(clock))
+    claims = Claims(Mappings(clock), AtOnce())
     placements = PlacementReader(native, clock)
     with child(f"m = mmap.mmap(-1, {8 * MIB}); m.write(b'x' * {8 * MIB})") as (_, id_):
         n_nodes = 1 + max(placements.read(id_, n_nodes=64, rss_bytes=64 * MIB).bytes_by_node)
