@@ -355,6 +355,15 @@ def test_budget_goes_to_the_best_gain_for_cost_first() -> None:
     assert reasons(planned) == [(1, Reason.MIGRATION_BUDGET, "again in 0.0 s")]
 
 
+def test_a_move_that_costs_nothing_is_as_good_as_what_it_wins() -> None:
+    budgets = Budgets(make_rates(machine_mib=100))
+    free, dear = replace(want(1, gain=0.2), cost_seconds=0.0), want(2, gain=0.3)
+    planned = plan([free, dear], budgets=budgets)
+    assert [s.process.pid for s in planned.plan.steps] == [2]
+    planned = plan([free, replace(dear, cost_seconds=2.0)], budgets=budgets)
+    assert [s.process.pid for s in planned.plan.steps] == [1]
+
+
 def test_room_on_the_target_is_shared_by_all_decisions() -> None:
     # of 8 GiB: high watermark 16 MiB and a tenth (819.2 MiB) stay; 300 MiB remain to fill
     planned = plan([want(1, gain=0.2), want(2, gain=0.1)], free_bytes={0: 1136 * MIB})

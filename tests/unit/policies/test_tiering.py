@@ -517,3 +517,50 @@ def test_each_of_two_processes_finds_the_room_that_the_other_has_left() -> None:
         now = replace(now, heats=Heats(method=HeatMethod.DAMON, windows=heats))
         verdicts = tuple(tiering.decide(Window(now=now, before=None)))
     assert [verdict.reason for verdict in verdicts] == [Reason.PROMOTION, Reason.TARGET_FULL]
+
+
+@pytest.mark.parametrize(
+    ("held", "holds"),
+    [
+        pytest.param({0: 9, 2: 991}, True, id="less than a hundredth on a wrong node"),
+        pytest.param({0: 10, 2: 990}, False, id="a hundredth"),
+        pytest.param({1: 991, 2: 9}, False, id="less than a hundredth on the slow one"),
+        pytest.param({1: 990, 2: 10}, True, id="a hundredth there"),
+    ],
+)
+def test_whom_it_keeps_from_later_policies_by_a_hundredth(held: Mapping[int, float], *, holds: bool) -> None:
+    verdict = one(policy(), held, ((1000, 0.0),))
+    assert isinstance(verdict, Skip)
+    assert verdict.holds is holds
+
+
+@pytest.mark.parametrize(
+    ("held", "holds"),
+    [({1: 10, 2: 990}, True), ({0: 10, 1: 10, 2: 980}, False), ({0: 9, 1: 10, 2: 981}, True), ({1: 991, 2: 9}, False)],
+)
+def test_whose_heat_is_waited_for_by_a_hundredth(held: Mapping[int, float], *, holds: bool) -> None:
+    verdict = one(policy(), held, make_heat(((1000, 0.0),), watched_seconds=5.0))
+    assert isinstance(verdict, Skip)
+    assert (verdict.reason, verdict.holds) == (Reason.HEAT_UNKNOWN, holds)
+
+
+def asked_at(regions: Sequence[tuple[float, float]], lie_on: Sequence[int], reason: Reason, seconds: int) -> list[int]:
+    """At which seconds it is asked for, while nothing of it ever happens."""
+    tiering, found = policy(), []
+    held = {node: sum(mib for (mib, _), on in zip(regions, lie_on, strict=True) if on == node) for node in set(lie_on)}
+    for at in range(0, seconds, 2):
+        heat = make_heat(regions, at=float(at), lie_on=lie_on)
+        if any(v.reason is reason for v in judged(tiering, held, heat, at=float(at), free_bytes=SHORT)):
+            found.append(at)
+    return found
+
+
+def test_cold_memory_that_does_not_leave_is_asked_for_as_long_as_hot_memory_that_does_not_come() -> None:
+    regions, lie_on = ((128, 0.0), (640, 0.8), (256, 0.0)), (1, 1, 2)
+    assert asked_at(regions, lie_on, Reason.DEMOTION, 100) == [*range(0, 22, 2), *range(80, 100, 2)]
+
+
+@pytest.mark.parametrize("reason", [Reason.PROMOTION, Reason.DEMOTION])
+def test_while_memory_goes_both_ways_it_is_waited_for_three_times_as_long(reason: Reason) -> None:
+    regions, lie_on = ((128, 0.0), (384, 0.8), (256, 0.9), (256, 0.0)), (1, 1, 2, 2)
+    assert asked_at(regions, lie_on, reason, 110) == [*range(0, 62, 2)]
