@@ -115,6 +115,18 @@ def test_what_is_hot_on_a_slow_node_goes_to_the_node_where_its_threads_run() -> 
     assert verdict.gain_cores == pytest.approx(1.0 * 0.12 * 5.0)
 
 
+@pytest.mark.parametrize(("seconds", "target"), [(2.0, N1), (12.0, N1), (16.0, N0)])
+def test_hot_memory_follows_no_visit_but_whoever_has_run_elsewhere_for_most_of_twenty_seconds(
+    seconds: float, target: NodeId
+) -> None:
+    tiering, elsewhere = policy(), replace(PROCESS, run_seconds={N0: 2.0})
+    for at in (0.0, 2.0, 4.0):
+        one(tiering, {2: 1024}, at=at)
+    verdict = one(tiering, {2: 1024}, at=4.0 + seconds, process=elsewhere)
+    assert isinstance(verdict, Decision)
+    assert verdict.target == target
+
+
 def test_where_its_node_is_full_it_goes_to_the_next_that_wins_something() -> None:
     verdict = one(policy(), {2: 1024}, free_bytes={1: KEPT})
     assert isinstance(verdict, Decision)
