@@ -285,12 +285,15 @@ def test_only_processes_of_which_all_must_wait_do_not_go_on() -> None:
     ("before", "after", "is_refuted"), [(0.03, 0.018, True), (0.03, 0.022, False), (0.0, 0.051, False)]
 )
 def test_both_looks_may_err(before: float, after: float, *, is_refuted: bool) -> None:
+    def may_err(at: float, half_width: float) -> Snapshot:
+        placement = make_placement({2: 1024.0}, taken_at=at)
+        placement = replace(placement, intervals={N0: Interval(0.0, 2 * half_width)})
+        return make_snapshot(make_survey(make_process(), at=at), placement)
+
     trust = trusting()
-    for at, half_width, held in ((0.0, before, {2: 1024.0}), (2.0, after, {2: 1024.0})):
-        placement = replace(make_placement(held, taken_at=at), intervals={N0: Interval(0.0, 2 * half_width)})
-        reviewed = trust.review(make_snapshot(make_survey(make_process(), at=at), placement), [wanting(1024)])
-        trust.note(moved(wanting(1024), 64), at + 1.0)
-    assert bool(reviewed.judged) is is_refuted
+    trust.review(may_err(0.0, before), [wanting(1024)])
+    trust.note(moved(wanting(1024), 64), 1.0)
+    assert bool(trust.review(may_err(2.0, after), [wanting(1024)]).judged) is is_refuted
 
 
 def test_what_comes_from_several_nodes_goes_back_to_each() -> None:

@@ -14,6 +14,7 @@ from balancerd.engine.gate import HORIZON_SECONDS
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import CpuId, NodeId
 from balancerd.model.sample import Mempolicy, Pressure, ProcessSample, Snapshot, Window
+from balancerd.policies.consolidating import Spread, arriving, is_spread
 from balancerd.policies.packing import (
     PATIENCE_SECONDS,
     SETTLE_SECONDS,
@@ -22,6 +23,7 @@ from balancerd.policies.packing import (
     PackingPolicy,
     plugin,
 )
+from balancerd.policies.relief import IDLE_CORES, WITHOUT_CPUS, price
 from balancerd.ports import PlacingPlugin, PolicyContext
 from tests.unit.fakes import (
     GIB,
@@ -311,6 +313,61 @@ def gathered(policy: PackingPolicy, held: Held, processes: Iterable[ProcessSampl
     for tick in range(int(SETTLE_SECONDS / TICK) + 1):
         found = judged(policy, held, everybody, at=tick * TICK, topology=roomy_topology(), **more)
     return found
+
+
+@pytest.mark.parametrize(
+    ("held", "spread"),
+    [({}, False), ({0: 0}, False), ({0: 100}, False), ({0: 91, 1: 9}, False), ({0: 90, 1: 10}, True)],
+)
+def test_a_tenth_beside_the_largest_part_is_spread(held: dict[NodeId, int], *, spread: bool) -> None:
+    assert is_spread(held) is spread
+
+
+@pytest.mark.parametrize(
+    ("nodes", "slack", "parts"),
+    [
+        pytest.param({2, 3}, {2: 25, 3: 100}, {3: 30}, id="all to the one with most room"),
+        pytest.param({2, 3}, {2: 25, 3: 10}, {2: 25, 3: 5}, id="then to the next"),
+        pytest.param({2, 3}, {2: 15, 3: 15}, {2: 15, 3: 15}, id="to both alike"),
+        pytest.param({2, 3}, {2: 40, 3: 40}, {2: 30}, id="of equals to the first"),
+        pytest.param({2, 3}, {2: 20, 3: 9}, None, id="no room for all"),
+        pytest.param({2, 3}, {2: 29, 3: -100}, None, id="nor does a short one give any"),
+        pytest.param({2}, {}, None, id="of no room is known"),
+        pytest.param({1, 2}, {1: 10, 2: 0}, {1: 10}, id="what is there stays there"),
+        pytest.param({0, 1}, {}, {}, id="all is there"),
+    ],
+)
+def test_how_much_goes_to_each_node_where_memory_gathers(
+    nodes: set[NodeId], slack: dict[NodeId, int], parts: dict[NodeId, int] | None
+) -> None:
+    assert arriving({N0: 10, N1: 20}, nodes, slack) == parts
+
+
+@pytest.mark.parametrize(
+    ("cores", "run", "pair", "mib", "farther"),
+    [
+        pytest.param(2.0, {0: 1.0}, (0, 2), 500, 2.0 * 1.1 * 0.5, id="half of it, at distance 21"),
+        pytest.param(2.0, {0: 1.0}, (0, 1), 1000, 2.0 * 0.2, id="all of it, nearer"),
+        pytest.param(1.0, {2: 1.0}, (0, 2), 1000, -1.1, id="to where it runs: that wins"),
+        pytest.param(1.0, {0: 0.5, 3: 0.5}, (0, 3), 1000, 0.0, id="as far as before"),
+        pytest.param(0.0, {}, (0, 2), 1000, IDLE_CORES * 1.1, id="idle: as if it ran a little where its memory is"),
+    ],
+)
+def test_what_it_costs_to_have_a_part_elsewhere(
+    cores: float, run: dict[NodeId, float], pair: tuple[NodeId, NodeId], mib: int, farther: float
+) -> None:
+    spread = Spread(make_process(), {N0: 1000 * MIB}, cores, run)
+    moving = 2 * mib / 1024 / HORIZON_SECONDS
+    found = price(spread, pair, mib * MIB, make_topology(), GIB)
+    assert found == pytest.approx(0.12 * farther + moving)
+
+
+def test_a_node_without_cpus_is_dearer() -> None:
+    ring = make_topology()
+    nodes = tuple(replace(node, cpus=frozenset()) if node.id == N2 else node for node in ring.nodes)
+    spread = Spread(make_process(), {N0: 1000 * MIB}, 2.0, {N0: 1.0})
+    near, far = (price(spread, (N0, N2), 500 * MIB, each, GIB) for each in (ring, replace(ring, nodes=nodes)))
+    assert far - near == pytest.approx(2.0 * 0.12 * WITHOUT_CPUS * 0.5)
 
 
 def test_memory_gathers_only_when_it_is_asked_for() -> None:

@@ -502,6 +502,20 @@ def test_a_hundredth_on_slow_nodes_is_enough_to_be_watched(slow_mib: float, *, w
     assert bool(tuple(policy().watch(snapshot))) is wanted
 
 
+def test_how_large_a_process_must_be_is_told() -> None:
+    small = one(policy(), {2: 1024}, process=replace(PROCESS, rss_bytes=63 * MIB))
+    assert small.detail == "63 of 64 MiB"
+    assert one(policy(), {2: 1024}, process=replace(PROCESS, rss_bytes=64 * MIB)).reason is Reason.PROMOTION
+
+
+def test_where_it_runs_is_weighed_by_how_long() -> None:
+    """On node 1 for three quarters, from where node 2 is 5 local distances away; from node 0 it is 3."""
+    verdict = one(policy(), {2: 1024}, process=replace(PROCESS, run_seconds={N0: 0.5, N1: 1.5}))
+    assert isinstance(verdict, Decision)
+    assert verdict.target == N1
+    assert verdict.gain_cores == pytest.approx(0.12 * ((3 * 0.25 + 5 * 0.75) - 1 * 0.25))
+
+
 def test_on_a_machine_with_one_tier_nobody_is_watched() -> None:
     assert tuple(policy().watch(make_snapshot(make_survey(PROCESS), make_placement({0: 1024})))) == ()
 
