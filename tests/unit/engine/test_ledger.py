@@ -276,6 +276,17 @@ def test_parts_that_moved_rest_unless_more_goes_to_the_same_node() -> None:
     assert ledger.held_ranges(PID, 60.0, target=N1) == ()
 
 
+@pytest.mark.parametrize(("target", "is_held"), [(0, True), (1, False), (2, True)])
+def test_a_part_that_moved_may_go_on_to_no_other_node(target: int, *, is_held: bool) -> None:
+    ledger = Ledger(COOLDOWN)
+    ledger.record(replace(towards(1, 7, is_part=True), moved_runs=(make_run(4 * MIB, 2, target=1),)), 0.0)
+    assert bool(ledger.held_ranges(PID, 1.0, target=NodeId(target))) is is_held
+    ledger.forget_all_but({PID})
+    assert bool(ledger.held_ranges(PID, 1.0, target=NodeId(target))) is is_held
+    ledger.forget_all_but(set())
+    assert ledger.held_ranges(PID, 1.0, target=NodeId(target)) == ()
+
+
 @pytest.mark.parametrize(
     ("done", "failed", "expected"),
     [

@@ -412,3 +412,11 @@ def test_what_stays_is_told_with_its_size(run: AccessRun, detail: str) -> None:
 def test_what_part_of_a_window_told_an_address_is_told() -> None:
     _, detail = only_skip(judge(hits=3, samples=800, threads=4, watched_seconds=10.0))
     assert detail == "3 of 800 samples of 4 threads told an address, watched for 10 s"
+
+
+def test_what_of_a_run_may_be_part_of_huge_pages_is_told_beside_the_rest() -> None:
+    reason, detail = only_skip(judge(make_access_run(4.5, 1, {1: 4.5}, weight=500), huge=None))
+    assert reason is Reason.WELL_PLACED
+    assert detail == (
+        "4.0 MiB lie where the threads run that use them; 0.5 MiB may be part of huge pages that others use, too"
+    )
