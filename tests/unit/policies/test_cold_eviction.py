@@ -167,19 +167,23 @@ def test_those_with_most_memory_are_watched_first_and_the_small_ones_not_at_all(
 def test_what_was_not_evicted_in_one_tick_may_be_in_the_next_but_no_more_than_a_step() -> None:
     evictor = policy(rate_limit_bytes_per_second=MIB, step_ratio=1.0)
     sizes = []
-    for tick in range(1, 5):
-        now = snapshot(at=2.0 * tick, interval=2.0)
-        calm = (
-            now
-            if tick in {1, 4}
-            else replace(now, survey=replace(now.survey, pressure=Pressure(cpu_ratio=0, memory_ratio=1)))
-        )
-        verdict = one(evictor, calm)
+    for tick, is_calm in enumerate((True, False, True, False, False, False, False, True), 1):
+        pressure = CALM if is_calm else Pressure(cpu_ratio=0.0, memory_ratio=1.0)
+        verdict = one(evictor, snapshot(at=2.0 * tick, interval=2.0, pressure=pressure))
         sizes.append(verdict.evict_bytes // MIB if isinstance(verdict, Eviction) else None)
-    assert sizes == [2, None, None, 6]
+    assert sizes == [2, None, 4, None, None, None, None, 6]
     verdict = one(evictor, snapshot(at=100.0, interval=92.0))
     assert isinstance(verdict, Eviction)
     assert verdict.evict_bytes == 6 * MIB
+
+
+def test_of_very_many_cold_parts_the_largest_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancerd.policies.cold_eviction.MOST_EXTENTS", 2)
+    heat = ((100, 0.0), (200, 0.8), (300, 0.0), (124, 0.8), (200, 0.0), (50, 0.8), (50, 0.0))
+    verdict = one(policy(), snapshot(heat))
+    assert isinstance(verdict, Eviction)
+    assert spans(verdict) == [(300, 600), (724, 924)]
+    assert verdict.detail == "500 MiB were not used for 2m"
 
 
 @pytest.mark.parametrize(("mib", "reason"), [(1.0, Reason.NOTHING_COLD), (2.0, Reason.EVICT)])

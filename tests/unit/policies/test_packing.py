@@ -232,13 +232,30 @@ def test_only_as_many_may_come_back_as_fit_together() -> None:
     assert sorted(reason(verdict) for verdict in found.values()) == [Reason.KEPT_AWAY, Reason.ROOMY]
 
 
-def test_nothing_leaves_a_node_soon_after_it_came() -> None:
+@pytest.mark.parametrize("begin", [0.0, 5000.0])
+def test_nothing_leaves_a_node_soon_after_it_came(begin: float) -> None:
     policy = make_policy()
-    judged(policy, {1: {0: 350}}, free={0: 900}, at=0.0)
-    judged(policy, {1: {1: 350}}, free={0: 1250, 1: 4000}, at=2.0)
-    soon = judged(policy, {1: {1: 350}}, free={0: 4000, 1: 900}, at=200.0)[1]
+    judged(policy, {1: {0: 350}}, free={0: 900}, at=begin)
+    judged(policy, {1: {1: 350}}, free={0: 1250, 1: 4000}, at=begin + 2.0)
+    soon = judged(policy, {1: {1: 350}}, free={0: 4000, 1: 900}, at=begin + 200.0)[1]
     assert reason(soon) is Reason.COOLDOWN
-    assert moves(judged(policy, {1: {1: 350}}, free={0: 4000, 1: 900}, at=303.0)) == {1: (N0, 350)}
+    assert moves(judged(policy, {1: {1: 350}}, free={0: 4000, 1: 900}, at=begin + 303.0)) == {1: (N0, 350)}
+
+
+@pytest.mark.parametrize(("waited", "pids"), [(PATIENCE_SECONDS - 1, {1}), (PATIENCE_SECONDS + 1, {2})])
+def test_whoever_made_no_progress_for_long_leaves_it_to_others_whenever_that_is(waited: float, pids: set[int]) -> None:
+    policy, processes = make_policy(), [make_process(2, run={0: 2.0})]
+    for at in (5000.0, 5000.0 + waited):
+        found = moves(judged(policy, {1: {0: 700}, 2: {0: 700}}, processes, free={0: 900}, at=at))
+        assert found.keys() == ({1} if at == 5000.0 else pids)
+
+
+def test_making_room_wins_nothing_by_itself_and_is_told_with_its_cost() -> None:
+    verdict = judged(make_policy(), {1: {0: 700}}, free={0: 900})[1]
+    assert isinstance(verdict, Decision)
+    assert (verdict.gain_cores, verdict.most_bytes, verdict.source_bytes) == (0.0, 350 * MIB, {N0: 350 * MIB})
+    assert verdict.cost_seconds == pytest.approx(2 * 350 / 1024)
+    assert verdict.detail.startswith("350 of 700 MiB from node 0 to node 1; node 0 lacks ")
 
 
 def test_when_nothing_comes_of_a_move_others_are_tried_and_then_other_targets() -> None:

@@ -245,6 +245,8 @@ def test_the_plugin_tells_which_nodes_it_names_and_what_its_rules_ask_for() -> N
         ("[]", 4, "without a rule no process belongs to it"),
         ("[{match: [{comm: a}]}]", 4, "a rule says one thing: write one of nodes, interleave and never: true"),
         ("[{match: [{comm: a}], nodes: 0, never: true}]", 4, "a rule says one thing"),
+        ("[{match: [{comm: a}], nodes: 0, interleave: 0, never: true}]", 4, "a rule says one thing"),
+        ("[{match: [{comm: a}]}]", 4, "a rule says one thing"),
         ("[{match: [], never: true}]", 4, "without a rule no process belongs to it"),
         ("[{match: [{comm: '('}], never: true}]", 4, "no regular expression"),
         ("[{match: [{comm: a}], nodes: []}]", 4, "an empty list names no node"),
