@@ -21,7 +21,6 @@ OF_OTHERS: Final = {
     "engine/progress": ("policies/follow_cpu", "policies/cpuset_follow", "policies/rule"),
     "engine/ranges": ("engine/plan", "policies/cold_eviction"),
     "engine/receding": ("policies/follow_cpu",),
-    "engine/room": ("engine/overflow", "engine/tiers", "engine/plan", "engine/advice"),
     "engine/shortage": ("policies/packing",),
     "engine/spread": ("policies/access", "policies/interleave"),
     "policies/consolidating": ("policies/packing",),
