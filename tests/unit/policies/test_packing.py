@@ -422,6 +422,16 @@ def test_it_gathers_where_memory_and_threads_fit(cores: float, free: dict[int, i
     assert bool(found) is bool(nodes)
 
 
+@pytest.mark.parametrize(("busy_on", "target"), [(0, N2), (2, N0)])
+def test_it_gathers_where_others_have_left_cpus(busy_on: int, target: NodeId) -> None:
+    processes = [
+        make_process(1, run={0: 1.0, 2: 1.0}, cpu_cores=2.0),
+        make_process(2, run={busy_on: 6.0}, cpu_cores=3.0),
+    ]
+    held = {1: {0: 300, 2: 300}, 2: {busy_on: 100}}
+    assert moves(gathered(make_policy(consolidate="threads-follow"), held, processes)) == {1: (target, 300)}
+
+
 def test_three_nodes_become_two_when_one_is_too_small() -> None:
     spread = [make_process(1, run={0: 1.0, 1: 0.7, 3: 0.5}, cpu_cores=5.0)]
     policy = make_policy(consolidate="threads-follow")
