@@ -75,10 +75,10 @@ class Warming:
             run = self._memories.setdefault(process.id, _Memory()).run
             nodes = frozenset(now.survey.topology.node_ids)
             ran = {node: seconds for node, seconds in (process.run_seconds or {}).items() if node in nodes}
-            total = sum(ran.values())
+            total, is_new = sum(ran.values()), not run
             for node in (run.keys() | ran.keys()) if total > 0 else ():
                 share = ran.get(node, 0.0) / total
-                run[node] = share if not run.get(node) else keep * run[node] + (1.0 - keep) * share
+                run[node] = share if is_new else keep * run.get(node, 0.0) + (1.0 - keep) * share
             for node in run.keys() - nodes:
                 del run[node]
 

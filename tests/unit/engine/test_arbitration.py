@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from balancerd.engine.budgets import Budgets
 from balancerd.engine.ledger import Ledger
 from balancerd.engine.plan import PlanLimits, Planned, make_plan
-from balancerd.model.decision import Decision, Eviction, Reason, Skip
+from balancerd.model.decision import Decision, Eviction, Reason, Skip, Steer
 from balancerd.model.extent import Extent
-from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.migration import FailedRun
 from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import Mempolicy
@@ -53,7 +53,7 @@ def evict(policy: str, pid: int = 100) -> Eviction:
 
 
 def plan(
-    wanted: Iterable[Decision | Eviction],
+    wanted: Iterable[Decision | Eviction | Steer],
     *,
     held: Mapping[int, float] | None = None,
     kept: tuple[Skip, ...] = (),
@@ -150,6 +150,20 @@ def test_nothing_goes_to_a_node_that_is_being_emptied_but_by_rules_and_cpusets(
     assert bool(planned.plan.steps) is moves
     if not moves:
         assert rejected(planned) == [(Reason.NODE_CLOSED, "node 0, by policy empty")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "target", "goes"),
+    [("home", 0, False), ("empty", 0, False), ("home", 1, True), ("fixed", 0, True), ("cpusets", 0, True)],
+)
+def test_nor_do_threads(policy: str, target: int, *, goes: bool) -> None:
+    cpus = frozenset({CpuId(target)})
+    steer = Steer(
+        policy=policy, process=ProcessId(100, 1), target=NodeId(target), cpus=cpus, gain_cores=0.1, cost_seconds=0.01
+    )
+    planned = plan([steer], closed={N0: "empty"})
+    assert bool(planned.plan.steers) is goes
+    assert rejected(planned) == ([] if goes else [(Reason.NODE_CLOSED, "node 0, by policy empty")])
 
 
 def test_pages_of_the_named_sources_move_and_pages_of_others_stay() -> None:

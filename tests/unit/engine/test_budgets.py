@@ -88,6 +88,70 @@ def test_promises_are_kept_apart_from_what_was_spent() -> None:
     assert allowed_mib(budgets, 0.0) == 100
 
 
+@pytest.mark.parametrize(
+    ("wanted_mib", "spent_mib", "mib"),
+    [
+        pytest.param({N1: 64, N2: 192}, {}, 64 + 100, id="one is short: no more than is wanted of the other"),
+        pytest.param({N1: 64, N2: 100}, {}, 200, id="none is short: all that they hold"),
+        pytest.param({N1: 64, N2: 192}, {N1: 300}, 100, id="a debt of one is none of the other's"),
+        pytest.param({N1: 64, N2: 192}, {N1: 90}, 10 + 100, id="little is left of one"),
+        pytest.param({N1: 64}, {N1: 300}, 0, id="a debt"),
+    ],
+)
+def test_what_comes_over_several_links_at_once(
+    wanted_mib: dict[NodeId, int], spent_mib: dict[NodeId, int], mib: int
+) -> None:
+    budgets = Budgets(make_rates(pair_mib=50))
+    budgets.spend_bytes(OTHER, 0, {(node, N0): spent * MIB for node, spent in spent_mib.items()}, 0.0)
+    wanted = {(node, N0): size * MIB for node, size in wanted_mib.items()}
+    assert allowed_bytes(budgets, PID, wanted, 0.0) == mib * MIB
+
+
+def test_a_promise_takes_of_each_link_what_is_wanted_and_there() -> None:
+    draft = Budgets(make_rates(pair_mib=50)).draft(0.0)
+    draft.promise(PID, {(N1, N0): 64 * MIB, (N2, N0): 192 * MIB}, 120 * MIB)
+    left = [draft.allow(OTHER, {(node, N0): 1000 * MIB}).budget_bytes // MIB for node in (N1, N2)]
+    assert left == [36, 44]
+    draft.promise(PID, {(N1, N0): 64 * MIB, (N2, N0): 192 * MIB}, 1000 * MIB)
+    left = [draft.allow(OTHER, {(node, N0): 1000 * MIB}).budget_bytes // MIB for node in (N1, N2)]
+    assert left == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rates", "spent_mib", "told"),
+    [
+        ({"machine_mib": 10}, {"size": 20}, (Reason.MIGRATION_BUDGET, "again in 0.2 s")),
+        ({"machine_mib": 10}, {"size": 60}, (Reason.MIGRATION_BUDGET, "again in 4.2 s")),
+        ({"machine_mib": 10}, {"size": 19}, (Reason.MIGRATION_BUDGET, "again in 0.1 s")),
+        ({"machine_mib": 10}, {"size": 17}, (Reason.MIGRATION_BUDGET, "again in 0.0 s")),
+        ({"process_mib": 5}, {"size": 20}, (Reason.PROCESS_BUDGET, "again in 2.4 s")),
+        ({"pair_mib": 10}, {"pair": 30}, (Reason.NODE_PAIR_BUDGET, "node 1 to 0, node 2 to 0; again in 0.0 s")),
+        (
+            {"pair_mib": 10},
+            {"pair": 30, "other": 50},
+            (Reason.NODE_PAIR_BUDGET, "node 1 to 0, node 2 to 0; again in 1.2 s"),
+        ),
+    ],
+)
+def test_the_bucket_that_binds_is_told_with_when_it_lets_a_step_begin(
+    rates: dict[str, float], spent_mib: dict[str, int], told: tuple[Reason, str]
+) -> None:
+    budgets = Budgets(make_rates(**rates))
+    moved = {(N2, N0): spent_mib.get("pair", 0) * MIB, (N1, N0): spent_mib.get("other", 0) * MIB}
+    budgets.spend_bytes(PID, spent_mib.get("size", 0) * MIB, moved, 0.0)
+    allowance = budgets.draft(0.0).allow(PID, {(N2, N0): 1000 * MIB, (N1, N0): 20 * MIB} if "pair" in spent_mib else {})
+    assert (allowance.reason, allowance.detail) == told
+
+
+def test_what_is_over_full_is_forgotten_too_once_the_rate_is_lower() -> None:
+    budgets = Budgets(make_rates(process_mib=100, machine_mib=10_000))
+    budgets.spend_bytes(PID, MIB, {}, 0.0)
+    budgets.set_rates(make_rates(process_mib=10, machine_mib=10_000))
+    budgets.forget_full(0.0)
+    assert budgets._processes._kept == {}
+    assert allowed_mib(budgets, 0.0) == 20
+
+
 def test_other_rates_keep_what_was_spent() -> None:
     budgets = Budgets(make_rates(machine_mib=100))
     budgets.spend_bytes(PID, 300 * MIB, {}, 0.0)

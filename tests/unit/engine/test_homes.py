@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from balancerd.engine.homes import HomeRule, Residence, find_binding
+from balancerd.engine.homes import HomeRule, Residence, cores_by_node, find_binding
 from balancerd.model.ids import CpuId, NodeId
 from tests.unit.fakes import RING, make_process, make_topology
 
@@ -43,6 +43,8 @@ def live(life: Iterable[Run], *, rule: HomeRule = RULE, bound: Mapping[int, int]
         pytest.param([A] * 30 + [A] * 8 + [B] + [A] * 9, 0, 0.0, id="a visit ends no stay"),
         pytest.param([A, B] * 30, None, 0.0, id="a hopper has no home"),
         pytest.param([{0: 1.0, 1: 1.0}] * 30, None, 0.0, id="two threads on two nodes"),
+        pytest.param([{0: 9.0, 1: 1.0}], 0, 0.0, id="nine tenths are enough"),
+        pytest.param([{0: 8.9, 1: 1.1}], None, 0.0, id="less are not"),
         pytest.param([{0: 9.5, 1: 0.5}, {0: 8.7, 1: 1.3}] * 30, 0, 0.0, id="shares that waver about 90 %"),
         pytest.param([{0: 9.5, 1: 0.5}] * 30 + [{0: 8.5, 1: 1.5}] * 200, 0, 0.0, id="a little below keeps the title"),
         pytest.param([{0: 9.5, 1: 0.5}] * 30 + [{0: 7.0, 1: 3.0}] * 60, None, 0.0, id="far below does not"),
@@ -63,6 +65,7 @@ def test_home(life: list[Run], home: int | None, since: float | None) -> None:
     ("life", "bound", "home", "is_bound"),
     [
         pytest.param([A] * 30 + [B], {31: 1}, 1, True, id="bound, and there: at once"),
+        pytest.param([A] * 30 + [{0: 1.0, 1: 9.0}], {31: 1}, 1, True, id="bound, and nearly all there"),
         pytest.param([A] * 30 + [B], {31: 2}, 0, False, id="bound to where it does not run"),
         pytest.param([A] * 30, {31: 1}, 0, False, id="not yet"),
         pytest.param([A] * 30 + [{0: 1.0, 1: 3.0}], {31: 1}, 0, False, id="some of its threads stayed behind"),
@@ -123,7 +126,8 @@ def test_what_ran_before_a_change_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize(
-    ("life", "is_at_home"), [([A] * 9, True), ([A] * 9 + [B], False), ([A] * 9 + [B, A], True), ([IDLE], False)]
+    ("life", "is_at_home"),
+    [([A] * 9, True), ([A] * 9 + [B], False), ([A] * 9 + [B, A], True), ([IDLE], False), ([A, {0: 0.0}], True)],
 )
 def test_who_is_on_a_visit_is_not_at_home(life: list[Run], is_at_home: bool) -> None:
     assert live(life).is_at_home is is_at_home
@@ -157,3 +161,86 @@ def test_a_node_that_has_gone_offline_is_no_home_and_has_no_share() -> None:
     residence = live([{3: 0.95, 0: 0.05}] * 30)
     residence.observe({NodeId(0): 1.0}, 62.0, TICK, NODES - {3})
     assert (residence.home, residence.shares) == (0, {NodeId(0): 1.0})
+    for at in (64.0, 66.0, 68.0):
+        residence.observe({NodeId(3): 1.0}, at, TICK, NODES - {3})
+    assert (residence.home, residence.shares, residence.is_at_home) == (0, {NodeId(0): 1.0}, True)
+
+
+@pytest.mark.parametrize(
+    ("cores", "run", "seconds", "by_node"),
+    [
+        pytest.param(1.5, {0: 2.0, 1: 4.0}, 2.0, {0: 0.5, 1: 1.0}, id="its cores, by the time of the threads read"),
+        pytest.param(None, {0: 2.0, 1: 4.0}, 4.0, {0: 0.5, 1: 1.0}, id="cores not known: the time that was seen"),
+        pytest.param(None, {0: 2.0}, 0.0, {0: 0.0}, id="nor the interval"),
+        pytest.param(1.5, {0: 0.0, 1: 0.0}, 2.0, {}, id="no thread ran"),
+        pytest.param(1.5, {}, 2.0, {}, id="no thread was read"),
+        pytest.param(0.0, {2: 3.0}, 2.0, {2: 0.0}, id="idle as a whole"),
+    ],
+)
+def test_cores_by_node(cores: float | None, run: dict[int, float], seconds: float, by_node: dict[int, float]) -> None:
+    ran = {NodeId(node): ran for node, ran in run.items()}
+    assert cores_by_node(make_process(cpu_cores=cores), ran, seconds) == pytest.approx(by_node)
+
+
+def test_shares_are_of_the_averaged_run_time_and_so_are_the_cores() -> None:
+    residence = live([{0: 1.5, 1: 0.5}] * 5)
+    assert residence.shares == pytest.approx({0: 0.75, 1: 0.25})
+    assert residence.cores == pytest.approx(2.0)
+    assert (live([IDLE] * 5).shares, live([]).shares, live([]).cores) == ({}, {}, 0.0)
+    assert live([A] * 30 + [IDLE] * 30).cores == pytest.approx(0.2689, abs=1e-4)  # half by window, twice: 1/(1 + e)
+    assert live([{0: 1.0}] * 30 + [{0: 0.95, 1: 0.05}] * 30).shares[NodeId(1)] == pytest.approx(0.0366, abs=1e-4)
+
+
+@pytest.mark.parametrize(("run", "is_at_home"), [({0: 1.0, 1: 1.0}, True), ({0: 1.0, 1: 1.1}, False)])
+def test_who_runs_half_of_its_time_at_home_is_there(run: dict[int, float], *, is_at_home: bool) -> None:
+    assert live([A] * 9 + [run]).is_at_home is is_at_home
+
+
+def test_a_visit_of_just_as_long_as_counts_is_a_new_home() -> None:
+    rule = HomeRule(share=0.9, least_seconds=6.0, window_seconds=60.0)
+    assert live([A] * 30 + [B] * 2, rule=rule).home == 0
+    assert live([A] * 30 + [B] * 3, rule=rule).home == 1
+
+
+def test_a_quarter_as_busy_as_before_is_enough_to_have_moved() -> None:
+    assert live([{0: 4.0}] * 200 + [{1: 0.9}] * 3).home == 0
+    assert live([{0: 4.0}] * 200 + [{1: 1.0}] * 3).home == 1
+
+
+def test_a_stay_lasts_until_it_ran_at_its_home_for_the_last_time() -> None:
+    residence = live([A] * 30 + [IDLE] * 10 + [B] * 3)
+    assert residence.n_stays == 1
+    assert residence.expected_stay_seconds == pytest.approx((55.0 + 1.0) / 2)
+    assert live([A] * 2 + [B] * 3).n_stays == 0
+    assert live([A] * 3 + [B] * 3).n_stays == 1
+
+
+@pytest.mark.parametrize(
+    ("gap", "new_seconds", "home"),
+    [
+        pytest.param(10.0, 10.0, 1, id="ten seconds are told of by what ran at their end"),
+        pytest.param(10.5, TICK, 0, id="longer ones are not"),
+        pytest.param(0.0, 0.0, 0, id="the same moment again"),
+    ],
+)
+def test_how_long_a_time_without_news_may_be(gap: float, new_seconds: float, home: int) -> None:
+    residence = live([A] * 30)
+    residence.observe({NodeId(1): 1.0}, 60.0 + gap, TICK, NODES)
+    assert (residence.new_seconds, residence.home) == (new_seconds, home)
+    assert residence.seen_at == 60.0 + gap
+
+
+def test_with_long_intervals_each_of_them_is_news() -> None:
+    residence = Residence(RULE)
+    for number in (1, 2):
+        residence.observe({NodeId(0): 1.0}, number * 30.0, 30.0, NODES)
+        assert residence.new_seconds == 30.0
+    assert (residence.home, residence.since, residence.age_seconds) == (0, 0.0, 60.0)
+
+
+def test_who_was_at_home_on_a_node_that_has_gone_has_no_home_until_it_runs_again() -> None:
+    residence = live([{3: 1.0}] * 30, bound={1: 3})
+    assert (residence.is_at_home, residence.is_bound) == (True, True)
+    residence.observe({}, 62.0, TICK, NODES - {3})
+    assert (residence.home, residence.is_at_home, residence.is_bound) == (None, False, False)
+    assert (residence.shares, residence.age_seconds, residence.n_stays) == ({}, 0.0, 0)

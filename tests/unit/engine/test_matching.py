@@ -78,3 +78,16 @@ def test_idle_processes_are_parted_too_and_the_same_process_gets_the_same_skip()
 
 def test_without_a_match_the_snapshot_is_handed_on_as_it_is() -> None:
     assert matching({"a": "k"}, {}).part("a", SNAPSHOT)[0] is SNAPSHOT
+
+
+def test_of_processes_that_are_gone_nothing_is_kept_and_of_the_others_the_very_skips() -> None:
+    one = matching({"a": "k"}, {"a": "web"})
+    before = {skip.process: skip for skip in one.part("a", SNAPSHOT)[1]}
+    one.forget_all_but({process.id for process in SNAPSHOT.eligible})
+    assert len(one._known) == 3
+    stays, gone = SNAPSHOT.eligible[0].id, SNAPSHOT.eligible[2].id
+    one.forget_all_but({stays})
+    assert one._known.keys() == {stays}
+    after = {skip.process: skip for skip in one.part("a", SNAPSHOT)[1]}
+    assert after[stays] is before[stays]
+    assert after[gone] is not before[gone]

@@ -278,3 +278,44 @@ def test_pinned_threads_are_not_let_go_while_the_address_space_is_locked() -> No
     ticks.kernel.missed[PID] = Reason.BLOCKED
     ticks.tick(10)
     assert [step.kind for step in ticks.kernel.steers] == [SteerKind.PIN]
+
+
+def test_threads_that_were_there_already_are_not_asked_of_for_a_minute() -> None:
+    owners = Owners()
+    owners.note(an_outcome(step_of(a_steer())), 100.0)
+    assert owners.explain_hold(a_steer(), 130.0) == (Reason.COOLDOWN, "its threads were there already; again in 30 s")
+    assert owners.explain_hold(a_steer(), 160.0) is None
+    assert owners.memory_hold(PID, 101.0) is None
+
+
+@pytest.mark.parametrize(("kind", "rests"), [(SteerKind.PIN, True), (SteerKind.KICK, False)])
+def test_threads_rest_after_they_were_let_go_if_they_were_held_on_purpose(kind: SteerKind, *, rests: bool) -> None:
+    owners = Owners()
+    step = replace(step_of(a_steer(pin=True)), kind=kind)
+    owners.note(an_outcome(step, held=1), 0.0)
+    assert owners.explain_hold(a_steer(), 1.0) == (Reason.COOLDOWN, "its threads are still held on node 1")
+    (release,) = owners.releases(set())
+    assert release == replace(step, kind=SteerKind.RELEASE)
+    assert owners.releases({PID}) == ()
+    owners.note(an_outcome(release), 2000.0)
+    told = owners.explain_hold(a_steer(), 2010.0)
+    assert told == ((Reason.COOLDOWN, "its threads were let go; again in 50 s") if rests else None)
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "is_pinned"),
+    [
+        (a_steer(pin=True), a_steer(pin=True), True),
+        (a_steer(pin=True), a_steer(pin=False), False),
+        (a_steer(pin=False), a_steer(pin=True), False),
+        (a_steer(pin=True), a_steer("other", pin=True), False),
+        (a_steer(pin=True), a_steer(pin=True, cpus=frozenset({CpuId(2)})), False),
+    ],
+)
+def test_threads_are_held_as_wanted_by_the_same_policy_and_on_the_same_cpus(
+    held: Steer, asked: Steer, *, is_pinned: bool
+) -> None:
+    owners = Owners()
+    assert not owners.is_pinned(asked)
+    owners.note(an_outcome(step_of(held), held=1), 0.0)
+    assert owners.is_pinned(asked) is is_pinned

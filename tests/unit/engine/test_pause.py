@@ -101,3 +101,50 @@ def test_an_operators_pause_lets_nothing_begin() -> None:
     pause.halt(None)
     assert pause.part(WANTED, 10.0) == (WANTED, ())
     assert pause.tell(10.0) is None
+
+
+@pytest.mark.parametrize(
+    ("done", "free_mib", "told"),
+    [
+        (outcome({PageStatus.MOVED: 1}), 15, "node 0 has 15 MiB left after a move, less than its watermark"),
+        (outcome({PageStatus.MOVED: 949, PageStatus.IO_ERROR: 51}), 4096, "51 of 1000 pages failed"),
+        (outcome({PageStatus.MOVED: 900, PageStatus.NO_MEMORY: 1}), 15, "node 0 ran out of memory during a move"),
+    ],
+)
+def test_a_pause_is_told_with_its_cause(done: MigrationOutcome, free_mib: int, told: str) -> None:
+    pause = Pause()
+    pause.note(done, 10.0)
+    pause.look(survey(12.0, free_mib))
+    assert pause.tell(12.0) == told
+
+
+@pytest.mark.parametrize(("moved", "failed", "pauses"), [(400, 100, False), (900, 101, True)])
+def test_failures_of_all_steps_between_two_looks_count_together(moved: int, failed: int, *, pauses: bool) -> None:
+    pause = Pause()
+    for pages in ({PageStatus.MOVED: moved}, {PageStatus.IO_ERROR: failed}):
+        pause.note(outcome(pages), 10.0)
+    pause.look(survey(12.0))
+    assert (targets(pause, 12.0) == []) is pauses
+    pause.look(survey(14.0))
+    assert (targets(pause, 14.0) == []) is pauses, "they count once"
+
+
+def test_after_long_calm_a_pause_is_as_short_as_the_first() -> None:
+    pause = Pause()
+    for at in (10.0, 5000.0):
+        pause.note(outcome({PageStatus.NO_MEMORY: 1}), at)
+        pause.look(survey(at))
+        assert targets(pause, at + 59.0) == [N1]
+        assert targets(pause, at + 60.0) == [N0, N1]
+
+
+def test_of_two_pauses_that_concern_it_the_longer_one_is_told() -> None:
+    pause = Pause()
+    pause.note(outcome({PageStatus.MOVED: 900, PageStatus.IO_ERROR: 100}), 10.0)
+    pause.look(survey(10.0))
+    pause.note(outcome({PageStatus.NO_MEMORY: 1}), 30.0)
+    pause.look(survey(30.0))
+    _, (to_full, to_other) = pause.part(WANTED, 40.0)
+    assert to_full.detail == "node 0 ran out of memory during a move; again in 50 s"
+    assert to_other.detail == "100 of 1000 pages failed; again in 30 s"
+    assert pause.tell(40.0) == "100 of 1000 pages failed; node 0 ran out of memory during a move"

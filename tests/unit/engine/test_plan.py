@@ -281,6 +281,25 @@ def test_what_came_on_top_of_what_is_in_quarantine_is_walked_to() -> None:
     assert [(r.end - r.start) // MIB for r in step.ranges] == [156]
 
 
+@pytest.mark.parametrize(
+    ("held", "stuck_mib", "is_walked"),
+    [
+        pytest.param({0: 151, 2: 105}, 100, False, id="a fiftieth of 256 MiB is within the error of a sample"),
+        pytest.param({0: 150, 2: 106}, 100, True, id="more is not"),
+        pytest.param({0: 40, 2: 10}, 8, False, id="of a small one, 2 MiB are"),
+        pytest.param({0: 40, 2: 10}, 7, True, id="and 3 are not"),
+        pytest.param({0: 40, 2: 10}, 0, True, id="nothing is stuck"),
+    ],
+)
+def test_what_a_sample_shows_beside_what_is_stuck_is_walked_to_when_it_is_more_than_its_error(
+    held: dict[int, float], stuck_mib: float, is_walked: bool
+) -> None:
+    start = held[0]
+    ledger = stuck((start, stuck_mib)) if stuck_mib else None
+    planned = plan([want(mib=int(held[2]))], placement=make_placement(held), ledger=ledger)
+    assert bool(planned.plan.steps) is is_walked
+
+
 def evict(pid: int = 100, *, mib: int = 64, cold_only: bool = False) -> Eviction:
     return Eviction(policy="trim", process=ProcessId(pid, 1), evict_bytes=mib * MIB, cold_only=cold_only)
 
@@ -353,6 +372,15 @@ def test_budget_goes_to_the_best_gain_for_cost_first() -> None:
     planned = plan([want(1, gain=0.1), want(2, gain=0.3), want(3, gain=0.2)], budgets=budgets)
     assert [(s.process.pid, s.budget_bytes >> 20) for s in planned.plan.steps] == [(2, 300), (3, 44)]
     assert reasons(planned) == [(1, Reason.MIGRATION_BUDGET, "again in 0.0 s")]
+
+
+def test_a_move_that_costs_nothing_is_as_good_as_what_it_wins() -> None:
+    budgets = Budgets(make_rates(machine_mib=100))
+    free, dear = replace(want(1, gain=0.2), cost_seconds=0.0), want(2, gain=0.3)
+    planned = plan([free, dear], budgets=budgets)
+    assert [s.process.pid for s in planned.plan.steps] == [2]
+    planned = plan([free, replace(dear, cost_seconds=2.0)], budgets=budgets)
+    assert [s.process.pid for s in planned.plan.steps] == [1]
 
 
 def test_room_on_the_target_is_shared_by_all_decisions() -> None:

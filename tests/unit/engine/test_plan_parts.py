@@ -99,6 +99,7 @@ def test_parts_of_one_process_move_to_several_nodes_in_one_tick() -> None:
     [
         pytest.param(part(extent(8, 24), target=1), id="the same memory"),
         pytest.param(part(extent(16, 32), target=1, policy="other"), id="another policy"),
+        pytest.param(part(extent(16, 32), target=1, policy="zones"), id="one of a later name"),
         pytest.param(replace(part(extent(16, 32), target=1), extents=None), id="the whole process"),
     ],
 )

@@ -1,6 +1,7 @@
 """Ranges left alone: blocks, doubling, cuts that tear no page, bounds."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from balancerd.engine.quarantine import (
     Span,
     cut,
     explain,
+    merged,
 )
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import FailedRun, Range
@@ -134,6 +136,80 @@ def test_cuts(whole: tuple[int, int], held: list[tuple[int, int]], left: list[tu
     cuts = cut((one,), tuple(span(*s) for s in held))
     assert [(r.start // MIB, r.end // MIB) for r in cuts] == left
     assert all(r.page_bytes == KIB4 for r in cuts)
+
+
+def apart(*spans: tuple[float, float]) -> list[tuple[float, float, float]]:
+    """Start, end and stuck bytes of merged spans, in MiB."""
+    return [
+        (each.start / MIB, each.end / MIB, each.stuck_bytes / MIB) for each in merged([span(*each) for each in spans])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spans", "found"),
+    [
+        pytest.param([], [], id="none"),
+        pytest.param([(8, 10), (0, 4)], [(0, 4, 4), (8, 10, 2)], id="apart"),
+        pytest.param([(0, 4), (4, 6)], [(0, 4, 4), (4, 6, 2)], id="that touch"),
+        pytest.param([(0, 4), (2, 10)], [(0, 4, 4), (4, 10, 6)], id="that overlap"),
+        pytest.param([(0, 10), (2, 4)], [(0, 10, 10)], id="one in the other"),
+        pytest.param([(0, 4), (0, 6)], [(0, 4, 4), (4, 6, 2)], id="with one start"),
+        pytest.param([(0, 4), (2, 6), (4, 8)], [(0, 4, 4), (4, 6, 2), (6, 8, 2)], id="a chain"),
+        pytest.param([(0, 4), (2, 6), (2, 4)], [(0, 4, 4), (4, 6, 2)], id="nothing is left of the last"),
+    ],
+)
+def test_spans_of_several_books_become_one_row(
+    spans: list[tuple[float, float]], found: list[tuple[float, float, float]]
+) -> None:
+    assert apart(*spans) == found
+
+
+def test_what_is_left_of_a_span_has_its_share_of_the_bytes_that_gave_cause() -> None:
+    half_stuck = replace(span(2, 10), stuck_bytes=4 * MIB)
+    first, rest = merged((span(0, 4), half_stuck))
+    assert (first.stuck_bytes, rest.stuck_bytes) == (4 * MIB, 3 * MIB)
+    book = Quarantine()
+    book.note_failed(PID, [failed(mib * MIB, MIB) for mib in range(0, 10, 2)], 0.0)
+    book.note_failed(PID, (failed(4 * MIB),), 30.0)
+    told = [(each.start // MIB, each.end // MIB, each.stuck_bytes) for each in book.held(PID, 31.0)]
+    assert told == [(0, 4, 2 * MIB), (4, 6, KIB4), (6, 10, 2 * MIB)]
+
+
+def test_an_older_span_that_ends_where_a_new_one_begins_gives_no_strike() -> None:
+    book = Quarantine()
+    book.note_failed(PID, (failed(0, 2 * MIB),), 0.0)
+    book.note_failed(PID, (failed(2 * MIB, 2 * MIB),), 70.0)
+    assert [(each.start // MIB, each.strikes) for each in book.held(PID, 71.0)] == [(2, 1)]
+
+
+def test_the_cause_of_a_span_is_what_most_of_it_suffers_from() -> None:
+    book = Quarantine()
+    runs = (failed(0), failed(KIB4, status=PageStatus.LOCKED), failed(2 * KIB4, status=PageStatus.LOCKED))
+    book.note_failed(PID, runs, 0.0)
+    (held,) = book.held(PID, 1.0)
+    assert (held.cause, held.stuck_bytes) == (PageStatus.LOCKED.value, 3 * KIB4)
+    book.note_failed(
+        OTHER, [failed(i * KIB4, status=s) for i, s in enumerate((PageStatus.BUSY, PageStatus.LOCKED))], 0.0
+    )
+    (even,) = book.held(OTHER, 1.0)
+    assert (even.cause, even.stuck_bytes) == (max(PageStatus.BUSY.value, PageStatus.LOCKED.value), 2 * KIB4)
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        ((), " in 0 ranges; again in 0 s"),
+        ((span(0, 2),), "2 MiB ebusy in 1 ranges; again in 50 s"),
+        ((replace(span(0, 2), stuck_bytes=MIB),), "1 MiB ebusy in 1 ranges; again in 50 s"),
+        ((replace(span(0, 2), stuck_bytes=MIB - 1),), "1023 KiB ebusy in 1 ranges; again in 50 s"),
+        (
+            (span(0, 2), replace(span(4, 6), cause="eperm", until=30.0), span(8, 11)),
+            "5 MiB ebusy, 2 MiB eperm in 3 ranges; again in 20 s",
+        ),
+    ],
+)
+def test_what_is_held_is_told_by_cause_with_when_the_first_is_tried_again(held: tuple[Span, ...], told: str) -> None:
+    assert explain(held, 10.0) == told
 
 
 def test_a_cut_tears_no_page_larger_than_a_block() -> None:

@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from balancerd.config.schema import RuleConfig, WorkloadConfig
-from balancerd.engine.rules import LONGEST_TEXT, Rule, Rules, ask_for, compile_groups, compile_rules, find_group
+from balancerd.engine.rules import (
+    LONGEST_TEXT,
+    Rule,
+    Rules,
+    ask_for,
+    compile_groups,
+    compile_rules,
+    do_rules_see_the_same,
+    find_group,
+)
 from balancerd.model.decision import Reason
 from balancerd.model.workload import Workload, WorkloadKind
 from tests.unit.fakes import make_process
@@ -134,3 +143,31 @@ def test_what_is_dear_is_read_only_when_a_rule_asks_for_it() -> None:
     assert [ask_for(key, cheap) for key in ("comm", "uid", "exe", "cmdline")] == [True, True, False, False]
     assert ask_for("exe", cheap, groups)
     assert ask_for("cmdline", Rules(exclude=rules(RuleConfig(comm="a", cmdline="b"))))
+
+
+@pytest.mark.parametrize(
+    ("key", "others"),
+    [
+        ("comm", ("a", "z")),
+        ("uid", (1, 99, None)),
+        ("cgroup", ("/a", "/z", None)),
+        ("exe", ("/a", "/z", None)),
+        ("cmdline", ("a", "z", None)),
+        ("workload", (Workload(kind=WorkloadKind.POD, name="other"), None)),
+    ],
+)
+def test_rules_are_tried_again_when_anything_that_they_ask_for_is_another(key: str, others: tuple[Any, ...]) -> None:
+    before = make_process(**BUSY)
+    same_words = {each: value[:1] + value[1:] for each, value in BUSY.items() if isinstance(value, str)}
+    same = {**BUSY, **same_words, "workload": Workload(kind=WorkloadKind.POD, name="shop/web-0/nginx")}
+    assert do_rules_see_the_same(before, make_process(**same, cpu_cores=9.0, rss_bytes=1))
+    for other in others:
+        changed = make_process(**{**BUSY, key: other})
+        assert not do_rules_see_the_same(before, changed)
+        assert not do_rules_see_the_same(changed, before)
+
+
+def test_a_rule_asks_for_its_own_keys_and_for_no_others() -> None:
+    for config in ({"comm": "a"}, {"exe": "a"}, {"workload": "a"}, {"uid": (1,)}):
+        (rule,) = rules(RuleConfig(**config))
+        assert {key for key in BUSY if rule.asks_for(key)} == set(config)

@@ -11,6 +11,7 @@ from balancerd.engine.rules import Rules, compile_rules
 from balancerd.engine.select import Criteria, Objections, Selection, reason_to_skip, select
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
+from balancerd.model.manager import Manager
 from balancerd.model.sample import PlacementSample
 from balancerd.ports import SurveyScope
 from tests.unit.fakes import MIB, N0, make_placement, make_process, make_survey
@@ -52,6 +53,25 @@ def test_what_is_below_a_threshold_is_told_how_far(changes: dict[str, Any], need
     skip = reason_to_skip(make_process(**changes), CRITERIA)
     assert skip is not None
     assert skip.needs == needs
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"rss_bytes": 40 * MIB}, "40 of 64 MiB"),
+        ({"age_seconds": 26.6}, "27 of 30 s"),
+        ({"cpu_cores": 0.0301}, "0.030 of 0.050 cores"),
+        ({"manager": Manager.LIBVIRT, "manager_detail": "told"}, "libvirt: told"),
+    ],
+)
+def test_a_skip_tells_what_was_seen_and_what_was_asked_for(changes: dict[str, Any], detail: str) -> None:
+    skip = reason_to_skip(make_process(**changes), replace(CRITERIA, yield_to=frozenset(Manager)))
+    assert skip is not None
+    assert skip.detail == detail
+
+
+def test_a_manager_that_is_not_yielded_to_is_no_objection() -> None:
+    assert reason_to_skip(make_process(manager=Manager.LIBVIRT, manager_detail="told"), CRITERIA) is None
 
 
 def test_an_opt_out_is_told_with_where_it_was_found() -> None:
@@ -136,6 +156,35 @@ def test_the_scan_budget_bounds_the_looks_but_never_to_none() -> None:
     assert asked(choose([1, 2, 4], budget=0.0)) == [1]
 
 
+def test_a_look_costs_what_the_last_one_took_and_may_take_all_that_is_left() -> None:
+    known = [replace(make_placement({0: 1}, pid=pid, taken_at=1.0), seconds=0.25) for pid in (1, 2, 4)]
+    assert asked(choose([1, 2, 4], known=known, budget=0.5)) == [1, 2]
+    assert asked(choose([1, 2, 4], known=known, budget=0.49)) == [1]
+    assert asked(choose([1, 2, 4], known=known, budget=0.75)) == [1, 2, 4]
+    assert choose([1, 2, 4], known=known, budget=0.5).skips == (), "who is known is only looked at later"
+
+
+def test_a_dear_look_does_not_keep_cheaper_ones_from_theirs() -> None:
+    known = [
+        replace(make_placement({0: 1}, pid=pid, taken_at=pid), seconds=s) for pid, s in ((1, 0.1), (2, 9.0), (4, 0.1))
+    ]
+    assert asked(choose([1, 2, 4], known=known, budget=0.5)) == [1, 4]
+
+
+def test_idle_ones_come_last_and_wait_without_a_word() -> None:
+    survey = make_survey(make_process(1, cpu_cores=0.0), make_process(2), make_process(3))
+    objections = Objections(replace(CRITERIA, placing=True))
+    for budget, asked_of, skipped in ((1.0, [2, 3, 1], [1]), (0.0, [2], [1, 3])):
+        found = select(survey, objections, known={}, wanted=frozenset(), looks=Looks(), budget_seconds=budget)
+        assert asked(found) == asked_of
+        assert [skip.process.pid for skip in found.skips] == skipped
+
+
+def test_the_circumstances_of_those_who_are_looked_at_are_kept() -> None:
+    selection = choose([1, 2, 4], budget=0.0)
+    assert selection.seen == {ProcessId(1, 1): Circumstances(home=N0, rss_bytes=make_process().rss_bytes)}
+
+
 def test_everyone_surveyed_is_eligible_or_skipped() -> None:
     survey = make_survey(make_process(1), make_process(2, rss_bytes=1), make_process(3, cpu_cores=0.0))
     selection = select(survey, Objections(CRITERIA), known={}, wanted=set(), looks=Looks(), budget_seconds=1.0)
@@ -157,5 +206,13 @@ def test_the_verdict_on_a_process_stands_until_it_is_read_again() -> None:
     assert objections.to(process) is first
     assert objections.to(make_process(cpu_cores=0.01)) is not first
     assert objections.to(make_process(cpu_cores=1.0)) is None
+    first = objections.to(process)
+    objections.forget_all_but({process.id})
+    assert objections.to(process) is first
     objections.forget_all_but(set())
     assert objections.to(process) is not first
+    kept, gone = make_process(1, cpu_cores=0.01), make_process(2, cpu_cores=0.01)
+    of_kept, of_gone = objections.to(kept), objections.to(gone)
+    objections.forget_all_but({kept.id})
+    assert objections.to(kept) is of_kept
+    assert objections.to(gone) is not of_gone

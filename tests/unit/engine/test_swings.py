@@ -2,7 +2,15 @@
 
 import pytest
 
-from balancerd.engine.swings import FIRST_PAUSE_SECONDS, PATIENCE_SECONDS, SWING_SECONDS, InVain, Swings
+from balancerd.engine.swings import (
+    FIRST_PAUSE_SECONDS,
+    GROWTH_RATIO,
+    PATIENCE_SECONDS,
+    PROGRESS_RATIO,
+    SWING_SECONDS,
+    InVain,
+    Swings,
+)
 from balancerd.model.extent import Extent
 
 A, B, TENTH = Extent(0, 100), Extent(100, 200), Extent(90, 100)
@@ -56,3 +64,36 @@ def test_asking_for_nothing_ends_patience() -> None:
     vain.want([], 1000, 10.0, PATIENCE_SECONDS)
     vain.want([A], 1000, PATIENCE_SECONDS, PATIENCE_SECONDS)
     assert vain.without([A]) == (A,)
+
+
+def test_how_much_swings_is_told() -> None:
+    swings = Swings()
+    swings.want([Extent(0, 4 << 20)], [], 0.0)
+    assert swings.want([], [Extent(1 << 20, 4 << 20)], 1.0) == FIRST_PAUSE_SECONDS
+    assert swings.told == "3 of 4 MiB were to go up and down within 60 s"
+
+
+@pytest.mark.parametrize(
+    ("left_bytes", "after", "is_cut_out"),
+    [
+        pytest.param(1000, 1.0, True, id="as much is left"),
+        pytest.param(1000 + round(GROWTH_RATIO * 10_000), 1.0, True, id="a little more"),
+        pytest.param(1001 + round(GROWTH_RATIO * 10_000), 1.0, False, id="so much more that it is another situation"),
+        pytest.param(1000, 10 * FIRST_PAUSE_SECONDS, False, id="a look long after the wait has ended"),
+    ],
+)
+def test_what_ends_a_wait(left_bytes: int, after: float, *, is_cut_out: bool) -> None:
+    vain = InVain()
+    for at in (0.0, PATIENCE_SECONDS):
+        vain.want([A], 1000, at, PATIENCE_SECONDS)
+    vain.look(left_bytes, 10_000, PATIENCE_SECONDS + after)
+    assert (vain.without([A]) == ()) is is_cut_out
+
+
+@pytest.mark.parametrize(("less", "gives_up"), [(PROGRESS_RATIO, True), (2 * PROGRESS_RATIO, False)])
+def test_progress_begins_patience_anew(less: float, *, gives_up: bool) -> None:
+    vain = InVain()
+    vain.want([A], 5000, 0.0, PATIENCE_SECONDS)
+    vain.look(5000 - round(less * 10_000), 10_000, 10.0)
+    vain.want([A], 5000, PATIENCE_SECONDS, PATIENCE_SECONDS)
+    assert (vain.without([A]) == ()) is gives_up

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from balancerd.engine.tick import Engine
-from balancerd.engine.trust import MOST_RETURNS, Reviewed, Trust
+from balancerd.engine.trust import MOST_PROGRAMS, MOST_RETURNS, Reviewed, Trust
 from balancerd.model.decision import Decision, Reason
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
@@ -170,6 +170,143 @@ def test_a_part_that_did_not_stay_goes_back_and_the_policy_waits() -> None:
     assert later.wanted == ()
     assert later.skips[0].needs == "38 s more of rest"
     assert most(trust.review(look(42.0, {2: 1024.0}), [wanting(1024)])) == 64 * MIB
+
+
+def test_what_goes_back_and_who_waits_is_told_with_what_was_found() -> None:
+    _, reviewed = after_a_part({2: 1014.0, 0: 10.0})
+    told = "10 of 64 MiB moved to node 0 are there"
+    (judged,), (back,), (skip,) = reviewed.judged, reviewed.wanted, reviewed.skips
+    assert isinstance(back, Decision)
+    assert (judged.detail, judged.fallen_bytes, judged.at) == (told, 10 * MIB, 2.0)
+    assert (judged.process, judged.policy, judged.target) == (PID, "home", N0)
+    assert (back.detail, back.gain_cores, back.cost_seconds, back.misplaced_bytes) == (told, 0.0, 0.0, 64 * MIB)
+    assert (skip.detail, skip.by) == ("what was moved goes back first", "plan")
+
+
+def test_a_policy_that_waits_is_told_for_how_long_and_why() -> None:
+    trust, _ = after_a_part({2: 1014.0, 0: 10.0})
+    trust.note(moved(wanting(64, target=2, reason=Reason.ROLLBACK), 64, resume=False), 3.0)
+    (skip,) = trust.review(look(12.0, {2: 1024.0}), [wanting(1024)]).skips
+    assert skip.detail == "policy home: 10 of 64 MiB moved to node 0 are there; again in 30 s"
+
+
+@pytest.mark.parametrize("to", [1, 2])
+def test_only_steps_to_the_target_of_the_move_count(to: int) -> None:
+    trust = trusting()
+    trust.review(look(0.0, {3: 1024.0}), [wanting(1024, target=1 if to == 2 else 2)])
+    trust.note(moved(wanting(1024, target=to), 64), 1.0)
+    assert trust.review(look(2.0, {3: 1024.0}), [wanting(1024, target=1 if to == 2 else 2)]).judged == ()
+
+
+def test_steps_over_parts_are_not_judged() -> None:
+    trust = trusting()
+    trust.review(look(0.0, {2: 1024.0}), [wanting(1024)])
+    step = moved(wanting(1024), 64)
+    trust.note(replace(step, step=replace(step.step, is_part=True)), 1.0)
+    assert trust.review(look(2.0, {2: 1024.0}), [wanting(1024)]).judged == ()
+
+
+@pytest.mark.parametrize(
+    ("held", "run", "detail"),
+    [
+        ({0: 1024.0}, {1: 1.0, 0: 2.0}, "1024 of 1024 MiB moved to node 0 are there"),
+        ({0: 1024.0}, {0: 1.0, 1: 2.0}, "1024 of 1024 MiB moved to node 0 are there; it runs elsewhere now"),
+        ({0: 900.0, 2: 124.0}, {0: 2.0}, "900 of 1024 MiB moved to node 0 are there"),
+    ],
+)
+def test_a_judgement_tells_how_much_is_there(held: dict[int, float], run: dict[int, float], detail: str) -> None:
+    (judged,) = finished(trusting(), held, make_process(run=run))
+    assert judged.detail == detail
+
+
+def test_a_part_that_may_move_is_no_larger_than_the_policy_asks_for() -> None:
+    assert most(trusting().review(look(0.0, {2: 1024.0}), [wanting(1024, most_bytes=10 * MIB)])) == 10 * MIB
+    assert most(trusting().review(look(0.0, {2: 1024.0}), [wanting(1024, most_bytes=65 * MIB)])) == 64 * MIB
+
+
+@pytest.mark.parametrize(("mib", "part"), [(57.0, 7 * MIB), (58.0, 198 * MIB), (64 - 1 / 256, 192 * MIB + 4096)])
+def test_nine_tenths_of_a_part_are_enough_for_the_next_and_the_rest_counts(mib: float, part: int) -> None:
+    trust = trusting()
+    trust.review(look(0.0, {2: 1024.0}), [wanting(1024)])
+    trust.note(moved(wanting(1024), mib), 1.0)
+    assert most(trust.review(look(2.0, {2: 1024.0 - mib, 0: mib}), [wanting(1024)])) == part
+
+
+def test_what_lies_on_other_nodes_than_those_it_was_taken_from_says_nothing_of_the_move() -> None:
+    trust, wanted = trusting(), wanting(64, sources=frozenset({N2}))
+    trust.review(look(0.0, {1: 500.0, 2: 64.0}), [wanted])
+    trust.note(moved(wanted, 64, resume=False), 1.0)
+    (judged,) = trust.review(look(2.0, {1: 500.0, 0: 64.0}), []).judged
+    assert (judged.result, judged.fallen_bytes) == (MoveResult.IMPROVED, 64 * MIB)
+
+
+def test_other_processes_are_judged_on_when_one_is_moved_by_somebody_else() -> None:
+    for others in (99, 101):
+        trust, other = trusting(), make_process(others)
+        trust.review(look(0.0, {2: 1024.0}, process=other), [wanting(1024, pid=others)])
+        trust.note(moved(wanting(1024, pid=others), 64), 1.0)
+        trust.forget_moves(PID)
+        (judged,) = trust.review(look(2.0, {2: 1024.0}, process=other), [wanting(1024, pid=others)]).judged
+        assert judged.result is MoveResult.WORSE
+
+
+def test_trust_in_other_processes_stays_when_that_in_one_is_revoked_or_one_is_gone() -> None:
+    trust = trusting()
+    for pid in (99, 100, 101):
+        finished(trust, {0: 1024.0}, make_process(pid, cgroup=f"/{pid}"))
+    trust.revoke(PID)
+    assert trust._trusted == {(ProcessId(99, 1), "home"), (ProcessId(101, 1), "home")}
+    trust.forget_all_but({ProcessId(101, 1)})
+    assert trust._trusted == {(ProcessId(101, 1), "home")}
+
+
+def test_of_many_programs_that_were_moved_well_the_oldest_is_forgotten() -> None:
+    trust = trusting()
+    for number in range(MOST_PROGRAMS + 1):
+        finished(trust, {0: 1024.0}, make_process(1000 + number, comm=f"program{number}"))
+    for number, part in ((1, None), (0, 64 * MIB)):
+        process = make_process(7000 + number, comm=f"program{number}")
+        reviewed = trust.review(look(10.0, {2: 1024.0}, process=process), [wanting(1024, pid=7000 + number)])
+        assert most(reviewed) == part
+
+
+def test_only_processes_of_which_all_must_wait_do_not_go_on() -> None:
+    trust, _ = after_a_part({2: 1024.0})
+    for at in (3.0, 4.0, 5.0):
+        trust.review(look(at, {2: 1024.0}), [])
+    waiting, other, unheard = wanting(1024), wanting(1024, policy="other"), wanting(1024, pid=7)
+    alone = trust.review(look(6.0, {2: 1024.0}), [waiting])
+    assert alone.without_waiting([waiting, unheard]) == [unheard]
+    both = trust.review(look(6.0, {2: 1024.0}), [waiting, other])
+    assert both.without_waiting([waiting, other, unheard]) == [waiting, other, unheard]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_refuted"), [(0.03, 0.018, True), (0.03, 0.022, False), (0.0, 0.051, False)]
+)
+def test_both_looks_may_err(before: float, after: float, *, is_refuted: bool) -> None:
+    def may_err(at: float, half_width: float) -> Snapshot:
+        placement = make_placement({2: 1024.0}, taken_at=at)
+        placement = replace(placement, intervals={N0: Interval(0.0, 2 * half_width)})
+        return make_snapshot(make_survey(make_process(), at=at), placement)
+
+    trust = trusting()
+    trust.review(may_err(0.0, before), [wanting(1024)])
+    trust.note(moved(wanting(1024), 64), 1.0)
+    assert bool(trust.review(may_err(2.0, after), [wanting(1024)]).judged) is is_refuted
+
+
+def test_what_comes_from_several_nodes_goes_back_to_each() -> None:
+    trust = trusting()
+    trust.review(look(0.0, {1: 512.0, 2: 512.0}), [wanting(1024)])
+    runs = (make_run(VMA_START, 40, source=2), make_run(VMA_START + GIB, 24, source=1))
+    trust.note(moved(wanting(1024), 64, moved_runs=runs), 1.0)
+    first, second = trust.review(look(2.0, {1: 512.0, 2: 512.0}), [wanting(1024)]).wanted
+    assert isinstance(first, Decision)
+    assert isinstance(second, Decision)
+    assert [(each.target, each.misplaced_bytes) for each in (first, second)] == [(N1, 24 * MIB), (N2, 40 * MIB)]
+    trust.note(moved(first, 24, resume=False), 3.0)
+    assert len(trust.review(look(4.0, {1: 536.0, 2: 488.0}), []).wanted) == 2, "one of two is back"
 
 
 def test_what_is_lost_after_its_parts_had_stayed_is_judged_and_not_put_back() -> None:

@@ -12,6 +12,7 @@ from balancerd.model.extent import Extent
 from balancerd.model.ids import ProcessId
 from balancerd.model.sample import ProcessSample, Snapshot, Window
 from balancerd.model.topology import Topology
+from balancerd.policies import access
 from balancerd.policies.access import Access, AccessOptions, plugin
 from balancerd.ports import AccessPolicy, PolicyContext
 from tests.unit.fakes import (
@@ -20,6 +21,7 @@ from tests.unit.fakes import (
     N0,
     N1,
     N2,
+    N3,
     VMA_START,
     make_access_run,
     make_access_window,
@@ -186,6 +188,8 @@ def test_windows_that_say_too_little_are_left(window: dict[str, Any], reason: Re
         (None, (Reason.TOO_FEW_SAMPLES, "the kernel has counted no hint faults of it yet")),
         (0.26, (Reason.TOO_FEW_SAMPLES, "26.0% of its hint faults were local by the kernel's counters, which tell no")),
         (0.98, (Reason.TOO_FEW_SAMPLES, "98.0% of its hint faults were local")),
+        (0.989, (Reason.TOO_FEW_SAMPLES, "98.9% of its hint faults were local by the kernel's counters, which")),
+        (0.99, (Reason.WELL_PLACED, "99.0% of its hint faults were local by the kernel's counters")),
         (0.995, (Reason.WELL_PLACED, "99.5% of its hint faults were local by the kernel's counters")),
     ],
 )
@@ -204,6 +208,7 @@ def test_the_kernels_counters_move_nothing_and_tell_how_much_is_local(
         pytest.param([], Reason.TOO_FEW_SAMPLES, id="nothing judged"),
         pytest.param([make_access_run(16, 2, {2: 16})], Reason.WELL_PLACED, id="all at home"),
         pytest.param([make_access_run(16, 2, {2: 15.9, 0: 0.1})], Reason.WELL_PLACED, id="a trace elsewhere"),
+        pytest.param([make_access_run(100, 2, {2: 99.1, 0: 0.9})], Reason.WELL_PLACED, id="less than a hundredth"),
         pytest.param([make_access_run(16, 2, None)], Reason.TOO_FEW_SAMPLES, id="nobody knows where it lies"),
         pytest.param([make_access_run(16, 2, {})], Reason.TOO_FEW_SAMPLES, id="nothing of it is present"),
         pytest.param(
@@ -345,3 +350,73 @@ def test_pages_of_nodes_that_have_gone_offline_count_nowhere() -> None:
     assert isinstance(decision, Decision)
     assert decision.source_bytes == {N0: 8 * MIB}
     assert N2 not in topology.node_ids
+
+
+def test_what_wins_most_for_its_cost_moves_first_however_small_it_is() -> None:
+    process = spread(cpu_cores=64.0, rss_bytes=100 * GIB)
+    runs = [
+        make_access_run(8 * 1024, 2, {0: 8 * 1024}, weight=10),
+        make_access_run(2 * 1024, 2, {0: 2 * 1024}, at_mib=8 * 1024, weight=5),
+    ]
+    (decision,) = judge(*runs, process=process)
+    assert isinstance(decision, Decision)
+    assert decision.extents == (Extent(VMA_START + 8 * GIB, VMA_START + 10 * GIB),)
+
+
+@pytest.mark.parametrize(("seconds", "gib"), [(1.0, 1), (3.0, 3), (2.5, 3)])
+def test_as_much_moves_as_can_until_the_next_tick(seconds: float, gib: int) -> None:
+    process = spread(cpu_cores=64.0, rss_bytes=100 * GIB)
+    runs = [make_access_run(1024, 2, {0: 1024}, at_mib=1024 * i, weight=5 - i) for i in range(5)]
+    now = seen(process, make_access_window(*runs))
+    now = replace(now, survey=replace(now.survey, interval_seconds=seconds))
+    (decision,) = policy().decide(Window(now=now, before=None))
+    assert isinstance(decision, Decision)
+    assert decision.misplaced_bytes == gib * GIB
+
+
+@pytest.mark.parametrize(("most", "parts"), [(1, 1), (2, 2), (3, 3), (0, 1)])
+def test_a_decision_is_about_so_many_ranges_at_most_and_the_hottest_of_them(
+    most: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "MOST_EXTENTS", most)
+    runs = [make_access_run(16, 2, {0: 16}, at_mib=32 * i, weight=900 - 100 * i) for i in range(4)]
+    (decision,) = judge(*runs, process=spread(cpu_cores=64.0))
+    assert isinstance(decision, Decision)
+    starts = [VMA_START + 32 * MIB * i for i in range(parts)]
+    assert [extent.start for extent in decision.extents or ()] == starts
+
+
+def test_a_part_comes_from_all_nodes_on_which_it_lies_and_is_told_with_what_it_wins() -> None:
+    (decision,) = judge(make_access_run(48, 1, {0: 16, 1: 16, 3: 16}, weight=100))
+    assert isinstance(decision, Decision)
+    assert decision.source_bytes == {N0: 16 * MIB, N3: 16 * MIB}
+    assert decision.misplaced_bytes == 32 * MIB
+    gain = 4.0 * 0.12 * (0.2 + 1.1) / 3  # at distances 12 and 21
+    assert decision.gain_cores == pytest.approx(gain)
+    assert decision.detail == "32 MiB in 1 ranges that threads on node 1 use, gain 0.208 cores, cost 0.06 s"
+
+
+@pytest.mark.parametrize(
+    ("run", "detail"),
+    [
+        (make_access_run(31 / 256, 2, {0: 31 / 256}, weight=62.0), "0.1 MiB are scattered pages with few samples each"),
+        (make_access_run(16, 2, {0: 16}, node_weight=50.0), "16 MiB would cost more to move than they win"),
+        (make_access_run(16, 2, None), "16 MiB are used by one node each, but where they lie is not known"),
+        (make_access_run(16, 2, {2: 16}), "16 MiB lie where the threads run that use them"),
+    ],
+)
+def test_what_stays_is_told_with_its_size(run: AccessRun, detail: str) -> None:
+    assert only_skip(judge(run))[1].startswith(detail)
+
+
+def test_what_part_of_a_window_told_an_address_is_told() -> None:
+    _, detail = only_skip(judge(hits=3, samples=800, threads=4, watched_seconds=10.0))
+    assert detail == "3 of 800 samples of 4 threads told an address, watched for 10 s"
+
+
+def test_what_of_a_run_may_be_part_of_huge_pages_is_told_beside_the_rest() -> None:
+    reason, detail = only_skip(judge(make_access_run(4.5, 1, {1: 4.5}, weight=500), huge=None))
+    assert reason is Reason.WELL_PLACED
+    assert detail == (
+        "4.0 MiB lie where the threads run that use them; 0.5 MiB may be part of huge pages that others use, too"
+    )

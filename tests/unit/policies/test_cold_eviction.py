@@ -156,6 +156,62 @@ def test_an_idle_process_is_judged_and_all_are_to_be_watched() -> None:
     assert isinstance(plugin, EvictingPlugin)
 
 
+def test_those_with_most_memory_are_watched_first_and_the_small_ones_not_at_all() -> None:
+    sizes = {1: 64 * MIB, 2: 64 * MIB - 1, 3: GIB, 4: 64 * MIB}
+    processes = [make_process(pid, rss_bytes=size) for pid, size in sizes.items()]
+    idle = make_process(5, rss_bytes=512 * MIB, cpu_cores=0.0)
+    now = replace(make_snapshot(make_survey(*processes, idle)), eligible=tuple(processes), idle=(idle,))
+    assert [process.pid for process in policy().watch(now)] == [3, 5, 1, 4]
+
+
+def test_what_was_not_evicted_in_one_tick_may_be_in_the_next_but_no_more_than_a_step() -> None:
+    evictor = policy(rate_limit_bytes_per_second=MIB, step_ratio=1.0)
+    sizes = []
+    for tick, is_calm in enumerate((True, False, True, False, False, False, False, True), 1):
+        pressure = CALM if is_calm else Pressure(cpu_ratio=0.0, memory_ratio=1.0)
+        verdict = one(evictor, snapshot(at=2.0 * tick, interval=2.0, pressure=pressure))
+        sizes.append(verdict.evict_bytes // MIB if isinstance(verdict, Eviction) else None)
+    assert sizes == [2, None, 4, None, None, None, None, 6]
+    verdict = one(evictor, snapshot(at=100.0, interval=92.0))
+    assert isinstance(verdict, Eviction)
+    assert verdict.evict_bytes == 6 * MIB
+
+
+def test_of_very_many_cold_parts_the_largest_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancerd.policies.cold_eviction.MOST_EXTENTS", 2)
+    heat = ((100, 0.0), (200, 0.8), (300, 0.0), (124, 0.8), (200, 0.0), (50, 0.8), (50, 0.0))
+    verdict = one(policy(), snapshot(heat))
+    assert isinstance(verdict, Eviction)
+    assert spans(verdict) == [(300, 600), (724, 924)]
+    assert verdict.detail == "500 MiB were not used for 2m"
+
+
+@pytest.mark.parametrize(("mib", "reason"), [(1.0, Reason.NOTHING_COLD), (2.0, Reason.EVICT)])
+def test_what_is_cold_must_be_worth_a_call(mib: float, reason: Reason) -> None:
+    assert one(policy(), snapshot(((1024 - mib, 0.8), (mib, 0.0)))).reason is reason
+
+
+@pytest.mark.parametrize(
+    ("now", "detail"),
+    [
+        (snapshot(((1024, 0.8),)), "0.0 MiB are cold"),
+        (snapshot(interval=None), "768 MiB were not used for 2m; rate_limit of policy cold"),
+        (
+            snapshot(pressure=Pressure(cpu_ratio=0.0, memory_ratio=0.0123)),
+            "memory pressure of the machine 1.23% of 0.10%",
+        ),
+        (
+            snapshot(pressure=Pressure(cpu_ratio=0.0, memory_ratio=None)),
+            "the kernel does not tell how long tasks wait for memory",
+        ),
+    ],
+)
+def test_why_nothing_goes_is_told(now: Snapshot, detail: str) -> None:
+    verdict = one(policy(), now)
+    assert isinstance(verdict, Skip)
+    assert verdict.detail == detail
+
+
 def test_what_is_not_there_any_more_is_not_asked_for() -> None:
     regions = (
         HeatRegion(start=VMA_START, end=VMA_START + 256 * MIB, ratio=0.0, age_seconds=500.0, pages_by_node={}),

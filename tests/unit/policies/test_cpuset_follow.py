@@ -147,3 +147,36 @@ def test_an_idle_process_follows_as_well() -> None:
     (verdict,) = policy().decide(Window(now=now, before=None))
     assert verdict.reason is Reason.CPUSET
     assert isinstance(plugin, PlacingPlugin)
+
+
+def test_a_move_wins_nothing_and_costs_what_copying_does() -> None:
+    verdict = judged(policy(), process([0, 1]), {2: 512})
+    assert isinstance(verdict, Decision)
+    assert (verdict.gain_cores, verdict.cost_seconds, verdict.misplaced_bytes) == (0.0, 1.0, 512 * MIB)
+    assert verdict.detail == "node 2 is not in its Mems_allowed"
+
+
+@pytest.mark.parametrize(("held", "target"), [({2: 64, 3: 64}, N0), ({2: 64, 3: 65}, N1), ({2: 65, 3: 64}, N0)])
+def test_what_lies_on_several_nodes_goes_to_the_one_nearest_to_most_of_it(
+    held: dict[int, float], target: NodeId
+) -> None:
+    verdict = judged(policy(), process([0, 1]), held)
+    assert isinstance(verdict, Decision)
+    assert verdict.target == target
+    assert verdict.sources == frozenset({N2, N3})
+
+
+def test_of_what_it_has_lost_both_ways_both_are_told_and_nothing_goes_there() -> None:
+    cpusets = policy()
+    judged(cpusets, process(), {})
+    verdict = judged(cpusets, process([0, 1, 3], [0, 1]), {2: 100, 3: 100})
+    assert isinstance(verdict, Decision)
+    assert verdict.detail == "node 2 is not in its Mems_allowed, its affinity has left node 3"
+    assert verdict.source_bytes == {N2: 100 * MIB, N3: 100 * MIB}
+    assert verdict.target == N0
+
+
+def test_without_room_it_is_told_where_there_is_none() -> None:
+    verdict = judged(policy(), process([0, 1]), {2: 256}, free_bytes={0: 0, 1: 0})
+    assert isinstance(verdict, Skip)
+    assert verdict.detail == "node 2 is not in its Mems_allowed; no room on node 0-1"

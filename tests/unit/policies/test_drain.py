@@ -120,6 +120,41 @@ def test_program_files_stay_and_are_told() -> None:
     assert verdict.detail.startswith("8 MiB of program files stay; node 2: nothing of the processes looked at is left")
 
 
+def test_less_than_a_mebibyte_of_program_files_is_not_worth_a_word() -> None:
+    placement = make_placement({0: 64})
+    program = VmaPlacement(
+        vma=make_vma(1, 1, kind=VmaKind.FILE, executable=True, program=True),
+        pages_by_node={N2: 255.0},
+        absent_pages=1.0,
+    )
+    placement = replace(placement, vmas=(*placement.vmas, program))
+    (verdict,) = policy(2).decide(Window(now=make_snapshot(make_survey(make_process()), placement), before=None))
+    assert verdict.detail.startswith("node 2: nothing of the processes looked at is left")
+
+
+@pytest.mark.parametrize(
+    ("held", "target"), [({2: 64, 3: 64}, N0), ({2: 64, 3: 65}, N1), ({2: 65, 3: 64}, N0), ({1: 64, 3: 64}, N0)]
+)
+def test_what_lies_on_several_nodes_goes_to_the_one_nearest_to_most_of_it(
+    held: dict[int, float], target: NodeId
+) -> None:
+    verdict = judged(policy(*held), {1: held})[1]
+    assert isinstance(verdict, Decision)
+    assert verdict.target == target
+    assert verdict.source_bytes == {NodeId(node): round(mib * MIB) for node, mib in held.items()}
+
+
+def test_of_which_it_is_not_known_how_busy_it_is_counts_as_idle() -> None:
+    processes = [make_process(pid, cpu_cores=cores) for pid, cores in ((1, 0.5), (2, None), (3, 0.0))]
+    assert list(judged(policy(2, order="idle"), {pid: {2: 10} for pid in (1, 2, 3)}, processes)) == [2, 3, 1]
+
+
+def test_a_move_wins_nothing_and_costs_what_copying_does() -> None:
+    verdict = judged(policy(2), {1: {2: 512}})[1]
+    assert isinstance(verdict, Decision)
+    assert (verdict.gain_cores, verdict.cost_seconds) == (0.0, 1.0)
+
+
 def test_a_node_is_drained_when_nothing_is_left_and_what_others_use_is_told() -> None:
     found = judged(policy(2), {1: {0: 100}, 2: {3: 100}}, free_bytes={2: 8 * GIB - 300 * MIB})
     assert {verdict.reason for verdict in found.values()} == {Reason.DRAINED}

@@ -153,6 +153,45 @@ def test_a_page_or_two_elsewhere_of_a_test_that_was_passed_at_this_home_are_chan
     assert (verdict.reason if isinstance(verdict, Skip) else None) is reason
 
 
+@pytest.mark.parametrize(("high", "reason"), [(0.95, Reason.WELL_PLACED), (0.949, None)])
+def test_what_a_test_passes_is_up_to_the_highest_share_that_it_allows(high: float, reason: Reason | None) -> None:
+    verdict = live([(0, 40)], {0: 250, 2: 6}, method=PlacementMethod.TEST, intervals={NodeId(0): Interval(0.5, high)})
+    assert (verdict.reason if isinstance(verdict, Skip) else None) is reason
+
+
+@pytest.mark.parametrize(
+    ("stays", "mib_by_node", "detail", "needs"),
+    [
+        pytest.param([(0, 20)], {0: 255, 2: 1}, "99.6% on node 0", "", id="well placed"),
+        pytest.param([(0, 2), (1, 2)] * 20, {2: 256}, "node 0 49%, node 1 51%", "", id="several homes"),
+        pytest.param([(0, 2)], {2: 256}, "node 0 for 2.0 s", "1.0 s more on node 0", id="too young"),
+        pytest.param([(0, 200), (1, 2)], {2: 256}, "away from node 0 at the moment", "a return to node 0", id="away"),
+        pytest.param(
+            [(0, 20)],
+            {2: 4096},
+            "4096 MiB away from node 0, gain 0.132 cores, cost 8.00 s, lost so far 2.64 s",
+            "40.6 s more on node 0",
+            id="not lost enough",
+        ),
+        pytest.param(
+            [(0, 20)], {2: 256, 0: 128}, "256 MiB away from node 0, gain 0.088 cores, cost 0.50 s", "", id="moved"
+        ),
+    ],
+)
+def test_what_is_told_of_it(
+    stays: list[tuple[int, float]], mib_by_node: dict[int, float], detail: str, needs: str
+) -> None:
+    verdict = live(stays, mib_by_node)
+    assert verdict.detail == detail
+    assert (verdict.needs if isinstance(verdict, Skip) else "") == needs
+
+
+@pytest.mark.parametrize(("least", "reason"), [(4.0, Reason.MISPLACED), (4.1, Reason.HOME_TOO_YOUNG)])
+def test_a_home_is_old_enough_when_it_is_as_old_as_is_asked(least: float, reason: Reason) -> None:
+    options = FollowCpuOptions(min_home_age_seconds=least)
+    assert live([(0, 4)], {2: 128}, options=options).reason is reason
+
+
 def test_a_dear_move_waits_until_the_loss_reaches_its_cost() -> None:
     assert isinstance(live([(0, 50)], {2: 4096}), Skip)
     assert isinstance(live([(0, 70)], {2: 4096}), Decision)  # cost 8 s, loss 0.132 a second
@@ -270,16 +309,24 @@ def test_the_gate_refuses_what_cannot_pay_twice_within_its_horizon() -> None:
 
 
 def coming_home(*away_mib: float, total_mib: float = 1024.0, seconds: float = TICK) -> list[str]:
-    """One look each tick after a stay that has paid for any move; returns the reasons of all verdicts."""
+    return [verdict.reason.value for verdict in coming_home_verdicts(*away_mib, total_mib=total_mib, seconds=seconds)]
+
+
+def coming_home_verdicts(*away_mib: float, total_mib: float = 1024.0, seconds: float = TICK) -> list[Verdict]:
+    """One look each tick after a stay that has paid for any move; returns all verdicts."""
     policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=16 * GIB))
-    told = []
+    told: list[Verdict] = []
     for look, away in enumerate(away_mib):
         at = 100.0 + look * seconds
         survey = make_survey(make_process(run={0: seconds}), at=at, interval=seconds)
         placed = make_placement({0: total_mib - away, 2: away}, taken_at=at)
-        (verdict,) = policy.decide(Window(now=make_snapshot(survey, placed), before=None))
-        told.append(verdict.reason.value)
+        told += policy.decide(Window(now=make_snapshot(survey, placed), before=None))
     return told
+
+
+def test_how_much_less_it_has_become_is_told() -> None:
+    verdict = coming_home_verdicts(900, 700)[-1]
+    assert verdict.detail.endswith(", 200 MiB less than a few seconds ago")
 
 
 @pytest.mark.parametrize(
@@ -308,6 +355,10 @@ def test_the_kernels_balancing_gets_ten_seconds_at_each_home(manager: Manager, *
         survey = replace(survey, managers=(ManagerFinding(manager=manager, active=active),))
         (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
         told.append(verdict.reason)
+        if active and manager is Manager.KERNEL_BALANCING and tick == 3:
+            chance = "of the 10 s in which the kernel's balancing comes first"
+            assert isinstance(verdict, Skip)
+            assert (verdict.detail, verdict.needs) == (f"node 0 for 6.0 {chance}", "4.0 s more on node 0")
     assert told == [*[Reason.HOME_TOO_YOUNG] * (ticks - 1), *[Reason.MISPLACED] * (7 - ticks)]
 
 

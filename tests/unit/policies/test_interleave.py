@@ -382,6 +382,37 @@ def test_more_than_so_many_ranges_wait_for_the_next_tick(monkeypatch: pytest.Mon
     assert len(targets(decide(policy(), *ALL_ON_0))) == 5
 
 
+def test_a_region_of_which_a_hundredth_is_elsewhere_moves_and_of_which_less_is_does_not() -> None:
+    there = node_of_region(VMA_START, EVEN)
+    other = next(node for node in NODES if node != there)
+    for away, goes in ((0.021, True), (0.019, False)):
+        odd = region(0, {there: 2 - away, other: away})
+        assert (0 in targets(decide(policy(), odd, *(region(i, {0: 2}) for i in range(1, 40))))) is goes
+
+
+def test_an_owned_part_leaves_the_regions_beside_its_own_to_be_spread() -> None:
+    run = make_access_run(2, 1, {0: 2}, at_mib=16)
+    regions = tuple(region(i, {3: 2}) for i in range(40))
+    free = {i for i in range(40) if node_of_region(regions[i].start, EVEN) != N3}
+    assert set(targets(decide(policy(), *regions, runs=(run,)))) == free - {8}
+    assert {7, 8, 9} & free, "one of them would move"
+
+
+def test_what_is_nearer_afterwards_counts_too_and_each_decision_has_its_share_of_the_gain() -> None:
+    """Nodes 2 and 3 share what node 0 holds: extra distances of 1.1 and 2.1 before, of 0 and 0.2 after.
+
+    4 cores on the 2 CPUs of these nodes crowd half as much afterwards.
+    """
+    regions = tuple(region(i, {0: 2}, {2: 8.0, 3: 8.0}) for i in range(400))
+    decisions = [d for d in decide(policy(), *regions, process=spread(run={2: 4.0, 3: 4.0})) if isinstance(d, Decision)]
+    assert {d.target for d in decisions} == {N2, N3}
+    nearer, less_crowded = (1.1 + 2.1) / 2 - (0.0 + 0.2) / 2, 4 / 2 * (2.0 - 1.0)
+    whole = sum(d.gain_cores for d in decisions)
+    assert whole == pytest.approx(0.12 * 4 * (nearer + less_crowded), rel=0.02)
+    for d in decisions:
+        assert d.gain_cores / whole == pytest.approx(d.misplaced_bytes / (800 * MIB))
+
+
 def test_the_same_snapshot_gives_the_same_verdicts_whether_or_not_it_was_asked_whom_to_watch() -> None:
     asked, not_asked = policy(), policy()
     for tick in range(1, 5):

@@ -14,6 +14,7 @@ from balancerd.engine.gate import HORIZON_SECONDS
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import CpuId, NodeId
 from balancerd.model.sample import Mempolicy, Pressure, ProcessSample, Snapshot, Window
+from balancerd.policies.consolidating import Spread, arriving, is_spread
 from balancerd.policies.packing import (
     PATIENCE_SECONDS,
     SETTLE_SECONDS,
@@ -22,6 +23,7 @@ from balancerd.policies.packing import (
     PackingPolicy,
     plugin,
 )
+from balancerd.policies.relief import IDLE_CORES, WITHOUT_CPUS, price
 from balancerd.ports import PlacingPlugin, PolicyContext
 from tests.unit.fakes import (
     GIB,
@@ -230,13 +232,30 @@ def test_only_as_many_may_come_back_as_fit_together() -> None:
     assert sorted(reason(verdict) for verdict in found.values()) == [Reason.KEPT_AWAY, Reason.ROOMY]
 
 
-def test_nothing_leaves_a_node_soon_after_it_came() -> None:
+@pytest.mark.parametrize("begin", [0.0, 5000.0])
+def test_nothing_leaves_a_node_soon_after_it_came(begin: float) -> None:
     policy = make_policy()
-    judged(policy, {1: {0: 350}}, free={0: 900}, at=0.0)
-    judged(policy, {1: {1: 350}}, free={0: 1250, 1: 4000}, at=2.0)
-    soon = judged(policy, {1: {1: 350}}, free={0: 4000, 1: 900}, at=200.0)[1]
+    judged(policy, {1: {0: 350}}, free={0: 900}, at=begin)
+    judged(policy, {1: {1: 350}}, free={0: 1250, 1: 4000}, at=begin + 2.0)
+    soon = judged(policy, {1: {1: 350}}, free={0: 4000, 1: 900}, at=begin + 200.0)[1]
     assert reason(soon) is Reason.COOLDOWN
-    assert moves(judged(policy, {1: {1: 350}}, free={0: 4000, 1: 900}, at=303.0)) == {1: (N0, 350)}
+    assert moves(judged(policy, {1: {1: 350}}, free={0: 4000, 1: 900}, at=begin + 303.0)) == {1: (N0, 350)}
+
+
+@pytest.mark.parametrize(("waited", "pids"), [(PATIENCE_SECONDS - 1, {1}), (PATIENCE_SECONDS + 1, {2})])
+def test_whoever_made_no_progress_for_long_leaves_it_to_others_whenever_that_is(waited: float, pids: set[int]) -> None:
+    policy, processes = make_policy(), [make_process(2, run={0: 2.0})]
+    for at in (5000.0, 5000.0 + waited):
+        found = moves(judged(policy, {1: {0: 700}, 2: {0: 700}}, processes, free={0: 900}, at=at))
+        assert found.keys() == ({1} if at == 5000.0 else pids)
+
+
+def test_making_room_wins_nothing_by_itself_and_is_told_with_its_cost() -> None:
+    verdict = judged(make_policy(), {1: {0: 700}}, free={0: 900})[1]
+    assert isinstance(verdict, Decision)
+    assert (verdict.gain_cores, verdict.most_bytes, verdict.source_bytes) == (0.0, 350 * MIB, {N0: 350 * MIB})
+    assert verdict.cost_seconds == pytest.approx(2 * 350 / 1024)
+    assert verdict.detail.startswith("350 of 700 MiB from node 0 to node 1; node 0 lacks ")
 
 
 def test_when_nothing_comes_of_a_move_others_are_tried_and_then_other_targets() -> None:
@@ -313,6 +332,61 @@ def gathered(policy: PackingPolicy, held: Held, processes: Iterable[ProcessSampl
     return found
 
 
+@pytest.mark.parametrize(
+    ("held", "spread"),
+    [({}, False), ({0: 0}, False), ({0: 100}, False), ({0: 91, 1: 9}, False), ({0: 90, 1: 10}, True)],
+)
+def test_a_tenth_beside_the_largest_part_is_spread(held: dict[NodeId, int], *, spread: bool) -> None:
+    assert is_spread(held) is spread
+
+
+@pytest.mark.parametrize(
+    ("nodes", "slack", "parts"),
+    [
+        pytest.param({2, 3}, {2: 25, 3: 100}, {3: 30}, id="all to the one with most room"),
+        pytest.param({2, 3}, {2: 25, 3: 10}, {2: 25, 3: 5}, id="then to the next"),
+        pytest.param({2, 3}, {2: 15, 3: 15}, {2: 15, 3: 15}, id="to both alike"),
+        pytest.param({2, 3}, {2: 40, 3: 40}, {2: 30}, id="of equals to the first"),
+        pytest.param({2, 3}, {2: 20, 3: 9}, None, id="no room for all"),
+        pytest.param({2, 3}, {2: 29, 3: -100}, None, id="nor does a short one give any"),
+        pytest.param({2}, {}, None, id="of no room is known"),
+        pytest.param({1, 2}, {1: 10, 2: 0}, {1: 10}, id="what is there stays there"),
+        pytest.param({0, 1}, {}, {}, id="all is there"),
+    ],
+)
+def test_how_much_goes_to_each_node_where_memory_gathers(
+    nodes: set[NodeId], slack: dict[NodeId, int], parts: dict[NodeId, int] | None
+) -> None:
+    assert arriving({N0: 10, N1: 20}, nodes, slack) == parts
+
+
+@pytest.mark.parametrize(
+    ("cores", "run", "pair", "mib", "farther"),
+    [
+        pytest.param(2.0, {0: 1.0}, (0, 2), 500, 2.0 * 1.1 * 0.5, id="half of it, at distance 21"),
+        pytest.param(2.0, {0: 1.0}, (0, 1), 1000, 2.0 * 0.2, id="all of it, nearer"),
+        pytest.param(1.0, {2: 1.0}, (0, 2), 1000, -1.1, id="to where it runs: that wins"),
+        pytest.param(1.0, {0: 0.5, 3: 0.5}, (0, 3), 1000, 0.0, id="as far as before"),
+        pytest.param(0.0, {}, (0, 2), 1000, IDLE_CORES * 1.1, id="idle: as if it ran a little where its memory is"),
+    ],
+)
+def test_what_it_costs_to_have_a_part_elsewhere(
+    cores: float, run: dict[NodeId, float], pair: tuple[NodeId, NodeId], mib: int, farther: float
+) -> None:
+    spread = Spread(make_process(), {N0: 1000 * MIB}, cores, run)
+    moving = 2 * mib / 1024 / HORIZON_SECONDS
+    found = price(spread, pair, mib * MIB, make_topology(), GIB)
+    assert found == pytest.approx(0.12 * farther + moving)
+
+
+def test_a_node_without_cpus_is_dearer() -> None:
+    ring = make_topology()
+    nodes = tuple(replace(node, cpus=frozenset()) if node.id == N2 else node for node in ring.nodes)
+    spread = Spread(make_process(), {N0: 1000 * MIB}, 2.0, {N0: 1.0})
+    near, far = (price(spread, (N0, N2), 500 * MIB, each, GIB) for each in (ring, replace(ring, nodes=nodes)))
+    assert far - near == pytest.approx(2.0 * 0.12 * WITHOUT_CPUS * 0.5)
+
+
 def test_memory_gathers_only_when_it_is_asked_for() -> None:
     spread = [make_process(1, run={0: 1.4, 2: 0.6}, cpu_cores=1.0)]
     assert reason(gathered(make_policy(), {1: {0: 300, 2: 300}}, spread)[1]) is Reason.ROOMY
@@ -346,6 +420,16 @@ def test_it_gathers_where_memory_and_threads_fit(cores: float, free: dict[int, i
     found = moves(gathered(make_policy(consolidate="threads-follow"), {1: {0: 300, 2: 300}}, spread, free=free))
     assert {target for target, _ in found.values()} <= nodes
     assert bool(found) is bool(nodes)
+
+
+@pytest.mark.parametrize(("busy_on", "target"), [(0, N2), (2, N0)])
+def test_it_gathers_where_others_have_left_cpus(busy_on: int, target: NodeId) -> None:
+    processes = [
+        make_process(1, run={0: 1.0, 2: 1.0}, cpu_cores=2.0),
+        make_process(2, run={busy_on: 6.0}, cpu_cores=3.0),
+    ]
+    held = {1: {0: 300, 2: 300}, 2: {busy_on: 100}}
+    assert moves(gathered(make_policy(consolidate="threads-follow"), held, processes)) == {1: (target, 300)}
 
 
 def test_three_nodes_become_two_when_one_is_too_small() -> None:

@@ -178,6 +178,44 @@ def test_spreading_moves_the_blocks_of_one_node_after_the_other() -> None:
     assert judged(rules, {1: 128, 2: 128}).reason is Reason.AS_RULED
 
 
+def test_spreading_begins_with_the_node_that_lacks_most_and_takes_from_each_other_by_what_it_holds() -> None:
+    verdict = judged(policy(over(1, 2)), {0: 150, 1: 90, 3: 60})  # 150 MiB belong on each: 60 are lacking, and 150
+    assert isinstance(verdict, Decision)
+    assert verdict.target == N2
+    assert verdict.source_bytes == pytest.approx({N0: 75 * MIB, N1: 45 * MIB, N3: 30 * MIB}, rel=0.05)
+    assert verdict.sources is None
+    assert verdict.misplaced_bytes == sum((verdict.source_bytes or {}).values())
+
+
+def test_of_nodes_to_spread_over_one_that_is_left_takes_all() -> None:
+    verdict = judged(policy(over(1, 7)), {0: 200, 1: 56})
+    assert isinstance(verdict, Decision)
+    assert (verdict.target, verdict.extents, verdict.is_pass, verdict.misplaced_bytes) == (N1, None, False, 200 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("place", "held", "free", "detail"),
+    [
+        (to_nodes(1), {1: 254, 0: 2}, {}, "99.2% on node 1"),
+        (to_nodes(0, 1), {0: 100, 1: 156}, {}, "100.0% on node 0-1"),
+        (to_nodes(2, 1), {0: 256}, {1: 0, 2: 0}, "no room on node 1-2"),
+        (to_nodes(7), {1: 256}, {}, "node 7 is not there"),
+        (over(0, 1), {0: 128, 1: 128}, {}, "spread over the nodes 0-1"),
+        (over(1, 2), {0: 256}, {1: 0, 2: 0}, "no room on node 1-2"),
+        (to_nodes(1), {0: 256}, {}, "256 MiB to node 1, cost 0.50 s"),
+    ],
+)
+def test_what_is_told_of_it(place: PlaceConfig, held: Mapping[int, float], free: dict[int, int], detail: str) -> None:
+    verdict = judged(policy(place), held, free_bytes=free)
+    assert verdict.detail == f"fixed.rules[0].match[0]: comm 'worker': {detail}"
+
+
+def test_a_rule_asks_for_no_gain_and_tells_the_cost() -> None:
+    verdict = judged(policy(to_nodes(1)), {0: 512})
+    assert isinstance(verdict, Decision)
+    assert (verdict.gain_cores, verdict.cost_seconds, verdict.policy) == (0.0, 1.0, "fixed")
+
+
 def test_spreading_goes_to_the_node_that_has_room() -> None:
     verdict = judged(policy(over(1, 2)), {0: 256}, free_bytes={1: 0})
     assert isinstance(verdict, Decision)
@@ -207,6 +245,8 @@ def test_the_plugin_tells_which_nodes_it_names_and_what_its_rules_ask_for() -> N
         ("[]", 4, "without a rule no process belongs to it"),
         ("[{match: [{comm: a}]}]", 4, "a rule says one thing: write one of nodes, interleave and never: true"),
         ("[{match: [{comm: a}], nodes: 0, never: true}]", 4, "a rule says one thing"),
+        ("[{match: [{comm: a}], nodes: 0, interleave: 0, never: true}]", 4, "a rule says one thing"),
+        ("[{match: [{comm: a}]}]", 4, "a rule says one thing"),
         ("[{match: [], never: true}]", 4, "without a rule no process belongs to it"),
         ("[{match: [{comm: '('}], never: true}]", 4, "no regular expression"),
         ("[{match: [{comm: a}], nodes: []}]", 4, "an empty list names no node"),

@@ -111,6 +111,95 @@ def test_where_threads_belong(
         assert (verdict.reason, verdict.by) == (reason, "threads")
 
 
+@pytest.mark.parametrize(
+    ("mib", "changes", "loads", "detail"),
+    [
+        ({1: 6900.0, 0: 3100.0}, {}, IDLE, "69% of its memory is on node 1"),
+        (LARGE, {"cpu_cores": 0.05, "run": {0: 0.1}}, IDLE, "0.050 of 0.100 cores"),
+        (
+            LARGE,
+            {"cpus_allowed": frozenset({CpuId(0)})},
+            IDLE,
+            "100% of its memory is on node 1, which is outside of its Cpus_allowed",
+        ),
+        (LARGE, {"run": {1: 2.0}}, IDLE, "100% of its memory is on node 1, where its threads run"),
+        (LARGE, {}, None, "how busy node 1 is, is not known"),
+        (
+            LARGE,
+            {},
+            {0: 0.95, 1: 0.72},
+            "8192 of 8192 MiB on node 1, 1.00 cores run elsewhere; 1.12 cores are idle there",
+        ),
+        (
+            {1: 2.0},
+            {},
+            IDLE,
+            "2 of 2 MiB on node 1, 1.00 cores run elsewhere; threads cost 0.01 s, memory 0.00 s",
+        ),
+        (
+            {1: 6000.0, 0: 2000.0},
+            {"cpu_cores": 2.0, "run": {0: 3.0, 1: 1.0}},
+            IDLE,
+            (
+                "6000 of 8000 MiB on node 1, 1.50 cores run elsewhere; threads cost 3.91 s, memory 11.72 s; "
+                "gain 0.018 cores; imbalance 25%, then 50%"
+            ),
+        ),
+        (
+            LARGE,
+            {},
+            {0: 0.55, 1: 0.45},
+            (
+                "8192 of 8192 MiB on node 1, 1.00 cores run elsewhere; threads cost 0.01 s, memory 16.00 s; "
+                "gain 0.024 cores; imbalance 10%, then 40%"
+            ),
+        ),
+        (
+            LARGE,
+            {"n_threads": 64, "cpu_cores": 0.2, "run": {0: 0.4}},
+            IDLE,
+            (
+                "8192 of 8192 MiB on node 1, 0.20 cores run elsewhere; threads cost 0.33 s, memory 16.00 s; "
+                "gain 0.005 cores; away for 8.0 s"
+            ),
+        ),
+    ],
+)
+def test_what_is_told_of_it(
+    mib: Mapping[int, float], changes: Mapping[str, Any], loads: Mapping[int, float] | None, detail: str
+) -> None:
+    (verdict,) = Ticks().look(a_process(**changes), mib=mib, loads=loads, ticks=4)
+    assert verdict.detail == detail
+
+
+def test_the_busiest_are_judged_first_and_those_of_which_it_is_not_known_last() -> None:
+    processes = [a_process(pid, cpu_cores=cores) for pid, cores in ((1, 0.5), (2, None), (3, 0.0), (4, 2.0), (5, 0.5))]
+    assert [verdict.process.pid for verdict in Ticks().look(*processes)] == [4, 1, 5, 2, 3]
+
+
+@pytest.mark.parametrize(("seconds", "reason"), [(4.0, Reason.STEER), (4.1, Reason.HOME_TOO_YOUNG)])
+def test_who_has_been_away_for_as_long_as_is_asked_has_been_away_long_enough(seconds: float, reason: Reason) -> None:
+    ticks = Ticks(min_wait_seconds=seconds)
+    (verdict,) = ticks.look(a_process(), ticks=2)
+    assert verdict.reason is reason
+
+
+@pytest.mark.parametrize(("cores", "reason"), [(2.0, Reason.STEER), (0.5, Reason.NODE_BUSY)])
+def test_the_cpus_that_threads_leave_are_idle_for_the_next_process(cores: float, reason: Reason) -> None:
+    """One CPU of node 0 is idle, and as many more as the first process leaves; the second needs 1.4."""
+    one, other = a_process(1, cpu_cores=cores, run={0: 2 * cores}), a_process(2, cpu_cores=0.45, run={2: 1.0})
+    third = a_process(3, cpu_cores=1.4, run={2: 2.8})
+    ticks, verdicts = Ticks(), {}
+    for at in range(2, 10, 2):
+        loads = {0: 0.75, 1: 0.2, 2: 0.9, 3: 0.0}
+        survey = make_survey(one, other, third, at=float(at), topology=topology(), loads=loads)
+        placed = [make_placement({1: 8192.0}, pid=1), make_placement({0: 8192.0}, pid=3)]
+        judged = ticks.policy.decide(Window(now=make_snapshot(survey, *placed), before=None))
+        verdicts = {verdict.process.pid: verdict.reason for verdict in judged}
+    assert verdicts[3] is reason
+    assert verdicts[1] is Reason.STEER
+
+
 @pytest.mark.parametrize(("away", "reason"), [(1, Reason.HOME_TOO_YOUNG), (2, Reason.STEER)])
 def test_threads_that_have_just_left_are_waited_for(away: int, reason: Reason) -> None:
     ticks = Ticks()

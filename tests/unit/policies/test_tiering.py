@@ -12,7 +12,7 @@ from balancerd.model.access import AccessRegion, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent
 from balancerd.model.heat import HeatMethod, Heats, HeatWindow
-from balancerd.model.ids import NodeId
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import Window
 from balancerd.policies.tiering import Tiering, TieringOptions, plugin
 from balancerd.ports import AccessPolicy, PolicyContext
@@ -113,6 +113,18 @@ def test_what_is_hot_on_a_slow_node_goes_to_the_node_where_its_threads_run() -> 
     assert verdict.source_bytes == {N2: 256 * MIB}
     # all accesses are to it, five times as long as local ones are
     assert verdict.gain_cores == pytest.approx(1.0 * 0.12 * 5.0)
+
+
+@pytest.mark.parametrize(("seconds", "target"), [(2.0, N1), (12.0, N1), (16.0, N0)])
+def test_hot_memory_follows_no_visit_but_whoever_has_run_elsewhere_for_most_of_twenty_seconds(
+    seconds: float, target: NodeId
+) -> None:
+    tiering, elsewhere = policy(), replace(PROCESS, run_seconds={N0: 2.0})
+    for at in (0.0, 2.0, 4.0):
+        one(tiering, {2: 1024}, at=at)
+    verdict = one(tiering, {2: 1024}, at=4.0 + seconds, process=elsewhere)
+    assert isinstance(verdict, Decision)
+    assert verdict.target == target
 
 
 def test_where_its_node_is_full_it_goes_to_the_next_that_wins_something() -> None:
@@ -426,3 +438,155 @@ def test_a_piece_ends_with_its_mapping_and_at_whole_regions() -> None:
     assert isinstance(verdict, Decision)
     assert verdict.extents == (Extent(VMA_START, VMA_START + 100 * MIB),)
     assert make_tiers().memory_nodes == {NodeId(0), NodeId(1), NodeId(2)}
+
+
+@pytest.mark.parametrize(
+    ("held", "free", "detail"),
+    [
+        ({2: 1024}, {}, "256 MiB hot on node 2, in 1 ranges, gain 0.600 cores, cost 0.50 s"),
+        ({1: 1024}, SHORT, "128 MiB cold on node 1, in 1 ranges, gain 0.000 cores, cost 0.25 s"),
+    ],
+)
+def test_a_move_is_told_with_its_size_and_what_it_wins(
+    held: Mapping[int, float], free: Mapping[int, int], detail: str
+) -> None:
+    assert one(policy(), held, free_bytes=free).detail == detail
+
+
+def test_what_lies_on_slow_nodes_and_stays_is_told() -> None:
+    assert one(policy(), {1: 512, 2: 512}, ((1024, 0.0),)).detail == "512 MiB on slow nodes"
+
+
+@pytest.mark.parametrize(
+    ("mib_per_second", "found"), [(32, [(512, 576)]), (33, [(0, 576)]), (0.5, [(512, 576)]), (1000, [(0, 576)])]
+)
+def test_what_wins_most_for_its_cost_goes_first_and_the_last_may_be_too_large(
+    mib_per_second: float, found: list[tuple[float, float]]
+) -> None:
+    tiering = plugin.build("tiers", TieringOptions(), PolicyContext(migration_bytes_per_second=mib_per_second * MIB))
+    heat = ((512, 0.5), (64, 0.9), (448, 0.0))
+    verdict = one(tiering, {2: 1024}, heat, process=replace(PROCESS, cpu_cores=4096.0))
+    assert isinstance(verdict, Decision)
+    assert spans(verdict) == found
+
+
+def test_a_node_that_lacks_less_than_a_step_is_passed_over_for_one_that_lacks_more() -> None:
+    free = {0: KEPT + HEADROOM - MIB, 1: KEPT + HEADROOM - 128 * MIB}
+    verdict = one(policy(), {0: 512, 1: 512}, ((1024, 0.0),), free_bytes=free)
+    assert isinstance(verdict, Decision)
+    assert (verdict.sources, verdict.misplaced_bytes) == (frozenset({N1}), 128 * MIB)
+
+
+def test_the_busiest_are_watched_first_and_those_of_whom_too_little_is_known_not_at_all() -> None:
+    processes = [
+        replace(PROCESS, id=ProcessId(pid, 1), cpu_cores=cores, rss_bytes=mib * MIB)
+        for pid, cores, mib in (
+            (1, 0.5, 64),
+            (2, None, 64),
+            (3, 2.0, 64),
+            (4, 0.5, 64),
+            (5, 9.0, 63),
+            (6, 9.0, 64),
+            (7, 9.0, 64),
+        )
+    ]
+    placed = [make_placement({2: 64}, pid=pid) for pid in (1, 2, 3, 4, 5)]
+    survey = make_survey(*processes, topology=make_tiers())
+    snapshot = make_snapshot(survey, *placed, make_placement({}, pid=7))
+    assert [process.pid for process in policy().watch(snapshot)] == [3, 1, 4, 2]
+
+
+@pytest.mark.parametrize(("slow_mib", "wanted"), [(11, True), (9, False)])
+def test_a_hundredth_on_slow_nodes_is_enough_to_be_watched(slow_mib: float, *, wanted: bool) -> None:
+    snapshot = make_tiered(PROCESS, make_placement({1: 1000 - slow_mib, 2: slow_mib}), None)
+    assert bool(tuple(policy().watch(snapshot))) is wanted
+
+
+def test_how_large_a_process_must_be_is_told() -> None:
+    small = one(policy(), {2: 1024}, process=replace(PROCESS, rss_bytes=63 * MIB))
+    assert small.detail == "63 of 64 MiB"
+    assert one(policy(), {2: 1024}, process=replace(PROCESS, rss_bytes=64 * MIB)).reason is Reason.PROMOTION
+
+
+def test_where_it_runs_is_weighed_by_how_long() -> None:
+    """On node 1 for three quarters, from where node 2 is 5 local distances away; from node 0 it is 3."""
+    verdict = one(policy(), {2: 1024}, process=replace(PROCESS, run_seconds={N0: 0.5, N1: 1.5}))
+    assert isinstance(verdict, Decision)
+    assert verdict.target == N1
+    assert verdict.gain_cores == pytest.approx(0.12 * ((3 * 0.25 + 5 * 0.75) - 1 * 0.25))
+
+
+def test_on_a_machine_with_one_tier_nobody_is_watched() -> None:
+    assert tuple(policy().watch(make_snapshot(make_survey(PROCESS), make_placement({0: 1024})))) == ()
+
+
+def test_memory_of_one_part_that_comes_from_several_slow_nodes_is_counted_by_node() -> None:
+    heat = ((256, 0.8), (256, 0.9), (512, 0.0))
+    verdict = one(policy(), {2: 768, 1: 256}, heat)
+    assert isinstance(verdict, Decision)
+    assert verdict.source_bytes == {N2: 384 * MIB}
+    assert verdict.misplaced_bytes == 384 * MIB
+
+
+def test_each_of_two_processes_finds_the_room_that_the_other_has_left() -> None:
+    """Warm memory goes into free room, and leaves the headroom to what is hot."""
+    processes = [replace(PROCESS, id=ProcessId(pid, 1)) for pid in (1, 2)]
+    free = {0: KEPT, 1: KEPT + HEADROOM + 700 * MIB}
+    survey = make_survey(*processes, topology=make_tiers(), free_bytes=free)
+    tiering = policy()
+    verdicts: tuple[Verdict, ...] = ()
+    for turn in range(STEADY_TIMES):
+        at = 5.0 * turn
+        heats = {process.id: make_heat(((512, 0.8),), pid=process.id.pid, at=at) for process in processes}
+        placed = [make_placement({2: 512}, pid=process.id.pid) for process in processes]
+        now = make_snapshot(replace(survey, taken_at=at), *placed)
+        now = replace(now, heats=Heats(method=HeatMethod.DAMON, windows=heats))
+        verdicts = tuple(tiering.decide(Window(now=now, before=None)))
+    assert [verdict.reason for verdict in verdicts] == [Reason.PROMOTION, Reason.TARGET_FULL]
+
+
+@pytest.mark.parametrize(
+    ("held", "holds"),
+    [
+        pytest.param({0: 9, 2: 991}, True, id="less than a hundredth on a wrong node"),
+        pytest.param({0: 10, 2: 990}, False, id="a hundredth"),
+        pytest.param({1: 991, 2: 9}, False, id="less than a hundredth on the slow one"),
+        pytest.param({1: 990, 2: 10}, True, id="a hundredth there"),
+    ],
+)
+def test_whom_it_keeps_from_later_policies_by_a_hundredth(held: Mapping[int, float], *, holds: bool) -> None:
+    verdict = one(policy(), held, ((1000, 0.0),))
+    assert isinstance(verdict, Skip)
+    assert verdict.holds is holds
+
+
+@pytest.mark.parametrize(
+    ("held", "holds"),
+    [({1: 10, 2: 990}, True), ({0: 10, 1: 10, 2: 980}, False), ({0: 9, 1: 10, 2: 981}, True), ({1: 991, 2: 9}, False)],
+)
+def test_whose_heat_is_waited_for_by_a_hundredth(held: Mapping[int, float], *, holds: bool) -> None:
+    verdict = one(policy(), held, make_heat(((1000, 0.0),), watched_seconds=5.0))
+    assert isinstance(verdict, Skip)
+    assert (verdict.reason, verdict.holds) == (Reason.HEAT_UNKNOWN, holds)
+
+
+def asked_at(regions: Sequence[tuple[float, float]], lie_on: Sequence[int], reason: Reason, seconds: int) -> list[int]:
+    """At which seconds it is asked for, while nothing of it ever happens."""
+    tiering, found = policy(), []
+    held = {node: sum(mib for (mib, _), on in zip(regions, lie_on, strict=True) if on == node) for node in set(lie_on)}
+    for at in range(0, seconds, 2):
+        heat = make_heat(regions, at=float(at), lie_on=lie_on)
+        if any(v.reason is reason for v in judged(tiering, held, heat, at=float(at), free_bytes=SHORT)):
+            found.append(at)
+    return found
+
+
+def test_cold_memory_that_does_not_leave_is_asked_for_as_long_as_hot_memory_that_does_not_come() -> None:
+    regions, lie_on = ((128, 0.0), (640, 0.8), (256, 0.0)), (1, 1, 2)
+    assert asked_at(regions, lie_on, Reason.DEMOTION, 100) == [*range(0, 22, 2), *range(80, 100, 2)]
+
+
+@pytest.mark.parametrize("reason", [Reason.PROMOTION, Reason.DEMOTION])
+def test_while_memory_goes_both_ways_it_is_waited_for_three_times_as_long(reason: Reason) -> None:
+    regions, lie_on = ((128, 0.0), (384, 0.8), (256, 0.9), (256, 0.0)), (1, 1, 2, 2)
+    assert asked_at(regions, lie_on, reason, 110) == [*range(0, 62, 2)]
