@@ -155,7 +155,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.VANISHED: "it exited while it was being looked at",
     Reason.NOTHING_PRESENT: "no page of it was found in memory",
     Reason.UNREADABLE: "a file of it in /proc could not be understood",
-    Reason.BLOCKED: "reading its mappings took longer than select.read_timeout, or moving its pages seconds: it was locked",
+    Reason.BLOCKED: "its address space was locked, while it was read for select.read_timeout, or moved for seconds",
     Reason.NOT_SAMPLED: "which node holds its pages is not known yet",
     Reason.NO_HOME: "it has not run since it was first seen",
     Reason.SEVERAL_HOMES: "its threads run on several nodes, so no single node is its home",
