@@ -24,8 +24,9 @@ PAGE = 4096
 HUGE = 2 * MIB
 SOURCE, TARGET = 2, 0
 MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE = 4, 14, 15  # include/uapi/asm-generic/mman-common.h
+MADV_POPULATE_WRITE = 23
 MAP_FIXED, MAP_NORESERVE, MAP_HUGETLB = 0x10, 0x4000, 0x40000
-MPOL_DEFAULT, MPOL_BIND = 0, 2
+MPOL_DEFAULT, MPOL_PREFERRED, MPOL_BIND = 0, 1, 2
 SET_MEMPOLICY = 238  # arch/x86/entry/syscalls/syscall_64.tbl
 VMSPLICE = 278
 THP = Path("/sys/kernel/mm/transparent_hugepage")
@@ -197,6 +198,38 @@ def nodes_at_rest(target: Target, n_pages: int) -> dict[int, int]:
 
 def huge_page_pool(node: int) -> Path:
     return Path(f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages")
+
+
+def free_mib(node: int) -> int:
+    text = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text(encoding="ascii")
+    return int(text.partition("MemFree:")[2].split()[0]) >> 10
+
+
+def take_free(node: int) -> tuple[int, int]:
+    """Take all that is free on a node down to its watermarks, in base pages; where they are mapped, and how much.
+
+    What the node has no room for lies on others: nobody is killed for it.
+    """
+    length = free_mib(node) * MIB
+    mask = ctypes.c_ulong(1 << node)
+    assert libc.syscall(SET_MEMPOLICY, MPOL_PREFERRED, ctypes.byref(mask), 64) == 0
+    address = map_aligned(length)
+    assert libc.madvise(address, length, MADV_NOHUGEPAGE) == 0
+    assert libc.madvise(address, length, MADV_POPULATE_WRITE) == 0
+    return address, length
+
+
+@contextmanager
+def full(node: int) -> Iterator[None]:
+    """A node without room: its free huge blocks are in the pool, and the fragments between them are taken too."""
+    pool = huge_page_pool(node)
+    try:
+        pool.write_text("600", encoding="ascii")
+        assert int(pool.read_text(encoding="ascii")) > 300
+        with child(PAGE, lambda _: take_free(node)[0]):
+            yield
+    finally:
+        pool.write_text("0", encoding="ascii")
 
 
 def found(pattern: str, text: str) -> int:

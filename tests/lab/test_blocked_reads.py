@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(240)]
 
 MIB = 16
 TIMEOUT_SECONDS = 2.0
+LOCK_MIB = 1536  # sixteen such locks in turn are some 10 s of an emulated machine
 SMALL = {"select.min_age": "1s", "select.min_rss": "8MiB", "tick_interval": "1s"}
 SCRAPED = "127.0.0.1:9923"
 COUNTER = 'balancerd_source_errors_total{error="blocked",source="sample"}'
@@ -45,7 +46,7 @@ def blocked_reads() -> float:
 
 def test_a_locked_process_is_blocked_and_counted_while_ticks_go_on_and_others_are_sampled(tmp_path: Path) -> None:
     overrides = {**SMALL, "select.read_timeout": f"{TIMEOUT_SECONDS:g}s", "metrics.listen": SCRAPED}
-    with locker(mib=MIB, lock_mib=512) as pid, Balancerd(tmp_path, overrides=overrides) as daemon:
+    with locker(mib=MIB, lock_mib=LOCK_MIB) as pid, Balancerd(tmp_path, overrides=overrides) as daemon:
         told = daemon.wait_for_reason(pid, "blocked", 60.0)
         assert told["detail"].startswith(("no answer within 2000 ms", "an earlier read of it still waits"))
         assert blocked_reads() >= 1

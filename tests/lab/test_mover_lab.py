@@ -22,12 +22,12 @@ from balancerd.native import Migration, RangeArray, placement
 from tests.lab.live import WatchedCore, carry_out, live_kernel, step_of
 from tests.lab.native_targets import (
     HUGE,
+    MADV_DONTNEED,
     MADV_HUGEPAGE,
     MADV_NOHUGEPAGE,
     MAP_HUGETLB,
     MIB,
     PAGE,
-    SET_MEMPOLICY,
     SOURCE,
     TARGET,
     VMSPLICE,
@@ -38,18 +38,18 @@ from tests.lab.native_targets import (
     bind_new_pages_to,
     child,
     fill,
+    free_mib,
     huge_page_pool,
     huge_pages,
     libc,
     map_aligned,
     nodes_at_rest,
     nodes_of,
+    take_free,
     vmstat,
 )
 from tests.lab.syscalls import child_process, step
 
-MADV_DONTNEED, MADV_POPULATE_WRITE = 4, 23  # include/uapi/asm-generic/mman-common.h
-MPOL_PREFERRED = 1
 KEPT_PAGE_OF = 64
 """Of so many pages the fragmenter keeps one: eight in each block of 2 MiB."""
 
@@ -71,11 +71,6 @@ def free_huge_blocks(node: int) -> int:
     return sum(sum(map(int, counts.split()[9:])) for kind, counts in rows if kind != "HighAtomic")
 
 
-def free_mib(node: int) -> int:
-    text = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text(encoding="ascii")
-    return int(text.partition("MemFree:")[2].split()[0]) >> 10
-
-
 @contextmanager
 def fragmented(node: int) -> Iterator[None]:
     """A node with much free memory, and no free block of 2 MiB in it."""
@@ -83,12 +78,7 @@ def fragmented(node: int) -> Iterator[None]:
 
     def scatter(_length: int) -> int:
         """Take all that is free in base pages, give most of them back, and have the pool take the blocks left over."""
-        length = free_mib(node) * MIB
-        mask = ctypes.c_ulong(1 << node)
-        assert libc.syscall(SET_MEMPOLICY, MPOL_PREFERRED, ctypes.byref(mask), 64) == 0
-        address = map_aligned(length)
-        assert libc.madvise(address, length, MADV_NOHUGEPAGE) == 0
-        assert libc.madvise(address, length, MADV_POPULATE_WRITE) == 0
+        address, length = take_free(node)
         for at in range(address, address + length, KEPT_PAGE_OF * PAGE):
             assert libc.madvise(at + PAGE, (KEPT_PAGE_OF - 1) * PAGE, MADV_DONTNEED) == 0
         for _ in range(10):  # what was below the watermarks before; more than is free in one piece would be made so

@@ -32,7 +32,7 @@ from tests.lab.native_targets import (
     errors_of,
     fill,
     found,
-    huge_page_pool,
+    full,
     huge_pages,
     libc,
     map_aligned,
@@ -328,21 +328,15 @@ def test_a_cpuset_that_excludes_the_node_ends_with_eacces_and_nothing_moved() ->
 @pytest.mark.parametrize("make", [base_pages, huge_pages])
 def test_a_full_target_node_ends_with_enomem_and_counts_what_did_move(make: Callable[[int], int]) -> None:
     node = 3
-    pool = huge_page_pool(node)
-    with child(64 * MIB, make) as target:
-        try:
-            pool.write_text("600")
-            assert int(pool.read_text()) > 300
-            steps = move(target, node=node, batch_pages=4096)
-            nodes = nodes_of(target)
-            assert steps[-1].error == errno.ENOMEM
-            assert steps[-1].not_attempted_pages > 0
-            assert steps[-1].error_target == node
-            # the kernel splits a huge page that finds no room, and may move some of its pages before it gives up
-            assert total(steps, "moved_pages") == nodes.get(node, 0)
-            assert target.checksum() == target.sum_before
-        finally:
-            pool.write_text("0")
+    with child(64 * MIB, make) as target, full(node):
+        steps = move(target, node=node, batch_pages=4096)
+        nodes = nodes_of(target)
+        assert steps[-1].error == errno.ENOMEM
+        assert steps[-1].not_attempted_pages > 0
+        assert steps[-1].error_target == node
+        # the kernel splits a huge page that finds no room, and may move some of its pages before it gives up
+        assert total(steps, "moved_pages") == nodes.get(node, 0)
+        assert target.checksum() == target.sum_before
 
 
 def test_sampled_placement_agrees_with_numa_maps() -> None:

@@ -27,6 +27,7 @@ from tests.lab.native_targets import (
     bind_new_pages_to,
     child,
     fill,
+    full,
     huge_page_pool,
     huge_pages,
     libc,
@@ -192,18 +193,13 @@ def test_neighbours_that_fare_alike_are_one_run_and_what_does_not_fit_is_counted
 
 def test_a_full_target_of_several_ends_with_enomem_and_tells_which() -> None:
     parts = [(16 * MIB, 0, False), (64 * MIB, 1, False)]
-    pool = huge_page_pool(3)
-    with child(length_of(*parts), stripes(*parts)) as target:
-        try:
-            pool.write_text("600")
-            steps = move(target, node=None, target_of={0: 2, 1: 3}, batch_pages=4096)
-            assert (steps[-1].error, steps[-1].error_target) == (errno.ENOMEM, 3)
-            nodes = nodes_of(target)
-            assert nodes[2] == 4096
-            assert total(steps, "moved_pages") == nodes[2] + nodes.get(3, 0)
-            assert target.checksum() == target.sum_before
-        finally:
-            pool.write_text("0")
+    with child(length_of(*parts), stripes(*parts)) as target, full(3):
+        steps = move(target, node=None, target_of={0: 2, 1: 3}, batch_pages=4096)
+        assert (steps[-1].error, steps[-1].error_target) == (errno.ENOMEM, 3)
+        nodes = nodes_of(target)
+        assert nodes[2] == 4096
+        assert total(steps, "moved_pages") == nodes[2] + nodes.get(3, 0)
+        assert target.checksum() == target.sum_before
 
 
 @pytest.mark.parametrize("batch_pages", [512, 8192])
