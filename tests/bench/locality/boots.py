@@ -8,8 +8,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.locality import debian, figures, loads, programs, record
@@ -39,13 +39,14 @@ class TimedOutError(LabError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One boot to make; see record.Boot. `seconds` only chooses the work."""
+    """One boot to make; see record.Boot. `seconds` only chooses the work; `settings` are balancerd's."""
 
     workload: Workload
     rival: str
     boot: int
     seconds: float
     mib: int
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def work(self) -> int:
@@ -83,6 +84,7 @@ def run(wanted: Wanted, lab: LabDirectory) -> record.Boot:
 def _one_boot(wanted: Wanted, lab: LabDirectory, attempt: int) -> record.Boot:
     command = [sys.executable, "-m", "tests.bench.locality.inside", wanted.workload.name, wanted.rival]
     command += ["--work", str(wanted.work), "--mib", str(wanted.mib)]
+    command += [word for key, value in wanted.settings.items() for word in ("--set", f"{key}={value}")]
     with Machine(topology(), options=Options(threads="multi", oracle=OracleOptions()), lab=lab) as machine:
         is_house_first = machine.prefer_cpu(figures.OWN_CPU)
         ended = machine.run(

@@ -44,7 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("rival", choices=rivals.RIVALS, metavar="RIVAL")
     parser.add_argument("--work", type=int, required=True, help="in the workload's own units")
     parser.add_argument("--mib", type=int, help="the memory of each of its processes")
+    told = "a setting of balancerd, in the place of its default; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=told)
     given = parser.parse_args(arguments)
+    rivals.SETTINGS.update(word.split("=", 1) for word in given.set)
     workload, rival = known[given.workload], rivals.RIVALS[given.rival]
     mib = workload.mib if given.mib is None else given.mib
     house_cpu, cpus = choose_cpus(read_cpus())

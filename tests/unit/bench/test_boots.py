@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -217,6 +218,21 @@ def test_a_run_that_failed_inside_says_what_it_wrote_or_else_its_last_words(
     monkeypatch.setattr(FakeMachine, "told", {})
     with pytest.raises(RunError, match="Traceback"):
         boots.run(wanted(), lab)
+
+
+def test_settings_are_handed_on_to_the_inside(monkeypatch: pytest.MonkeyPatch, lab: LabDirectory) -> None:
+    given: list[Sequence[str]] = []
+
+    def run(_: FakeMachine, argv: Sequence[str], **_options: object) -> Completed:
+        given.append(argv)
+        return Completed(exit_status=1, stdout=b"", stderr=b"")
+
+    monkeypatch.setattr(FakeMachine, "run", run)
+    monkeypatch.setattr(boots, "Machine", FakeMachine)
+    one = replace(wanted(), settings={"tick_interval": "500ms", "mode": "observe"})
+    with pytest.raises(RunError):
+        boots.run(one, lab)
+    assert given[0][-4:] == ["--set", "tick_interval=500ms", "--set", "mode=observe"]
 
 
 def test_a_run_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch, lab: LabDirectory) -> None:
