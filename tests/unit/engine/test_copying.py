@@ -42,6 +42,12 @@ def test_before_anything_moved_the_expected_rate_holds() -> None:
     assert Copying().bytes_per_second is None
 
 
+def test_the_least_that_tells_and_what_the_expectation_counts_as() -> None:
+    assert measured(outcome(16, 1.0)).copied_bytes == 16 * MIB
+    as_much_at_half = measured(outcome(256, 256 * MIB / (EXPECTED / 2)))
+    assert machine_rate(as_much_at_half, EXPECTED) == pytest.approx(EXPECTED * 2 / 3)
+
+
 def test_what_is_measured_draws_the_rate_the_more_the_more_was_moved() -> None:
     slower = 1.5 * GIB
     one = machine_rate(measured(outcome(256, 256 * MIB / slower)), EXPECTED)
@@ -93,6 +99,18 @@ def test_what_was_measured_long_ago_counts_little() -> None:
     late = measured(slow, fast, apart_seconds=36_000.0)
     assert machine_rate(soon, EXPECTED) < 0.8 * EXPECTED
     assert machine_rate(late, EXPECTED) > EXPECTED
+
+
+def test_after_an_hour_what_was_measured_counts_half() -> None:
+    told = measured(outcome(1024, 1.0, source=2), outcome(1024, 1.0), apart_seconds=3600.0)
+    newest = 0.5 ** (1 / 4)  # so much is left of what was before, by as many bytes more
+    assert told.copied_bytes == pytest.approx((1 + 0.5 * newest) * GIB)
+    assert told.seconds == pytest.approx(1 + 0.5 * newest)
+    pairs: list[tuple[Any, Any, Any]] = [(pair.source, pair.copied_bytes, pair.seconds) for pair in told.pairs]
+    assert pairs == [
+        (N1, pytest.approx(GIB), pytest.approx(1.0)),
+        (N2, pytest.approx(GIB / 2), pytest.approx(0.5)),
+    ]
 
 
 def test_what_was_moved_last_counts_most() -> None:

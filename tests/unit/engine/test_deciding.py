@@ -84,6 +84,9 @@ def forgets(_window: Window) -> Iterator[Verdict]:
         (lambda _: [replace(SKIP, process=ProcessId(5, 1))], Failure.NONSENSE, "pid 5, about which it was not asked"),
         (lambda _: [replace(MOVE, target=NodeId(9))], Failure.NONSENSE, "node 9, which is not online"),
         (lambda _: [replace(MOVE, misplaced_bytes=0)], Failure.NONSENSE, "0 bytes to move"),
+        (lambda _: [replace(MOVE, misplaced_bytes=-1)], Failure.NONSENSE, "-1 bytes to move"),
+        (lambda _: [replace(MOVE, most_bytes=0)], Failure.NONSENSE, "at most 0 bytes to move"),
+        (lambda _: [replace(MOVE, most_bytes=-1)], Failure.NONSENSE, "at most -1 bytes to move"),
         (lambda _: [replace(MOVE, gain_cores=math.nan)], Failure.NONSENSE, "a gain of nan cores for 0.1 s"),
         (lambda _: [replace(MOVE, cost_seconds=math.inf)], Failure.NONSENSE, "a gain of 0.1 cores for inf s"),
         (lambda _: [replace(MOVE, policy="fixed")], Failure.NONSENSE, "a verdict in the name of 'fixed'"),
@@ -159,7 +162,12 @@ def test_late_verdicts_are_not_used_and_a_policy_that_is_late_twice_in_a_row_is_
 
 
 def test_good_verdicts_pass_as_they_are() -> None:
-    good = [MOVE, SKIP, Eviction(policy="mine", process=PID, evict_bytes=1)]
+    good = [
+        MOVE,
+        replace(MOVE, most_bytes=1, misplaced_bytes=1),
+        SKIP,
+        Eviction(policy="mine", process=PID, evict_bytes=1),
+    ]
     policies = deciding(Mine(lambda _: good))
     assert policies.decide(Window(now=NOW, before=None)) == tuple(good)
     assert not policies.disabled

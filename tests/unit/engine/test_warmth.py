@@ -1,7 +1,8 @@
 """The heat of a process from window to window, as samples of accesses tell it, and in pieces of its mappings."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -83,10 +84,10 @@ def test_what_is_in_use_in_each_window_is_surely_used_and_what_is_now_and_then_i
 
 def test_a_region_with_pages_that_is_parted_keeps_as_many_of_them() -> None:
     warmth = Warmth()
-    warmth.observe([region(0, 100, 1.0), region(100, 400, 0.0)], 0.0)
-    warmth.observe([HeatRegion(start=0, end=400, ratio=0.0, pages_by_node={N1: 40.0})], HALF_LIFE_SECONDS)
+    warmth.observe([region(800, 900, 1.0), region(900, 1200, 0.0)], 0.0)
+    warmth.observe([HeatRegion(start=800, end=1200, ratio=0.0, pages_by_node={N1: 40.0})], HALF_LIFE_SECONDS)
     assert [warm.pages_by_node for warm in warmth.regions] == [{N1: 10.0}, {N1: 30.0}]
-    warmth.observe([HeatRegion(start=0, end=400, ratio=0.0, pages_by_node={N2: 20.0})], HALF_LIFE_SECONDS)
+    warmth.observe([HeatRegion(start=800, end=1200, ratio=0.0, pages_by_node={N2: 20.0})], HALF_LIFE_SECONDS)
     assert [warm.pages_by_node for warm in warmth.regions] == [{N2: 5.0}, {N2: 15.0}], "they have moved since"
 
 
@@ -103,6 +104,45 @@ def test_there_are_never_too_many_regions_and_what_differs_most_stays_apart() ->
         assert len(warmth.regions) <= MOST_REGIONS
         assert all(first.end == second.start for first, second in pairwise(warmth.regions))
     assert [(warm.start, warm.end) for warm in warmth.regions if warm.heat > 0.5] == [hot]
+
+
+def many(sizes: Iterable[int], ratios: Iterable[float]) -> Iterator[HeatRegion]:
+    """Regions one after the other, each with 10 pages."""
+    start = BASE
+    for size, ratio in zip(sizes, ratios, strict=False):
+        yield HeatRegion(start=start, end=start + size, ratio=ratio, pages_by_node={N1: 10.0})
+        start += size
+
+
+def test_of_too_many_regions_neighbours_that_are_alike_become_one_and_small_ones_first() -> None:
+    """Alternately hot and cold, but for two pairs that are nearly alike; of these the smaller is joined first."""
+    sizes = [PAGE_BYTES] * (MOST_REGIONS + 1)
+    sizes[100:102], sizes[200:202] = [3 * PAGE_BYTES, PAGE_BYTES], [PAGE_BYTES] * 2
+    ratios = [1.0 if number % 2 else 0.0 for number in range(len(sizes))]
+    for number in (100, 200):
+        ratios[number : number + 2] = [0.125, 0.0625]
+    warmth = Warmth()
+    warmth.observe(many(sizes, ratios), 0.0)
+    assert len(warmth.regions) == MOST_REGIONS
+    assert [warm.heat for warm in warmth.regions[98:103]] == [0.0, 1.0, 0.125, 0.0625, 0.0]
+    assert [warm.heat for warm in warmth.regions[198:203]] == [0.0, 1.0, 0.09375, 0.0, 1.0]
+    joined = warmth.regions[200]
+    assert (joined.end - joined.start, joined.pages_by_node) == (2 * PAGE_BYTES, {N1: 20.0})
+    assert all(first.end == second.start for first, second in pairwise(warmth.regions))
+
+
+def test_neighbours_stay_apart_where_something_lies_between_or_only_one_was_asked_for_its_pages() -> None:
+    told = [replace(each, end=each.end - 1) for each in many([PAGE_BYTES] * 1200, [0.5] * 1200)]
+    warmth = Warmth()
+    warmth.observe(told, 0.0)
+    assert len(warmth.regions) == 1200, "nothing that touches"
+    told = [
+        replace(each, pages_by_node=each.pages_by_node if number % 2 else None)
+        for number, each in enumerate(many([PAGE_BYTES] * 1200, [0.5] * 1200))
+    ]
+    warmth = Warmth()
+    warmth.observe(told, 0.0)
+    assert len(warmth.regions) == 1200, "none alike in what is known"
 
 
 def test_an_old_window_says_nothing_and_the_same_only_where_memory_lies() -> None:

@@ -219,6 +219,7 @@ P1, P2, P3 = ProcessId(1, 1), ProcessId(2, 1), ProcessId(3, 1)
         # what the plan says of processes that nobody wants to move does not count, nor what is gone
         ((), (Skip(by="plan", process=P1, reason=Reason.COOLDOWN),), (), (0, 0, {})),
         ((a_decision(P3),), (), (), (0, 0, {})),
+        ((a_decision(P3), a_decision(P1, misplaced_bytes=MIB)), (), (), (MIB, 1, {})),
         ((an_eviction(P1),), (), (), (0, 1, {})),
         ((an_eviction(P1),), (), (an_eviction_outcome(P1, stopped_by=Reason.NO_SWAP),), (0, 0, {Reason.NO_SWAP: 1})),
     ],
@@ -285,6 +286,24 @@ def test_what_came_and_went_is_found_in_any_order(
     assert (len(came), len(went)) == (len(set(map(id, came))), len(set(map(id, went))))
     assert set(map(id, came)) == set(map(id, now)) - set(map(id, before))
     assert set(map(id, went)) == set(map(id, before)) - set(map(id, now))
+
+
+@pytest.mark.parametrize(
+    ("gone", "new"),
+    [
+        pytest.param({3, 7, 8, 9}, 0, id="a gap, and the last"),
+        pytest.param({0, 2, 3}, 4, id="gaps, and new ones"),
+        pytest.param(set(range(1, 80, 2)), 1, id="more gaps than are looked for"),
+        pytest.param(set(range(20, 60)), 2, id="a gap wider than is looked for"),
+    ],
+)
+def test_what_came_and_went_is_found_behind_gaps(gone: set[int], new: int) -> None:
+    before = tuple(object() for _ in range(10 if max(gone) < 10 else 90))
+    others = [object() for _ in range(new)]
+    stayed = [each for number, each in enumerate(before) if number not in gone]
+    came, went = _differences((*stayed, *others), before)
+    assert came == others
+    assert went == [each for number, each in enumerate(before) if number in gone]
 
 
 SOME = st.tuples(
