@@ -224,6 +224,16 @@ def test_what_made_room_is_kept_away_while_its_node_would_be_short_with_it() -> 
     assert (reason(roomy), holds(roomy)) == (Reason.ROOMY, False)
 
 
+def test_what_has_come_back_is_not_kept_away_any_more() -> None:
+    policy = make_policy()
+    assert moves(judged(policy, {1: {0: 700}}, free={0: 900}, at=0.0)) == {1: (N1, 350)}
+    judged(policy, {1: {0: 350, 1: 350}}, free={0: 4000}, at=2.0)
+    back = judged(policy, {1: {0: 700}}, free={0: 4000}, at=4.0)[1]
+    assert (reason(back), holds(back)) == (Reason.ROOMY, False)
+    gone_by_itself = judged(policy, {1: {0: 350, 1: 350}}, free={0: 1250}, at=6.0)[1]
+    assert (reason(gone_by_itself), holds(gone_by_itself)) == (Reason.ROOMY, False)
+
+
 def test_only_as_many_may_come_back_as_fit_together() -> None:
     policy = make_policy()
     before = {1: {0: 300}, 2: {0: 300}}
@@ -451,6 +461,10 @@ def test_who_has_one_home_and_who_is_kept_away_do_not_gather() -> None:
     home = [make_process(1, run={0: 2.0})]
     assert reason(gathered(policy, {1: {0: 300, 2: 300}}, home)[1]) is Reason.ROOMY
     spread = [make_process(1, run={0: 1.4, 2: 0.6})]
+    unread = [replace(spread[0], mems_allowed=None)]
+    assert isinstance(gathered(make_policy(consolidate="threads-follow"), {1: {0: 300, 2: 300}}, spread)[1], Decision)
+    found = gathered(make_policy(consolidate="threads-follow"), {1: {0: 300, 2: 300}}, unread)
+    assert reason(found[1]) is Reason.ROOMY, "nobody knows where it may have memory"
     policy = make_policy(consolidate="threads-stay")
     assert moves(gathered(policy, {1: {0: 700}}, spread, free={0: 900}))
     at = SETTLE_SECONDS + TICK
