@@ -7,12 +7,14 @@ that memory from node to node the while. What counts is what happens within movi
 import errno
 import random
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -24,6 +26,7 @@ from balancerd.model.page_status import PageStatus
 from balancerd.native import Migration, RangeArray, placement
 from tests.lab.balancing import eager_balancing
 from tests.lab.live import PAGE, WatchedCore, carry_out, live_kernel, step_of
+from tests.lab.native_targets import full
 from tests.lab.workloads import vmstat
 from tests.lab.workloads.shifter import MIB, Shifter, Writer
 
@@ -193,26 +196,50 @@ def test_processes_that_exit_in_the_middle(tmp_path: Path) -> None:
         assert_memory_is_whole(shifter)
 
 
+class Filler(threading.Thread):
+    """Takes what is free on the node into the pool of huge pages, and gives some of them back, by turns."""
+
+    def __init__(self, given_back: int) -> None:
+        super().__init__()
+        self.given_back = given_back
+        self.begun = self.done = 0
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.15):
+            self.begun += 1
+            POOL.write_text("600", encoding="ascii")  # as many as there are
+            self.done += 1
+            self.ended.wait(0.15)
+            # fewer than it has now: others take and leave memory meanwhile
+            POOL.write_text(str(int(POOL.read_text(encoding="ascii")) - self.given_back), encoding="ascii")
+
+    def acts(self) -> tuple[int, int]:
+        return self.begun, self.done
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+
+
 def test_a_target_node_that_is_filled_up(tmp_path: Path) -> None:
-    POOL.write_text("600", encoding="ascii")  # as many as there are
-    most = int(POOL.read_text(encoding="ascii"))
-    words = "600", str(most - 12)  # never room for the whole shifter: whatever the kernel finds besides, the pool takes
-    try:
-        with shifter_that("touch", tmp_path, mib=32) as shifter:
-            with Writer(tmp_path, words, [POOL], nap_ms=150) as filler:
-                journey = travel(
-                    shifter,
-                    {"fill": filler.acts},
-                    lambda j: j.cut_short > 1 and j.during["fill"] > 10,
-                    nodes=(NODES[3], NODES[0]),
-                )
-                assert filler.finish() > 5
-            assert journey.during["fill"] > 10
-            assert journey.cut_short > 1
-            assert journey.pages[PageStatus.MOVED] > 4096
-            assert_memory_is_whole(shifter)
-    finally:
-        POOL.write_text("0", encoding="ascii")
+    with shifter_that("touch", tmp_path, mib=32) as shifter:
+        with full(NODES[3]), Filler(given_back=12) as filler:  # never room for the whole shifter
+            journey = travel(
+                shifter,
+                {"fill": filler.acts},
+                lambda j: j.cut_short > 1 and j.during["fill"] > 10,
+                nodes=(NODES[3], NODES[0]),
+            )
+            assert filler.is_alive(), "it failed"
+        assert journey.during["fill"] > 10
+        assert journey.cut_short > 1
+        assert journey.pages[PageStatus.MOVED] > 4096
+        assert_memory_is_whole(shifter)
 
 
 def test_a_cpuset_that_changes_in_the_middle(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ from tests.lab.native_targets import (
 from tests.lab.syscalls import child_process, step
 
 KEPT_PAGE_OF = 64
+MLOCK2, MLOCK_ONFAULT = 325, 1  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/mman-common.h
 """Of so many pages the fragmenter keeps one: eight in each block of 2 MiB."""
 
 MakeMemory = Callable[[int], int]
@@ -74,25 +75,33 @@ def free_huge_blocks(node: int) -> int:
 @contextmanager
 def fragmented(node: int) -> Iterator[None]:
     """A node with much free memory, and no free block of 2 MiB in it."""
-    pool = huge_page_pool(node)
+    pool, allowed = huge_page_pool(node), Path("/proc/sys/vm/compact_unevictable_allowed")
+    allowed_before = allowed.read_text(encoding="ascii")
 
     def scatter(_length: int) -> int:
-        """Take all that is free in base pages, give most of them back, and have the pool take the blocks left over."""
+        """Take all that is free in base pages, give most of them back, and have the pool take the blocks left over.
+
+        What is kept is locked, so that the kernel does not move it to make blocks of what is free.
+        """
         address, length = take_free(node)
         for at in range(address, address + length, KEPT_PAGE_OF * PAGE):
             assert libc.madvise(at + PAGE, (KEPT_PAGE_OF - 1) * PAGE, MADV_DONTNEED) == 0
+        locked = libc.syscall(MLOCK2, ctypes.c_void_p(address), ctypes.c_size_t(length), MLOCK_ONFAULT)
+        assert locked == 0, os.strerror(ctypes.get_errno())
         for _ in range(10):  # what was below the watermarks before; more than is free in one piece would be made so
             taken = int(pool.read_text(encoding="ascii")) + free_huge_blocks(node)
             pool.write_text(str(taken), encoding="ascii")
         return address
 
     try:
+        allowed.write_text("0", encoding="ascii")
         pool.write_text("600", encoding="ascii")  # as many as there are
         pool.write_text(str(int(pool.read_text(encoding="ascii")) - 60), encoding="ascii")
         with child(PAGE, scatter):
             yield
     finally:
         pool.write_text("0", encoding="ascii")
+        allowed.write_text(allowed_before, encoding="ascii")
 
 
 def half_huge(length: int) -> int:
