@@ -15,7 +15,7 @@ from balancerd.kernel.processes.descriptors import keepable_descriptors
 from balancerd.kernel.processes.details import DetailReader, Details, Patience
 from balancerd.kernel.processes.process_files import ProcessFiles
 from balancerd.kernel.processes.threads import ThreadCore, ThreadReader
-from balancerd.kernel.processes.turns import TurnKeeper
+from balancerd.kernel.processes.turns import BusyCpus, TurnKeeper
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Survey
 from balancerd.model.topology import NodeMemory, Topology
@@ -71,6 +71,7 @@ class Surveyor:
         self._details = DetailReader(files, patience)
         self._threads = ThreadReader(core, files.directory_fd)
         self._turns = TurnKeeper()
+        self._busy_cpus = BusyCpus()
         self._known: dict[int, ProcessSample] = {}
         self._processes: tuple[ProcessSample, ...] = ()
         self._taken_at: float | None = None
@@ -100,7 +101,9 @@ class Surveyor:
         now, before = self._clock.now(), self._taken_at
         interval = None if before is None else now - before
         boot_ticks = int(self._boottime() * self._ticks_per_second)
-        turns = self._turns.turns(len(self._known), scope.scan_budget_ratio)
+        idle_seconds = self._files.idle_cpu_seconds()
+        at_work = idle_seconds is not None and self._busy_cpus.rose(now, idle_seconds, len(topology.node_of_cpu))
+        turns = self._turns.turns(len(self._known), scope.scan_budget_ratio, at_work=at_work)
         rules = SurveyRules(
             min_rss_pages=max(1, -(-scope.min_rss_bytes // PAGE_BYTES)),
             min_cpu_cores=scope.min_cpu_cores,

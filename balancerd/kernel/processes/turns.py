@@ -1,5 +1,7 @@
 """How often the survey lists /proc, and reads the processes that are not busy: as often as the scan budget allows.
 
+Large idle ones are read sooner when more CPUs are busy than before: one of them may be at work now.
+
 Pure arithmetic over what earlier passes cost; CPU time is data.
 """
 
@@ -21,6 +23,13 @@ LISTING_SHARE = 0.15
 
 FEWEST_THREADS = 128
 """Of how many threads a file may be read in a pass, at least."""
+
+RISE_CORES = 0.1
+RISE_RATIO = 0.05
+"""So many more busy CPUs than before are a rise: at least so many, and such a share of those that were busy."""
+
+_SHORTEST_LOOK_SECONDS = 0.1
+"""The kernel tells the time that CPUs were idle in hundredths of a second; over less than this it says little."""
 
 _LONGEST_PASS_SECONDS = 10.0
 
@@ -72,20 +81,54 @@ class TurnKeeper:
         budget_seconds = READING_SHARE * budget_ratio * min(elapsed_seconds, _LONGEST_PASS_SECONDS)
         return max(FEWEST_THREADS, round(budget_seconds / cost))
 
-    def turns(self, n_large: int, budget_ratio: float | None) -> Turns:
-        """Return how often to look, with so many large processes, within a share of one core; None bounds nothing."""
-        cost = self._read_cost_seconds
+    def turns(self, n_large: int, budget_ratio: float | None, *, at_work: bool = False) -> Turns:
+        """Return how often to look, with so many large processes, within a share of one core; None bounds nothing.
+
+        `at_work`: some idle process may be busy now, so that all are read as soon as the budget allows.
+        """
+        cost, shortest_idle_seconds = self._read_cost_seconds, 0.0 if at_work else IDLE_SECONDS
         if cost is None or budget_ratio is None:
-            return Turns()
+            return Turns(idle_seconds=shortest_idle_seconds)
         reading, listing = READING_SHARE * budget_ratio, LISTING_SHARE * budget_ratio
         n_small = max(0, self._n_all - self._n_kernel - n_large)
         small_seconds = _within(SMALL_SECONDS, n_small * cost / reading)
         return Turns(
             listing_seconds=_within(LISTING_SECONDS, self._n_all * cost * _LISTING_COST_RATIO / listing),
-            idle_seconds=_within(IDLE_SECONDS, n_large * cost / reading),
+            idle_seconds=_within(shortest_idle_seconds, n_large * cost / reading),
             small_seconds=small_seconds,
             kernel_seconds=max(KERNEL_SECONDS, small_seconds),
         )
+
+
+class BusyCpus:
+    """How many CPUs are busy, from how long all together have been idle; tells when there are more than there were."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+        self._level: float | None = None
+        self._has_risen = False
+
+    def rose(self, now: float, idle_seconds: float, n_cpus: int) -> bool:
+        """Whether more are busy since the last look than were at the quietest since the last rise, or were a look ago.
+
+        A process that began in the middle of an interval was busy for a part of it: so a rise is told twice.
+
+        `idle_seconds` is the sum over all CPUs, since any time. False at first, and when looked at again at once.
+        """
+        if self._last is None:
+            self._last = now, idle_seconds
+            return False
+        elapsed_seconds = now - self._last[0]
+        if elapsed_seconds < _SHORTEST_LOOK_SECONDS:
+            return False
+        busy = max(0.0, n_cpus - (idle_seconds - self._last[1]) / elapsed_seconds)
+        level, self._last = self._level, (now, idle_seconds)
+        had_risen, self._has_risen = self._has_risen, False
+        if level is not None and busy - level >= max(RISE_CORES, RISE_RATIO * level):
+            self._level, self._has_risen = busy, True
+            return True
+        self._level = busy if level is None else min(level, busy)
+        return had_risen
 
 
 def _learned(known: float | None, cost: float) -> float:
