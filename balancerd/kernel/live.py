@@ -208,7 +208,9 @@ class LiveKernel:
         topology, memory = self._look_at_nodes()
         managers = self._neighbours.look(topology, self._clock.now())
         machine = self._machine.read(topology)
-        survey = self._surveyor.survey(scope, topology, memory, hugetlb=machine.is_hugetlb_in_use)
+        survey = self._surveyor.survey(
+            scope, topology, memory, hugetlb=machine.is_hugetlb_in_use, busy_cpus=machine.busy_cpus(topology)
+        )
         alive = {process.id for process in survey.processes}
         self._placements.forget_all_but(alive)
         self._reads.forget_all_but(alive)

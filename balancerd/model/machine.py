@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from balancerd.model.ids import NodeId
+from balancerd.model.topology import Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +90,8 @@ class Machine:
     def is_hugetlb_in_use(self) -> bool:
         """Whether any hugetlb page, of any size, is in use on any node."""
         return any(pool.total_pages > pool.free_pages for state in self.nodes.values() for pool in state.hugetlb)
+
+    def busy_cpus(self, topology: Topology) -> float | None:
+        """Return how many CPUs were not idle since the reading before; None where no load is known."""
+        loads = {node: state.load_ratio for node, state in self.nodes.items() if state.load_ratio is not None}
+        return sum(loads.get(node.id, 0.0) * len(node.cpus) for node in topology.nodes) if loads else None

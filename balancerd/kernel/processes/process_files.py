@@ -1,4 +1,4 @@
-"""Reading the small files of a process: stat, status, cgroup, exe and cmdline; and uptime. Remembers nothing.
+"""Reading the small files of a process: stat, status, cgroup, exe and cmdline. Remembers nothing.
 
 None but cmdline takes the lock of the address space of the process that is read, so none can wait for it.
 """
@@ -14,9 +14,9 @@ _DELETED = " (deleted)"
 
 
 class ProcessFiles:
-    """Reads /proc/PID/{stat,status,cgroup,exe,cmdline} and /proc/uptime below `procfs`.
+    """Reads /proc/PID/{stat,status,cgroup,exe,cmdline} below `procfs`.
 
-    Every method of a process raises OSError and ParseError of its file.
+    Every method raises OSError and ParseError of its file.
     """
 
     def __init__(self, procfs: str = "/proc") -> None:
@@ -26,13 +26,6 @@ class ProcessFiles:
     def close(self) -> None:
         """Give the directory back; nothing can be read any more."""
         os.close(self.directory_fd)
-
-    def idle_cpu_seconds(self) -> float | None:
-        """Return how long all CPUs together have been idle since boot; None where proc_uptime(5) does not tell."""
-        try:
-            return float(self._read("uptime").split()[1])
-        except (OSError, IndexError, ValueError):
-            return None
 
     def stat(self, pid: int) -> Stat:
         """Read /proc/PID/stat."""

@@ -92,17 +92,17 @@ class Surveyor:
         memory: Mapping[NodeId, NodeMemory],
         *,
         hugetlb: bool = False,
+        busy_cpus: float | None = None,
     ) -> Survey:
         """Look at every process. One that vanishes, or that cannot be read further, never stops the pass.
 
         With `hugetlb`, small but busy processes are looked at too: they may hold hugetlb pages, which their resident
-        size does not count.
+        size does not count. `busy_cpus` is how many CPUs were busy since the survey before; None: nobody knows.
         """
         now, before = self._clock.now(), self._taken_at
         interval = None if before is None else now - before
         boot_ticks = int(self._boottime() * self._ticks_per_second)
-        idle_seconds = self._files.idle_cpu_seconds()
-        at_work = idle_seconds is not None and self._busy_cpus.rose(now, idle_seconds, len(topology.node_of_cpu))
+        at_work = self._busy_cpus.rose(now, busy_cpus)
         turns = self._turns.turns(len(self._known), scope.scan_budget_ratio, at_work=at_work)
         rules = SurveyRules(
             min_rss_pages=max(1, -(-scope.min_rss_bytes // PAGE_BYTES)),

@@ -29,7 +29,7 @@ RISE_RATIO = 0.05
 """So many more busy CPUs than before are a rise: at least so many, and such a share of those that were busy."""
 
 _SHORTEST_LOOK_SECONDS = 0.1
-"""The kernel tells the time that CPUs were idle in hundredths of a second; over less than this it says little."""
+"""The kernel counts the time of CPUs in hundredths of a second; over less than this it says little."""
 
 _LONGEST_PASS_SECONDS = 10.0
 
@@ -101,28 +101,22 @@ class TurnKeeper:
 
 
 class BusyCpus:
-    """How many CPUs are busy, from how long all together have been idle; tells when there are more than there were."""
+    """Tells when more CPUs are busy than there were."""
 
     def __init__(self) -> None:
-        self._last: tuple[float, float] | None = None
+        self._at: float | None = None
         self._level: float | None = None
         self._has_risen = False
 
-    def rose(self, now: float, idle_seconds: float, n_cpus: int) -> bool:
+    def rose(self, now: float, busy: float | None) -> bool:
         """Whether more are busy since the last look than were at the quietest since the last rise, or were a look ago.
 
-        A process that began in the middle of an interval was busy for a part of it: so a rise is told twice.
-
-        `idle_seconds` is the sum over all CPUs, since any time. False at first, and when looked at again at once.
+        A process that began in the middle of an interval was busy for a part of it: so a rise is told twice. False at
+        first, where nobody knows how many are `busy`, and when looked at again at once.
         """
-        if self._last is None:
-            self._last = now, idle_seconds
+        if busy is None or (self._at is not None and now - self._at < _SHORTEST_LOOK_SECONDS):
             return False
-        elapsed_seconds = now - self._last[0]
-        if elapsed_seconds < _SHORTEST_LOOK_SECONDS:
-            return False
-        busy = max(0.0, n_cpus - (idle_seconds - self._last[1]) / elapsed_seconds)
-        level, self._last = self._level, (now, idle_seconds)
+        self._at, level = now, self._level
         had_risen, self._has_risen = self._has_risen, False
         if level is not None and busy - level >= max(RISE_CORES, RISE_RATIO * level):
             self._level, self._has_risen = busy, True

@@ -3,7 +3,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,7 +19,7 @@ from balancerd.model.decision import Reason, Skip
 from balancerd.model.heat import HeatMethod, Heats
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import Range, RunsNow, VerifyRequest
-from balancerd.model.sample import Pressure, SampleRequest
+from balancerd.model.sample import Pressure, SampleRequest, Survey
 from balancerd.native.records import Eviction, Migration, Placement, ProcessSurvey, Tally, ThreadSurvey
 from balancerd.ports import Kernel, SurveyScope
 from tests.unit.fakes import FakeClock
@@ -206,6 +206,27 @@ def test_the_topology_is_read_again_when_a_cpu_goes_offline(tmp_path: Path) -> N
     assert live.survey(SCOPE).topology is first.topology
     write_tree(sysfs, {"devices/system/node/node0/cpulist": "0\n", "devices/system/cpu/online": "0,2\n"})
     assert live.survey(SCOPE).topology.node_of_cpu == {0: 0, 2: 1}
+    live.close()
+
+
+def test_the_survey_is_told_how_many_cpus_were_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoneinfo = (MACHINES / "four-nodes-6.12/proc/zoneinfo").read_bytes()
+    idle = "cpu0 0 0 0 100 0 0 0 0\ncpu1 0 0 0 100 0 0 0 0\n"
+    procfs = write_tree(tmp_path / "proc", {"zoneinfo": zoneinfo, "stat": idle})
+    sysfs = sys_tree(tmp_path / "sys", nodes={0: ("0-1", 1024)}, distances={0: "10"}, online_cpus="0-1", has_memory="0")
+    live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs, sysfs=sysfs)
+    told: list[float | None] = []
+    survey = live._surveyor.survey
+
+    def tell(*given: Any, busy_cpus: float | None, **more: Any) -> Survey:
+        told.append(busy_cpus)
+        return survey(*given, busy_cpus=busy_cpus, **more)
+
+    monkeypatch.setattr(live._surveyor, "survey", tell)
+    live.survey(SCOPE)
+    write_tree(procfs, {"stat": "cpu0 90 0 0 110 0 0 0 0\ncpu1 30 0 0 170 0 0 0 0\n"})
+    live.survey(SCOPE)
+    assert told == [None, pytest.approx(1.2)]
     live.close()
 
 

@@ -475,41 +475,31 @@ def test_new_processes_are_found_within_four_seconds(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uptime", "at_once"),
+    ("load", "at_once"),
     [
-        pytest.param("{up:.2f} {idle:.2f}\n", True, id="a CPU is busy"),
-        pytest.param("{up:.2f} 4000.00\n", False, id="no more than before"),
-        pytest.param("{up:.2f}\n", False, id="a file that says too little"),
-        pytest.param("x x\n", False, id="a file that is none"),
-        pytest.param(None, False, id="no file"),
+        pytest.param((0.0, 1.0), True, id="a CPU is busy"),
+        pytest.param((2.0, 2.0), False, id="no more than before"),
+        pytest.param((None, None), False, id="nobody knows"),
     ],
 )
 def test_when_more_cpus_are_busy_who_was_idle_is_looked_at_sooner(
-    machine: Machine, uptime: str | None, *, at_once: bool
+    machine: Machine, load: tuple[float | None, float | None], *, at_once: bool
 ) -> None:
-    n_cpus, step, ran_ticks, idle = len(TOPOLOGY.node_of_cpu), 0.5, 0, 1000.0
-    loud_after = []
-    for begins in range(12, 20):  # an idle one has its turn at another time each time
+    step, ran_ticks = 0.5, 0
+
+    def look(*, is_busy: bool) -> ProcessSample:
+        nonlocal ran_ticks
+        machine.clock.time += step
+        ran_ticks += 50 * is_busy
         machine.write(7, run={7: ran_ticks})
-        seen = None
-        for number in range(begins + 20):
-            machine.clock.time += step
-            is_busy = number >= begins
-            ran_ticks += 50 * is_busy
-            idle += (n_cpus - is_busy) * step
-            machine.write(7, run={7: ran_ticks})
-            if uptime is not None:
-                (machine.root / "uptime").write_text(uptime.format(up=machine.clock.time, idle=idle))
-            process = only(machine.survey())
-            if is_busy and seen is None and process.cpus_allowed is not None:
-                seen = number - begins
-        assert seen is not None
-        loud_after.append(seen)
-        for _ in range(10):
-            machine.clock.time += step
-            idle += n_cpus * step
-            if uptime is not None:
-                (machine.root / "uptime").write_text(uptime.format(up=machine.clock.time, idle=idle))
-            machine.survey()
+        memory = make_memory(TOPOLOGY)
+        return only(machine.surveyor.survey(SCOPE, TOPOLOGY, memory, busy_cpus=load[is_busy]))
+
+    loud_after = []
+    for idle_looks in range(22, 30):  # an idle one has its turn at another time each time
+        for _ in range(idle_looks):
+            look(is_busy=False)
+        seen = [look(is_busy=True).cpus_allowed is not None for _ in range(20)]
+        loud_after.append(seen.index(True))
     assert (max(loud_after) <= 1) is at_once, loud_after
     assert max(loud_after) <= 16
