@@ -50,8 +50,8 @@ from tests.lab.native_targets import (
 )
 from tests.lab.syscalls import child_process, step
 
-KEPT_PAGE_OF = 64
 MLOCK2, MLOCK_ONFAULT = 325, 1  # arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/mman-common.h
+KEPT_PAGE_OF = 64
 """Of so many pages the fragmenter keeps one: eight in each block of 2 MiB."""
 
 MakeMemory = Callable[[int], int]

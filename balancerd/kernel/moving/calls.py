@@ -5,7 +5,7 @@ or what is done about those that do not.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -15,12 +15,12 @@ from balancerd.kernel.moving.account import MOST_RUNS, Account, seconds_of_calls
 from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pace, StepPace
-from balancerd.kernel.moving.patience import Caller, call_holding, drop
+from balancerd.kernel.moving.patience import Caller, LateAnswers, call_holding, drop
 from balancerd.kernel.moving.retry import Retries
 from balancerd.kernel.moving.room import Room
 from balancerd.kernel.moving.verify import PlacementCore
 from balancerd.kernel.processes.identity import HeldProcess
-from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.ids import NodeId
 from balancerd.model.migration import MigrationStep
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.native.records import Cursor, Migration
@@ -108,9 +108,9 @@ class Calls:
 
     def __init__(self, core: MigrateCore, room: Room, pace: Pace, caller: Caller) -> None:
         self.batch = BatchSize(pace.stall_target_seconds, pace.first_batch_pages)
+        self.late: LateAnswers[Migration] = LateAnswers()
         self._core = core
         self._caller = caller
-        self._late: dict[ProcessId, list[Migration]] = {}
         self._room = room
         self._price_until = -math.inf
 
@@ -126,14 +126,10 @@ class Calls:
             self.batch.idle_call_took(self._core.idle_call())
         self._price_until = now + _PRICE_SECONDS
 
-    def take_late(self, process: ProcessId) -> Sequence[Migration]:
-        """Return what calls about a process have told since that came back too late for their step; once."""
-        return self._late.pop(process, [])
-
     def call(self, work: Work, way: Way, held: HeldProcess, most_pages: int) -> Migration:
         """Move what comes next on `way`: a few batches, and at most `most_pages`.
 
-        Raises OSError, ProcessGoneError, and BlockedError: then nothing is known of the pages until take_late() tells.
+        Raises OSError, ProcessGoneError, and BlockedError: then nothing is known of the pages until `late` has it.
         """
         step = work.step
         room_pages = self._room_pages(work, way, most_pages)
@@ -154,16 +150,13 @@ class Calls:
             large_room_pages=room_pages,
             run_capacity=MOST_RUNS if len(work.account.moved_runs) < MOST_RUNS else _FEW_RUNS,
         )
-        keep = partial(self._keep, step.process)
+        keep = partial(self.late.keep, step.process)
         done: Migration = call_holding(self._caller, held, lambda pidfd: make(pidfd=pidfd), keep)
         way.went(done.cursor, is_done=done.is_done)
         if done.calls:
             work.pace.called(seconds_of_calls(done), self.batch.idle_price_seconds, done.largest_call_pages)
             self.batch.took(done.longest_call_seconds, done.largest_call_pages)
         return done
-
-    def _keep(self, process: ProcessId, done: Migration) -> None:
-        self._late.setdefault(process, []).append(done)
 
     def _room_pages(self, work: Work, way: Way, most_pages: int) -> int | None:
         """Return how many pages huge ones may take now; None where there are none.

@@ -17,10 +17,9 @@ from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pacer, StepPace, finish
-from balancerd.kernel.moving.patience import call_holding
+from balancerd.kernel.moving.patience import LateAnswers, call_holding
 from balancerd.kernel.processes.identity import GONE
 from balancerd.model.decision import Reason
-from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, EvictionStep, Range
 from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
 from balancerd.native.records import Cursor, Eviction
@@ -135,7 +134,7 @@ class Evictor:
         self._pacer = pacer
         self._claims = claims
         self._batch = BatchSize(pacer.pace.stall_target_seconds, pacer.pace.first_batch_pages)
-        self._late: dict[ProcessId, list[Eviction]] = {}
+        self._late: LateAnswers[Eviction] = LateAnswers()
 
     def relearn(self) -> None:
         """Learn the size of a batch anew: the stall target is another one."""
@@ -150,7 +149,7 @@ class Evictor:
             step.process, budget_seconds=step.budget_seconds, should_stop=should_stop, for_cpu=False
         )
         work = _Work(step, pace, Way(step.ranges, step.resume_at, 0))
-        for late in self._late.pop(step.process, []):
+        for late in self._late.take(step.process):
             work.count(late)
         try:
             with self._claims.claim(step.process, step.ranges) as claim:
@@ -179,15 +178,12 @@ class Evictor:
                 look_pages=max(batch_pages, min(_LOOKS_PER_BATCH * batch_pages, _ENOUGH_LOOK_PAGES)),
                 cold_only=work.step.cold_only,
             )
-            keep = partial(self._keep, work.step.process)
+            keep = partial(self._late.keep, work.step.process)
             done = call_holding(self._claims.caller, claim.held, lambda pidfd: make(pidfd=pidfd), keep)  # noqa: B023
             work.add(done)
             if done.calls:
                 work.pace.called(done.call_seconds, 0.0, batch_pages)
                 self._batch.took(max(done.call_seconds), done.advised_pages)
-
-    def _keep(self, process: ProcessId, done: Eviction) -> None:
-        self._late.setdefault(process, []).append(done)
 
     def _may_go_on(self, work: _Work, claim: Claim) -> bool:
         """Wait for the next call's turn; return whether there is one, and put down why not."""

@@ -76,7 +76,7 @@ class Mover:
         pace = self._pacer.step(step.process, budget_seconds=step.budget_seconds, should_stop=should_stop)
         account = Account(step)
         work = Work(step, pace, account, Way(step.ranges, step.resume_at, 0))
-        for late in self._calls.take_late(step.process):
+        for late in self._calls.late.take(step.process):
             account.add(late)
         try:
             with self._claims.claim(step.process, step.ranges) as claim:

@@ -6,7 +6,7 @@ the thread. Owns how long that may hold up everybody else, and what is done with
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from balancerd.kernel.errors import BlockedError, LateError
@@ -79,6 +79,24 @@ def call_holding(caller: Caller, held: HeldProcess, make: Callable[[int], T], ke
     except BlockedError:  # it was not made
         os.close(pidfd)
         raise
+
+
+class LateAnswers(Generic[T]):
+    """What calls have told that came back too late for their step, by process: it is told by the next step."""
+
+    def __init__(self) -> None:
+        self._answers: dict[ProcessId, list[T]] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, process: ProcessId, answer: T) -> None:
+        """Keep one; for the thread that made the call."""
+        with self._lock:
+            self._answers.setdefault(process, []).append(answer)
+
+    def take(self, process: ProcessId) -> Sequence[T]:
+        """Return what has come since about a process; once."""
+        with self._lock:
+            return self._answers.pop(process, [])
 
 
 def drop(_answer: object) -> None:

@@ -10,7 +10,7 @@ from balancerd.config import loader
 from balancerd.config.findings import ConfigError
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.ids import NodeId, ProcessId
-from balancerd.model.sample import ProcessSample, Snapshot, VmaKind, VmaPlacement, Window
+from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, VmaKind, VmaPlacement, Window
 from balancerd.policies.drain import Drain, DrainOptions, plugin
 from balancerd.ports import ClosingPolicy, PlacingPlugin, PolicyContext
 from tests.unit.fakes import (
@@ -107,28 +107,27 @@ def test_what_cannot_move_says_why_and_how_much() -> None:
     assert (found[2].reason, found[2].detail) == (Reason.NOT_SAMPLED, "what it has on node 2 is not known yet")
 
 
-def test_program_files_stay_and_are_told() -> None:
+def judged_with_program_file(mib: int, pages: float) -> Verdict:
+    """The verdict on a process with a program file, of which so many pages are on node 2."""
     placement = make_placement({0: 64})
     program = VmaPlacement(
-        vma=make_vma(8, 1, kind=VmaKind.FILE, executable=True, program=True),
-        pages_by_node={N2: 2048.0},
-        absent_pages=0.0,
+        vma=make_vma(mib, 1, kind=VmaKind.FILE, executable=True, program=True),
+        pages_by_node={N2: pages},
+        absent_pages=mib * MIB / PAGE_BYTES - pages,
     )
     placement = replace(placement, vmas=(*placement.vmas, program))
     (verdict,) = policy(2).decide(Window(now=make_snapshot(make_survey(make_process()), placement), before=None))
+    return verdict
+
+
+def test_program_files_stay_and_are_told() -> None:
+    verdict = judged_with_program_file(8, 2048.0)
     assert verdict.reason is Reason.DRAINED
     assert verdict.detail.startswith("8 MiB of program files stay; node 2: nothing of the processes looked at is left")
 
 
 def test_less_than_a_mebibyte_of_program_files_is_not_worth_a_word() -> None:
-    placement = make_placement({0: 64})
-    program = VmaPlacement(
-        vma=make_vma(1, 1, kind=VmaKind.FILE, executable=True, program=True),
-        pages_by_node={N2: 255.0},
-        absent_pages=1.0,
-    )
-    placement = replace(placement, vmas=(*placement.vmas, program))
-    (verdict,) = policy(2).decide(Window(now=make_snapshot(make_survey(make_process()), placement), before=None))
+    verdict = judged_with_program_file(1, 255.0)
     assert verdict.detail.startswith("node 2: nothing of the processes looked at is left")
 
 
