@@ -215,6 +215,8 @@ class LiveKernel:
         self._placements.forget_all_but(alive)
         self._reads.forget_all_but(alive)
         self._opt_outs.forget_all_but(alive)
+        self._mover.forget_all_but(alive)
+        self._evictor.forget_all_but(alive)
         return replace(
             survey,
             pressure=read_pressure(str(self._procfs)),

@@ -5,6 +5,7 @@ Owns what of a step can leave memory at all, and when it ends. What should go wa
 
 import errno
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -20,6 +21,7 @@ from balancerd.kernel.moving.pacing import Pacer, StepPace, finish
 from balancerd.kernel.moving.patience import LateAnswers, call_holding
 from balancerd.kernel.processes.identity import GONE
 from balancerd.model.decision import Reason
+from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, EvictionStep, Range
 from balancerd.model.sample import PAGE_BYTES, Vma, VmaKind
 from balancerd.native.records import Cursor, Eviction
@@ -139,6 +141,10 @@ class Evictor:
     def relearn(self) -> None:
         """Learn the size of a batch anew: the stall target is another one."""
         self._batch = BatchSize(self._pacer.pace.stall_target_seconds, self._pacer.pace.first_batch_pages)
+
+    def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
+        """Drop what is remembered of processes that have ended."""
+        self._late.forget_all_but(alive)
 
     def evict(self, step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
         """Carry out one step. It ends with the ranges, a budget, a refusal, or when `should_stop` says so.

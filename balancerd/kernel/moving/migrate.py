@@ -7,6 +7,7 @@ of the native core, and what became of it is in the account.
 import errno
 import random
 from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
@@ -21,7 +22,7 @@ from balancerd.kernel.moving.retry import BACK_OFF_SECONDS
 from balancerd.kernel.moving.room import Room
 from balancerd.kernel.moving.verify import Verifier, total
 from balancerd.model.decision import Reason
-from balancerd.model.ids import NodeId
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
 from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES
@@ -62,6 +63,10 @@ class Mover:
     def relearn(self) -> None:
         """Learn the size of a batch anew: the stall target is another one."""
         self._calls.relearn(self._pacer.pace)
+
+    def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
+        """Drop what is remembered of processes that have ended."""
+        self._calls.late.forget_all_but(alive)
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Carry out one step, as `begin` does, and wait where it waits."""

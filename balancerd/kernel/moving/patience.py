@@ -7,6 +7,7 @@ the thread. Owns how long that may hold up everybody else, and what is done with
 import os
 import threading
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Generic, Protocol, TypeVar
 
 from balancerd.kernel.errors import BlockedError, LateError
@@ -97,6 +98,12 @@ class LateAnswers(Generic[T]):
         """Return what has come since about a process; once."""
         with self._lock:
             return self._answers.pop(process, [])
+
+    def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
+        """Drop what was told of processes that have ended: no step comes that could tell it, and no page is left."""
+        with self._lock:
+            for process in self._answers.keys() - alive:
+                del self._answers[process]
 
 
 def drop(_answer: object) -> None:

@@ -11,6 +11,7 @@ from balancerd import native
 from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
+from balancerd.kernel.moving.patience import LateAnswers
 from balancerd.kernel.moving.verify import NOTHING
 from balancerd.kernel.placement.pool import PatientReads, ReadPool
 from balancerd.kernel.placement.reader import estimate
@@ -206,6 +207,24 @@ def test_the_topology_is_read_again_when_a_cpu_goes_offline(tmp_path: Path) -> N
     assert live.survey(SCOPE).topology is first.topology
     write_tree(sysfs, {"devices/system/node/node0/cpulist": "0\n", "devices/system/cpu/online": "0,2\n"})
     assert live.survey(SCOPE).topology.node_of_cpu == {0: 0, 2: 1}
+    live.close()
+
+
+def test_a_survey_forgets_late_answers_about_processes_that_have_ended() -> None:
+    clock = FakeClock()
+    live = LiveKernel(clock, pace=NO_LIMITS)
+    both: tuple[LateAnswers[Any], ...] = (live._mover._calls.late, live._evictor._late)
+    with child() as (_, process):
+        live.survey(SCOPE)
+        for late in both:
+            late.keep(process, "pages")
+        live.survey(SCOPE)
+        assert [late.take(process) for late in both] == [["pages"], ["pages"]]
+        for late in both:
+            late.keep(process, "pages")
+    clock.time += 60.0
+    live.survey(SCOPE)
+    assert [late.take(process) for late in both] == [[], []]
     live.close()
 
 

@@ -17,7 +17,7 @@ from balancerd.kernel.errors import BlockedError, LateError
 from balancerd.kernel.files import list_names
 from balancerd.kernel.moving import patience
 from balancerd.kernel.moving.claims import Claims
-from balancerd.kernel.moving.patience import PatientCalls, call_holding
+from balancerd.kernel.moving.patience import LateAnswers, PatientCalls, call_holding
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.processes.identity import HeldProcess
 from balancerd.model.decision import Reason
@@ -156,6 +156,20 @@ def test_pages_of_a_call_that_is_late_are_told_by_the_next_step(tmp_path: Path, 
     assert done.pages == {PageStatus.MOVED: 1024}
     assert sum(run.end - run.start for run in done.moved_runs) == 1024 * PAGE
     assert world.claims.processes() == frozenset()
+
+
+def test_late_answers_are_told_once_and_forgotten_with_their_process() -> None:
+    late: LateAnswers[int] = LateAnswers()
+    for process, answer in ((OWN, 1), (OTHER, 2), (OWN, 3)):
+        late.keep(process, answer)
+    assert late.take(OWN) == [1, 3]
+    assert late.take(OWN) == []
+    late.forget_all_but({OWN, OTHER})
+    assert late.take(OTHER) == [2]
+    late.keep(OWN, 4)
+    late.keep(OTHER, 5)
+    late.forget_all_but({OWN})
+    assert (late.take(OWN), late.take(OTHER)) == ([4], [])
 
 
 def test_no_call_is_made_once_the_process_has_ended() -> None:
