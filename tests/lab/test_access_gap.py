@@ -15,14 +15,14 @@ from tests.lab.state import lab_directory
 
 pytestmark = [pytest.mark.host, pytest.mark.thorough]
 
-MIB = 128
-"""The policy watches no process that holds less."""
+MIB = 72
+"""Emulation slows copying far more than accesses: with much memory the minute would tell of that alone."""
 
 ASKED_SECONDS = 92.0
 """About a minute, on two CPUs that nobody else uses."""
 
-LEAST_CLOSED = 0.9
-"""Of register sampling 94.9 and 95.5 % were seen, of hint faults 98.9; what one boot loses at the begin differs."""
+LEAST_CLOSED = 0.95
+"""Of register sampling 97.8 % were seen, of hint faults 98.7; with 128 MiB 94.9 to 95.5 and 98.9."""
 
 SOURCES = {"register sampling": "balancerd+access", "hint faults": "balancerd+hints"}
 SETTINGS = {"tick_interval": "500ms"}

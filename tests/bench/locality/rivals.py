@@ -154,7 +154,7 @@ def with_accesses(source: str) -> str:
     return f"""
 policies:
   - {{name: home, kind: follow-cpu}}
-  - {{name: parts, kind: access}}
+  - {{name: parts, kind: access, min_rss: 64MiB}}  # less than by default, as copying takes so long here
   - {{name: shared, kind: interleave}}
 accesses:
   sources: [{source}]
