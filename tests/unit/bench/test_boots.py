@@ -65,7 +65,7 @@ def test_one_boot_of_everything_comes_before_the_second_of_anything() -> None:
 
 
 def test_who_is_moved_seldom_works_longer_unless_told_otherwise() -> None:
-    some = [SINGLE, command.WORKLOADS["shifted-300"]]
+    some = [command.WORKLOADS["phases"], command.WORKLOADS["shifted-300"]]
     usual = command.choose(some, ["bound"], n_boots=1, seconds=None, mib=None)
     assert [one.seconds for one in usual] == [240, 660]
     told = command.choose(some, ["bound"], n_boots=1, seconds=30, mib=64)
