@@ -76,6 +76,7 @@ def build_settings(config: Config, found: Mapping[str, PolicyPlugin[Any]] | None
             max_memory_pressure_ratio=config.migrate.max_memory_pressure_ratio,
             max_cpu_pressure_ratio=config.migrate.max_cpu_pressure_ratio,
             move_all=config.migrate.move_all,
+            move_shared=config.migrate.move_shared,
             yield_to=yield_to,
             places=stack.places(config),
         ),

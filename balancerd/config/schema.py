@@ -195,6 +195,11 @@ class MigrateConfig(Section):
         description="Move pages that several processes map, too (MPOL_MF_MOVE_ALL): "
         "they become remote for the others, of whom no policy asks.",
     )
+    move_shared: bool = Field(
+        default=True,
+        description="Move shared memory without a name (MAP_ANONYMOUS, memfd) once all watched processes that map it "
+        "run where it goes; needs CAP_SYS_NICE.",
+    )
 
     @model_validator(mode="after")
     def _check_stall_limit(self) -> Self:

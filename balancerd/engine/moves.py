@@ -45,7 +45,7 @@ class Move:
     moved_from: Mapping[NodeId, int] = field(default_factory=dict)
     runs: tuple[MovedRun, ...] = ()
     move_all: bool = False
-    """Whether pages that other processes map, too, were moved."""
+    """Whether pages that other processes map, too, were moved where they could be."""
 
     @property
     def moved_pages(self) -> int:
@@ -94,7 +94,7 @@ class MoveLog:
             pages=_sum(move.pages, outcome.pages),
             moved_from=_sum(move.moved_from, outcome.moved_from),
             runs=_joined(move.runs, outcome.moved_runs)[:MOST_RUNS],
-            move_all=move.move_all or outcome.step.move_all,
+            move_all=move.move_all or outcome.step.move_all or any(r.all_sharers for r in outcome.step.ranges),
         )
         self._make_room()
 

@@ -15,11 +15,13 @@ from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.owners import Owners, step_of
 from balancerd.engine.quarantine import Span
 from balancerd.engine.room import SMALLEST_STEP_BYTES, room_bytes
+from balancerd.engine.sharers import agreed
 from balancerd.model.decision import Decision, Eviction, Reason, Skip, Steer, Wanted
 from balancerd.model.extent import Extent, do_meet
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
 from balancerd.model.manager import Manager
 from balancerd.model.migration import EvictionStep, MigrationPlan, MigrationStep, Range
+from balancerd.model.page_status import PageStatus
 from balancerd.model.sample import PAGE_BYTES, PlacementSample, Snapshot
 from balancerd.model.steering import SteerStep
 
@@ -39,7 +41,8 @@ carried out, as when the target is full, lets the policy of the next place have 
 class PlanLimits:
     """What one tick may do beside its budgets. `watermark_ratio` is the share of the target to leave available.
 
-    Above a pressure ratio (PSI, some avg10) nothing moves; None never waits. `move_all` moves shared pages, too.
+    Above a pressure ratio (PSI, some avg10) nothing moves; None never waits. `move_all` moves shared pages, too,
+    `move_shared` shared memory when all who map it run where it goes.
     While a machine-wide manager of `yield_to` is at work nothing moves at all. `places` are the policies' by name: a
     lower one comes first, and those without one come last. To policies below place 0 a node that is being emptied is
     open like any other.
@@ -50,6 +53,7 @@ class PlanLimits:
     max_memory_pressure_ratio: float | None = None
     max_cpu_pressure_ratio: float | None = None
     move_all: bool = False
+    move_shared: bool = False
     yield_to: frozenset[Manager] = frozenset()
     places: Mapping[str, int] = field(default_factory=dict)
 
@@ -134,6 +138,7 @@ class _Arbiter:
         self._kept: dict[ProcessId, Skip] = {}
         self._wanted: dict[ProcessId, str] = {}
         self._parts: dict[ProcessId, list[Decision]] = {}
+        self._for_all: dict[tuple[ProcessId, NodeId], frozenset[str]] = {}
         self.may_read = True
         self.steps: list[MigrationStep] = []
         self.evictions: list[EvictionStep] = []
@@ -306,7 +311,24 @@ class _Arbiter:
     def _held(self, decision: Decision) -> tuple[Span, ...]:
         """Return what must stay: what is in quarantine, and of parts what was moved elsewhere a moment ago."""
         elsewhere = decision.target if decision.extents is not None else None
-        return self._ledger.held_ranges(decision.process, self._now, target=elsewhere)
+        held = self._ledger.held_ranges(decision.process, self._now, target=elsewhere)
+        placed, for_all = self._snapshot.placements[decision.process].vmas, self._agreed(decision)
+        shared = [each.vma for each in placed if each.vma.backing in for_all]
+        return tuple(
+            span
+            for span in held
+            if span.cause != PageStatus.SHARED.value
+            or not any(vma.start < span.end and span.start < vma.end for vma in shared)
+        )
+
+    def _agreed(self, decision: Decision) -> frozenset[str]:
+        """Return which shared memory of the process moves for all who map it; of parts none does."""
+        if not self._limits.move_shared or self._limits.move_all or decision.extents is not None:
+            return frozenset()
+        key = decision.process, decision.target
+        if key not in self._for_all:
+            self._for_all[key] = agreed(self._snapshot, *key)
+        return self._for_all[key]
 
     def _is_all_held(self, decision: Decision, held: tuple[Span, ...]) -> bool:
         if decision.extents is not None:
@@ -331,7 +353,9 @@ class _Arbiter:
                 self.turn_down.append(skip)
             return skip
         held = self._held(decision)
-        left = ranges.to_ranges(ranges.outside_quarantine(free, decision.target, held, decision.sources), held)
+        left = ranges.to_ranges(
+            ranges.outside_quarantine(free, decision.target, held, decision.sources), held, self._agreed(decision)
+        )
         return left or _no(decision, Reason.QUARANTINE, quarantine.explain(held, self._now))
 
     def _ranges_of_part(

@@ -55,11 +55,21 @@ def without_mempolicy(placed: Iterable[VmaPlacement]) -> tuple[VmaPlacement, ...
     return tuple(p for p in placed if p.vma.mempolicy is not None and not p.vma.mempolicy.explicit)
 
 
-def to_ranges(placed: Iterable[VmaPlacement], held: tuple[Span, ...]) -> tuple[Range, ...]:
-    """Return the ranges of ascending mappings whose page size is known, without what is in quarantine."""
+def to_ranges(
+    placed: Iterable[VmaPlacement], held: tuple[Span, ...], agreed: AbstractSet[str] = frozenset()
+) -> tuple[Range, ...]:
+    """Return the ranges of ascending mappings whose page size is known, without what is in quarantine.
+
+    Shared memory of which `agreed` holds the backing moves for all who map it.
+    """
     return cut(
         (
-            Range(start=p.vma.start, end=p.vma.end, page_bytes=p.vma.page_bytes)
+            Range(
+                start=p.vma.start,
+                end=p.vma.end,
+                page_bytes=p.vma.page_bytes,
+                all_sharers=bool(p.vma.backing) and p.vma.backing in agreed,
+            )
             for p in placed
             if p.vma.page_bytes is not None
         ),

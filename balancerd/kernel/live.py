@@ -23,6 +23,7 @@ from balancerd.kernel.accesses.watch import AccessSettings, Watcher
 from balancerd.kernel.affinity.journal import Journal
 from balancerd.kernel.affinity.steerer import Steerer
 from balancerd.kernel.clock import boottime_seconds
+from balancerd.kernel.doctor.files import CAP_SYS_NICE, has_capability
 from balancerd.kernel.errors import BlockedError, LateError, ParseError, ProcessGoneError
 from balancerd.kernel.heat.damon import DamonHeat
 from balancerd.kernel.heat.kdamonds import Kdamonds
@@ -126,7 +127,8 @@ class LiveKernel:
         self._pacer = Pacer(clock, pace, str(procfs))
         self._calls = PatientCalls(clock)
         claims = Claims(mappings, self._calls)
-        self._mover = Mover(core, clock, self._pacer, claims, sysfs=str(sysfs), phase=phase)
+        may_move_all = has_capability(procfs.parent, CAP_SYS_NICE) is not False
+        self._mover = Mover(core, clock, self._pacer, claims, sysfs=str(sysfs), phase=phase, may_move_all=may_move_all)
         self._evictor = Evictor(core, self._pacer, claims)
         self.steerer = Steerer(clock, journal, tell_threads, procfs=str(procfs), sysfs=str(sysfs))
         self._verifier = Verifier(core, str(procfs), str(sysfs), phase)

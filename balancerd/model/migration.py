@@ -11,11 +11,15 @@ from balancerd.model.steering import SteerStep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Part of an address space, [start, end), in pages of `page_bytes`."""
+    """Part of an address space, [start, end), in pages of `page_bytes`.
+
+    With `all_sharers` pages that other processes map move, too: all who are known to map them run where they go.
+    """
 
     start: int
     end: int
     page_bytes: int
+    all_sharers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

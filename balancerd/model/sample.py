@@ -125,6 +125,8 @@ class Vma:
 
     `program` tells that it maps a file of which some mapping is executable: the program itself, or a library;
     `guarded` that a small mapping without any permission ends where it begins, as below the stack of a thread.
+    `backing` names shared memory that processes have from each other only, as by fork(2), and is the same for all who
+    map it: "MAJOR:MINOR:INODE"; "" for all else.
     """
 
     start: int
@@ -135,6 +137,7 @@ class Vma:
     program: bool = False
     guarded: bool = False
     name: str = ""
+    backing: str = ""
     page_bytes: int | None = None
     mempolicy: Mempolicy | None = None
 

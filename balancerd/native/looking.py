@@ -45,7 +45,9 @@ class VmaTable:
         r"""Return one mapping. Names stay as the kernel writes them, newlines as "\012", with " (deleted)"."""
         if not 0 <= index < self._length:
             raise IndexError(index)
-        start, end, _, _, name_at, name_bytes, kind, flags, stratum = _VMA.unpack_from(self._bytes, index * _VMA.size)
+        start, end, inode, device, name_at, name_bytes, kind, flags, stratum = _VMA.unpack_from(
+            self._bytes, index * _VMA.size
+        )
         raw = self._text[name_at : name_at + name_bytes]
         if raw not in self._names:
             self._names[raw] = raw.decode("utf-8", "backslashreplace")
@@ -58,6 +60,8 @@ class VmaTable:
             is_program=bool(flags & lib.BAL_PROGRAM),
             is_guarded=bool(flags & lib.BAL_GUARDED),
             name=self._names[raw],
+            device=device,
+            inode=inode,
             stratum=None if stratum == lib.BAL_NO_STRATUM else stratum,
         )
 

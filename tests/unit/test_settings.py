@@ -69,6 +69,12 @@ def test_how_accesses_are_watched_is_what_the_configuration_says() -> None:
     )
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_what_several_processes_map_moves_as_configured(*, moves: bool) -> None:
+    limits = build_settings(Config(migrate=MigrateConfig(move_all=moves, move_shared=not moves))).limits
+    assert (limits.move_all, limits.move_shared) == (moves, not moves)
+
+
 @pytest.mark.parametrize("canary", [True, False])
 def test_whether_a_move_begins_with_a_part_is_configured(*, canary: bool) -> None:
     assert Config().plan.canary

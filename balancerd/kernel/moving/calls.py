@@ -145,7 +145,7 @@ class Calls:
             batch_pages=batch_pages,
             look_pages=max(step_pages, min(_LOOKS_PER_BATCH * step_pages, _ENOUGH_LOOK_PAGES)),
             step_pages=step_pages,
-            move_all=step.move_all,
+            move_all=step.move_all or way.leg.all_sharers,
             huge_bytes=way.leg.huge_bytes,
             large_room_pages=room_pages,
             run_capacity=MOST_RUNS if len(work.account.moved_runs) < MOST_RUNS else _FEW_RUNS,

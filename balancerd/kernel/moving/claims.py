@@ -14,7 +14,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from balancerd.kernel.errors import BlockedError, ChangedError, ClaimedError, ParseError, ProcessGoneError
 from balancerd.kernel.moving.patience import Caller, drop
@@ -172,7 +172,7 @@ def cut(ranges: Sequence[Range], vmas: Sequence[Vma]) -> tuple[Range, ...]:
                 continue
             if left and left[-1].end == start > wanted.start and left[-1].page_bytes == wanted.page_bytes:
                 start = left.pop().start
-            left.append(Range(start=start, end=end, page_bytes=wanted.page_bytes))
+            left.append(replace(wanted, start=start, end=end))
     return tuple(left)
 
 

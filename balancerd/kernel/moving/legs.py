@@ -1,7 +1,7 @@
 """The way through the ranges of one step: legs of pages of one sort, one after the other. Pure.
 
-A leg is what the native core takes in one array: neighbouring ranges whose pages have one size and may, or cannot, be
-transparent huge pages. Must not know what happens on the way.
+A leg is what the native core takes in one array: neighbouring ranges whose pages have one size, may or cannot be
+transparent huge pages, and move for all who map them or not. Must not know what happens on the way.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,15 @@ from balancerd.native.records import Cursor
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """Ranges (ascending) of pages of `page_bytes`; `huge_bytes` is 0 where none can be a transparent huge page."""
+    """Ranges (ascending) of pages of `page_bytes`; `huge_bytes` is 0 where none can be a transparent huge page.
+
+    With `all_sharers` pages that other processes map move, too.
+    """
 
     ranges: tuple[Range, ...]
     page_bytes: int
     huge_bytes: int
+    all_sharers: bool = False
 
 
 class Way:
@@ -104,8 +108,10 @@ def make_legs(
         else:
             pieces += [(part, huge_bytes if is_huge else 0) for part, is_huge in parts(whole, huge)]
     return tuple(
-        Leg(ranges=tuple(r for r, _ in group), page_bytes=page_bytes, huge_bytes=bytes_of_huge)
-        for (page_bytes, bytes_of_huge), group in groupby(pieces, key=lambda piece: (piece[0].page_bytes, piece[1]))
+        Leg(ranges=tuple(r for r, _ in group), page_bytes=page_bytes, huge_bytes=bytes_of_huge, all_sharers=all_sharers)
+        for (page_bytes, bytes_of_huge, all_sharers), group in groupby(
+            pieces, key=lambda piece: (piece[0].page_bytes, piece[1], piece[0].all_sharers)
+        )
     )
 
 

@@ -52,10 +52,12 @@ class Mover:
         *,
         sysfs: str = "/sys",
         phase: Callable[[], float] = random.random,
+        may_move_all: bool = True,
     ) -> None:
         self._clock = clock
         self._pacer = pacer
         self._claims = claims
+        self._may_move_all = may_move_all
         self._room = Room(claims.procfs, sysfs)
         self._verifier = Verifier(core, claims.procfs, sysfs, phase)
         self._calls = Calls(core, self._room, pacer.pace, claims.caller)
@@ -76,8 +78,11 @@ class Mover:
         """Carry out one step. It ends with the ranges, a budget, a refusal, or when `should_stop` says so.
 
         Yields the time until when the process rests, and somebody else's memory may move. Raises AccountingError when
-        the sums of the native core do not hold, which is a defect.
+        the sums of the native core do not hold, which is a defect. The outcome tells of the step as it was carried out:
+        without CAP_SYS_NICE no range of it is for all sharers.
         """
+        if not self._may_move_all:
+            step = replace(step, ranges=tuple(replace(each, all_sharers=False) for each in step.ranges))
         pace = self._pacer.step(step.process, budget_seconds=step.budget_seconds, should_stop=should_stop)
         account = Account(step)
         work = Work(step, pace, account, Way(step.ranges, step.resume_at, 0))
@@ -172,7 +177,10 @@ class Mover:
     def _retry_alike(self, work: Work, claim: Claim, tries: int, runs: Sequence[Run]) -> Waiting[None]:
         """Try runs of one status and source again; what is not reached keeps its status."""
         status, source = status_of(runs[0]), NodeId(runs[0].source)
-        ranges = tuple(Range(start=run.start, end=run.end, page_bytes=run.page_bytes) for run in runs)
+        ranges = tuple(
+            Range(start=r.start, end=r.end, page_bytes=r.page_bytes, all_sharers=_is_for_all(work.step, r.start))
+            for r in runs
+        )
         way = Way(ranges, 0, self._room.huge_bytes)
         if work.huge is not None:
             way.tell_apart(work.huge)
@@ -208,6 +216,11 @@ class Mover:
             except (BlockedError, ProcessGoneError):
                 return
             account.verified = total(found)
+
+
+def _is_for_all(step: MigrationStep, address: int) -> bool:
+    """Return whether what lies there moves for all who map it."""
+    return any(r.all_sharers and r.start <= address < r.end for r in step.ranges)
 
 
 def _pages(runs: Iterable[Run]) -> int:

@@ -14,6 +14,9 @@ HUGE_PAGE_BYTES = 2 << 20
 """The smallest hugetlb page of x86-64. Asking a larger page once for each of these costs time and is still right."""
 
 _KINDS = tuple(VmaKind(word) for word in VMA_KINDS)
+_INHERITED = frozenset({"/dev/zero (deleted)", "/anon_hugepage (deleted)"})
+"""What mmap(2) calls shared memory without a file, unless it was given a name, as in "[anon_shmem:name]"."""
+
 _FILESYSTEM_KINDS = {b"tmpfs": VmaKind.SHMEM, b"devtmpfs": VmaKind.SHMEM, b"hugetlbfs": VmaKind.HUGETLB}
 _UNITS = {b"K": 1 << 10, b"M": 1 << 20, b"G": 1 << 30}
 
@@ -67,7 +70,19 @@ def to_vma(row: VmaRow) -> Vma:
         program=row.is_program,
         guarded=row.is_guarded,
         name=row.name,
+        backing=_backing(row),
     )
+
+
+def _backing(row: VmaRow) -> str:
+    """Return the device and inode of shared memory that nobody can open who was not given it; "" for all else.
+
+    That is what fork(2) hands on, and memfd_create(2). Memory with a name, as in /dev/shm or by shmget(2), anybody may
+    map who has the right to read it, and could draw away from those it belongs to.
+    """
+    if not row.is_shared or not (row.name in _INHERITED or row.name.startswith(("/memfd:", "[anon_shmem:"))):
+        return ""
+    return f"{row.device >> 20:x}:{row.device & 0xFFFFF:x}:{row.inode}"
 
 
 def _page_bytes(options: bytes) -> int:

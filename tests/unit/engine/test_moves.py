@@ -8,7 +8,7 @@ from balancerd.engine import moves
 from balancerd.engine.moves import MOST_MOVES, MOST_RUNS, MoveLog
 from balancerd.model.decision import Reason
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import MigrationOutcome, MovedRun
+from balancerd.model.migration import MigrationOutcome, MovedRun, Range
 from balancerd.model.page_status import PageStatus
 from tests.unit.fakes import MIB, N0, N1, N2, make_run
 from tests.unit.reports import an_outcome
@@ -40,6 +40,19 @@ def test_a_move_adds_up_over_its_steps_and_joins_runs_that_go_on() -> None:
     assert move.pages == {PageStatus.MOVED: 2560, PageStatus.SHARED: 6}
     assert move.moved_from == {N2: 2560}
     assert (move.started_at, move.ended_at, move.process, move.policy, move.target) == (5.0, 7.0, PID, "home", N0)
+
+
+@pytest.mark.parametrize("for_all", [False, True])
+def test_a_move_for_all_who_share_is_undone_for_all(for_all: bool) -> None:
+    log = MoveLog()
+    move_id = open_move(log)
+    done = step(make_run(0, 4))
+    area = Range(start=0, end=4 * MIB, page_bytes=4096, all_sharers=for_all)
+    log.record(move_id, replace(done, step=replace(done.step, ranges=(area,))), 6.0)
+    log.record(move_id, step(make_run(4 * MIB, 1)), 7.0)
+    move = log.find(move_id)
+    assert move is not None
+    assert move.move_all is for_all
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,63 @@ def test_a_step_carries_the_reason_of_its_decision(reason: Reason) -> None:
     assert step.move_all is True
 
 
+SHARED: dict[str, Any] = {"kind": VmaKind.SHMEM, "shared": True, "backing": "0:1:7"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "run", "vma", "for_all"),
+    [
+        ({"move_shared": True}, {0: 2.0}, SHARED, True),
+        ({"move_shared": False}, {0: 2.0}, SHARED, False),
+        ({"move_shared": True}, {1: 2.0}, SHARED, False),
+        ({"move_shared": True}, {0: 2.0}, SHARED | {"backing": ""}, False),
+        ({"move_shared": True, "move_all": True}, {0: 2.0}, SHARED, False),
+    ],
+)
+def test_shared_memory_moves_for_all_when_they_run_there(
+    limits: dict[str, Any],
+    run: dict[int, float],
+    vma: dict[str, Any],
+    for_all: bool,
+) -> None:
+    placement = make_placement({2: 64})
+    shared = VmaPlacement(vma=make_vma(64, 1, **vma), pages_by_node={N2: 16384.0}, absent_pages=0.0)
+    placement = replace(placement, vmas=(*placement.vmas, shared))
+    process = make_process(run=run)
+    (step,) = plan([want()], process=process, placement=placement, limits=replace(LIMITS, **limits)).plan.steps
+    assert [r.all_sharers for r in step.ranges] == [False, for_all]
+    part = replace(want(), extents=(Extent(shared.vma.start, shared.vma.end),), source_bytes={N2: 64 * MIB})
+    (step,) = plan([part], process=process, placement=placement, limits=replace(LIMITS, **limits)).plan.steps
+    assert [r.all_sharers for r in step.ranges] == [False]
+
+
+@pytest.mark.parametrize(
+    ("status", "move_shared", "is_tried"),
+    [
+        (PageStatus.SHARED, True, True),
+        (PageStatus.SHARED, False, False),
+        (PageStatus.LOCKED, True, False),
+    ],
+)
+def test_what_others_map_is_tried_again_as_soon_as_all_agree(
+    status: PageStatus,
+    move_shared: bool,
+    is_tried: bool,
+) -> None:
+    placement, ledger = make_placement({2: 256}, **SHARED), Ledger(0.0)
+    (vma,) = (placed.vma for placed in placement.vmas)
+    failed = FailedRun(start=vma.start, end=vma.end, page_bytes=4096, status=status)
+    outcome = replace(an_outcome(PID), failed_runs=(failed,))
+    ledger.record(outcome, -1.0)
+    limits = replace(LIMITS, move_shared=move_shared)
+    planned = plan([want()], placement=placement, ledger=ledger, limits=limits)
+    assert [r.all_sharers for step in planned.plan.steps for r in step.ranges] == [True] * is_tried
+    assert [reason for _, reason, _ in reasons(planned)] == [Reason.QUARANTINE] * (not is_tried)
+    part = replace(want(), extents=(Extent(vma.start, vma.end),), source_bytes={N2: 256 * MIB})
+    planned = plan([part], placement=placement, ledger=ledger, limits=limits)
+    assert [reason for _, reason, _ in reasons(planned)] == [Reason.QUARANTINE]
+
+
 def stuck(*at_mib: tuple[float, float], now: float = -1.0) -> Ledger:
     """A ledger after a pass whose last word about these MiB (start, size) of the mapping was EPERM."""
     ledger = Ledger(0.0)

@@ -228,6 +228,19 @@ def test_a_survey_forgets_late_answers_about_processes_that_have_ended() -> None
     live.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "may"),
+    [("CapEff:\t0000000000800000\n", True), ("CapEff:\t000001ffff7fffff\n", False), ("Name:\tbalancerd\n", True)],
+)
+def test_shared_memory_moves_for_all_where_the_capability_is_not_missing(
+    tmp_path: Path, status: str, may: bool
+) -> None:
+    procfs = write_tree(tmp_path / "proc", {"self/status": status})
+    live = LiveKernel(FakeClock(), pace=NO_LIMITS, procfs=procfs)
+    assert live._mover._may_move_all is may
+    live.close()
+
+
 def test_the_survey_is_told_how_many_cpus_were_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zoneinfo = (MACHINES / "four-nodes-6.12/proc/zoneinfo").read_bytes()
     idle = "cpu0 0 0 0 100 0 0 0 0\ncpu1 0 0 0 100 0 0 0 0\n"

@@ -338,10 +338,20 @@ class World:
     core: FakeCore
     claims: Claims
     pacer: Pacer
+    may_move_all: bool = True
 
     @property
     def mover(self) -> Mover:
-        return Mover(self.core, self.clock, self.pacer, self.claims, sysfs=str(self.root / "sys"), phase=lambda: 0.5)
+        sysfs, may_move_all = str(self.root / "sys"), self.may_move_all
+        return Mover(
+            self.core,
+            self.clock,
+            self.pacer,
+            self.claims,
+            sysfs=sysfs,
+            phase=lambda: 0.5,
+            may_move_all=may_move_all,
+        )
 
     @property
     def evictor(self) -> Evictor:

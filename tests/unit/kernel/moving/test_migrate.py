@@ -374,6 +374,37 @@ def test_each_page_goes_to_the_node_that_its_own_is_mapped_to(tmp_path: Path) ->
     assert (outcome.verified.asked_pages, outcome.verified.on_target_pages) == (20, 20)
 
 
+def for_all(first: int, last: int) -> Range:
+    return Range(start=START + first * PAGE, end=START + last * PAGE, page_bytes=PAGE, all_sharers=True)
+
+
+@pytest.mark.parametrize("may_move_all", [True, False])
+def test_what_all_sharers_agree_on_moves_for_all_and_the_rest_does_not(tmp_path: Path, *, may_move_all: bool) -> None:
+    world = make_world(tmp_path, 40)
+    world.may_move_all = may_move_all
+    own = [replace(for_all(*pages), all_sharers=False) for pages in ((0, 10), (30, 40))]
+    outcome = world.move(make_step(0, ranges=[own[0], for_all(10, 30), own[1]]))
+    assert [each.all_sharers for each in outcome.step.ranges] == [False, may_move_all, False]
+    calls = zip(world.core.ranges, world.core.calls, strict=True)
+    asked = {(rows[0][0] - START) // PAGE: call["move_all"] for rows, call in calls}
+    assert asked == ({0: False, 10: True, 30: False} if may_move_all else {0: False})
+    assert world.core.nodes[START + 29 * PAGE] == 3
+
+
+def test_what_moves_for_all_is_tried_again_for_all(tmp_path: Path) -> None:
+    world = make_world(tmp_path, 40)
+    for page in (3, 25):
+        world.core.fails[START + page * PAGE] = [errno.EBUSY]
+    outcome = world.move(make_step(0, ranges=[replace(for_all(0, 10), all_sharers=False), for_all(10, 30)]))
+    assert outcome.pages == {PageStatus.MOVED: 30}
+    retries = [
+        ((rows[0][0] - START) // PAGE, call["move_all"])
+        for rows, call in zip(world.core.ranges, world.core.calls, strict=True)
+        if rows[0][1] - rows[0][0] == PAGE
+    ]
+    assert retries == [(3, False), (25, True)]
+
+
 def test_runs_are_recorded_up_to_a_bound_and_the_rest_is_counted(tmp_path: Path) -> None:
     world = make_world(tmp_path, 10_000)
     for page in range(0, 10_000, 2):

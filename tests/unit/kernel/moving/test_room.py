@@ -1,5 +1,6 @@
 """Huge pages move only as far as the target has room for them, and base pages go on moving beside them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,12 @@ def test_legs_are_neighbours_of_one_sort() -> None:
         Leg((pages(3000, 3010),), PAGE, HUGE),
     )
     assert [leg.huge_bytes for leg in make_legs(ranges, 0)] == [0, 0, 0]
+    shared = replace(pages(20, 30), all_sharers=True)
+    assert make_legs([pages(0, 10), shared, pages(40, 50)], 0) == (
+        Leg((pages(0, 10),), PAGE, 0),
+        Leg((shared,), PAGE, 0, all_sharers=True),
+        Leg((pages(40, 50),), PAGE, 0),
+    )
     huge = [(START + 5 * PAGE, START + 25 * PAGE), (START + 28 * PAGE, START + 29 * PAGE)]
     assert [(leg.ranges, leg.huge_bytes) for leg in make_legs(ranges[:2], HUGE, huge)] == [
         ((pages(0, 5),), 0),

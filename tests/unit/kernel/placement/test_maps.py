@@ -70,6 +70,26 @@ def test_a_line_tells_what_its_mapping_holds(rest: str, kind: str, name: str) ->
     assert vma.mempolicy is None
 
 
+@pytest.mark.parametrize(
+    ("rest", "backing"),
+    [
+        ("rw-s 00000000 00:01 4                          /dev/zero (deleted)", "0:1:4"),
+        ("rw-s 00000000 fe:1b 123456                     /memfd:a b (deleted)", "fe:1b:123456"),
+        ("rw-s 00000000 00:01 7                          [anon_shmem:pool]", "0:1:7"),
+        ("rw-s 00000000 00:11 4                          /anon_hugepage (deleted)", "0:11:4"),
+        ("rw-p 00000000 00:11 4                          /anon_hugepage (deleted)", ""),
+        ("rw-p 00000000 00:01 4                          /memfd:x (deleted)", ""),
+        ("rw-s 00000000 00:99 9                          /dev/shm/x", ""),
+        ("rw-s 00000000 00:01 4                          /SYSV00001234 (deleted)", ""),
+        ("rw-s 00000000 fe:00 4                          /file", ""),
+        ("rw-p 00000000 00:00 0 ", ""),
+    ],
+)
+def test_shared_memory_that_only_those_have_who_were_given_it_has_a_backing(rest: str, backing: str) -> None:
+    (vma,) = parse_line(f"7f0000001000-7f0000003000 {rest}")
+    assert vma.backing == backing
+
+
 def test_a_mapping_without_any_permission_is_left_out() -> None:
     assert parse_line("7f0000001000-7f0000003000 ---p 00000000 00:00 0 ") == ()
     assert parse_line("7f0000001000-7f0000003000 ---s 00000000 fe:00 12  /file") == ()
