@@ -40,7 +40,7 @@ ALL = (
     ),
     Program(
         name="postgres",
-        summary="PostgreSQL on CPU 0, its shared buffers filled on node 2; two connections of pgbench sum 1000 rows",
+        summary="PostgreSQL on CPU 0, its shared buffers filled on node 2; pgbench sums 1000 rows at a time",
         mib=96,
         units_per_second=150,
         run=postgres.start,
