@@ -21,7 +21,7 @@ MIB = 16
 SOURCE, TARGET = 2, 0
 PID_MAX = Path("/proc/sys/kernel/pid_max")
 FEW_PIDS = "700"
-FIRST_PID = "310"
+FIRST_PID = 310
 """Pids below 300 are given once and never again (RESERVED_PIDS in kernel/pid.c)."""
 
 AT_THE_SAME_ADDRESSES = ("setarch", "-R")
@@ -46,7 +46,8 @@ def few_pids() -> Iterator[None]:
     """The kernel comes round to a pid soon."""
     before = PID_MAX.read_text(encoding="ascii")
     PID_MAX.write_text(FEW_PIDS, encoding="ascii")
-    subprocess.run([binary("heir"), FIRST_PID, "true"], check=True)
+    free = next(pid for pid in range(FIRST_PID, int(FEW_PIDS)) if not Path(f"/proc/{pid}").exists())  # of threads, too
+    subprocess.run([binary("heir"), str(free), "true"], check=True)
     yield
     PID_MAX.write_text(before, encoding="ascii")
 
