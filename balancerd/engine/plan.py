@@ -15,7 +15,7 @@ from balancerd.engine.movable import movable_bytes_by_node
 from balancerd.engine.owners import Owners, step_of
 from balancerd.engine.quarantine import Span
 from balancerd.engine.room import SMALLEST_STEP_BYTES, room_bytes
-from balancerd.engine.sharers import agreed
+from balancerd.engine.sharers import Sharers
 from balancerd.model.decision import Decision, Eviction, Reason, Skip, Steer, Wanted
 from balancerd.model.extent import Extent, do_meet
 from balancerd.model.ids import NodeId, ProcessId, format_id_list
@@ -138,7 +138,7 @@ class _Arbiter:
         self._kept: dict[ProcessId, Skip] = {}
         self._wanted: dict[ProcessId, str] = {}
         self._parts: dict[ProcessId, list[Decision]] = {}
-        self._for_all: dict[tuple[ProcessId, NodeId], frozenset[str]] = {}
+        self._sharers = Sharers(snapshot)
         self.may_read = True
         self.steps: list[MigrationStep] = []
         self.evictions: list[EvictionStep] = []
@@ -312,6 +312,8 @@ class _Arbiter:
         """Return what must stay: what is in quarantine, and of parts what was moved elsewhere a moment ago."""
         elsewhere = decision.target if decision.extents is not None else None
         held = self._ledger.held_ranges(decision.process, self._now, target=elsewhere)
+        if not any(span.cause == PageStatus.SHARED.value for span in held):
+            return held
         placed, for_all = self._snapshot.placements[decision.process].vmas, self._agreed(decision)
         shared = [each.vma for each in placed if each.vma.backing in for_all]
         return tuple(
@@ -325,10 +327,7 @@ class _Arbiter:
         """Return which shared memory of the process moves for all who map it; of parts none does."""
         if not self._limits.move_shared or self._limits.move_all or decision.extents is not None:
             return frozenset()
-        key = decision.process, decision.target
-        if key not in self._for_all:
-            self._for_all[key] = agreed(self._snapshot, *key)
-        return self._for_all[key]
+        return self._sharers.agreed(decision.process, decision.target)
 
     def _is_all_held(self, decision: Decision, held: tuple[Span, ...]) -> bool:
         if decision.extents is not None:

@@ -13,16 +13,29 @@ HOME_SHARE = 0.9
 """Of the run time between two looks: who ran less on a node is not at home there."""
 
 
-def agreed(snapshot: Snapshot, process: ProcessId, target: NodeId) -> frozenset[str]:
-    """Return the backings (Vma.backing) of the shared memory of `process` that may move to `target` for all."""
-    left = _backings(snapshot.placements[process])
-    if not left:
-        return left
-    eligible = {each.id for each in snapshot.eligible}
-    for sharer in snapshot.survey.processes:
-        if _objects(sharer, target, is_eligible=sharer.id in eligible) and sharer.id in snapshot.placements:
-            left -= _backings(snapshot.placements[sharer.id])
-    return left
+class Sharers:
+    """Who shares memory at one tick. Objections are gathered once for each target."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._objected: dict[NodeId, frozenset[str]] = {}
+
+    def agreed(self, process: ProcessId, target: NodeId) -> frozenset[str]:
+        """Return the backings (Vma.backing) of the shared memory of `process` that may move to `target` for all."""
+        backings = _backings(self._snapshot.placements[process])
+        return backings and backings - self._objected_to(target)
+
+    def _objected_to(self, target: NodeId) -> frozenset[str]:
+        if target not in self._objected:
+            eligible = {each.id for each in self._snapshot.eligible}
+            self._objected[target] = frozenset().union(
+                *(
+                    _backings(self._snapshot.placements[each.id])
+                    for each in self._snapshot.survey.processes
+                    if each.id in self._snapshot.placements and _objects(each, target, is_eligible=each.id in eligible)
+                )
+            )
+        return self._objected[target]
 
 
 def _objects(process: ProcessSample, target: NodeId, *, is_eligible: bool) -> bool:

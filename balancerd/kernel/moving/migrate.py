@@ -177,9 +177,15 @@ class Mover:
     def _retry_alike(self, work: Work, claim: Claim, tries: int, runs: Sequence[Run]) -> Waiting[None]:
         """Try runs of one status and source again; what is not reached keeps its status."""
         status, source = status_of(runs[0]), NodeId(runs[0].source)
+        for_all = [each for each in work.step.ranges if each.all_sharers]
         ranges = tuple(
-            Range(start=r.start, end=r.end, page_bytes=r.page_bytes, all_sharers=_is_for_all(work.step, r.start))
-            for r in runs
+            Range(
+                start=run.start,
+                end=run.end,
+                page_bytes=run.page_bytes,
+                all_sharers=any(each.start <= run.start < each.end for each in for_all),
+            )
+            for run in runs
         )
         way = Way(ranges, 0, self._room.huge_bytes)
         if work.huge is not None:
@@ -216,11 +222,6 @@ class Mover:
             except (BlockedError, ProcessGoneError):
                 return
             account.verified = total(found)
-
-
-def _is_for_all(step: MigrationStep, address: int) -> bool:
-    """Return whether what lies there moves for all who map it."""
-    return any(r.all_sharers and r.start <= address < r.end for r in step.ranges)
 
 
 def _pages(runs: Iterable[Run]) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from balancerd.engine.sharers import agreed
+from balancerd.engine.sharers import Sharers
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.manager import Manager
 from balancerd.model.sample import PlacementSample, Snapshot, VmaPlacement
@@ -50,24 +50,30 @@ def snapshot(*, run: dict[int, float] | None = None, maps: str = SHARED, **chang
     ],
 )
 def test_it_moves_when_nobody_objects(other: dict[str, Any], agrees: bool) -> None:
-    assert agreed(snapshot(**other), OWN, N0) == (frozenset({SHARED}) if agrees else frozenset())
+    assert Sharers(snapshot(**other)).agreed(OWN, N0) == (frozenset({SHARED}) if agrees else frozenset())
 
 
 def test_who_is_left_alone_but_runs_there_objects() -> None:
     seen = snapshot()
-    assert agreed(replace(seen, eligible=seen.eligible[:1]), OWN, N0) == frozenset()
+    assert Sharers(replace(seen, eligible=seen.eligible[:1])).agreed(OWN, N0) == frozenset()
     idle = snapshot(run={})
-    assert agreed(replace(idle, eligible=idle.eligible[:1]), OWN, N0) == frozenset({SHARED})
+    assert Sharers(replace(idle, eligible=idle.eligible[:1])).agreed(OWN, N0) == frozenset({SHARED})
 
 
 def test_one_that_runs_elsewhere_itself_does_not_draw_it_away() -> None:
-    assert agreed(snapshot(), OWN, NodeId(1)) == frozenset()
+    assert Sharers(snapshot()).agreed(OWN, NodeId(1)) == frozenset()
+
+
+def test_each_target_is_judged_by_itself() -> None:
+    sharers = Sharers(snapshot())
+    told = [sharers.agreed(OWN, NodeId(node)) for node in (0, 1, 0)]
+    assert told == [frozenset({SHARED}), frozenset(), frozenset({SHARED})]
 
 
 def test_each_memory_is_judged_by_those_who_map_it() -> None:
     processes = make_process(1), make_process(2), make_process(3, run={2: 1.0})
     maps = mapping("0:1:1", "0:1:2", pid=1), mapping("0:1:1", pid=2), mapping("0:1:2", pid=3)
     seen = make_snapshot(make_survey(*processes), *maps)
-    assert agreed(seen, ProcessId(1, 1), N0) == frozenset({"0:1:1"})
+    assert Sharers(seen).agreed(ProcessId(1, 1), N0) == frozenset({"0:1:1"})
     unknown = make_snapshot(make_survey(*processes), *maps[:2])
-    assert agreed(unknown, ProcessId(1, 1), N0) == frozenset({"0:1:1", "0:1:2"})
+    assert Sharers(unknown).agreed(ProcessId(1, 1), N0) == frozenset({"0:1:1", "0:1:2"})

@@ -342,15 +342,14 @@ class World:
 
     @property
     def mover(self) -> Mover:
-        sysfs, may_move_all = str(self.root / "sys"), self.may_move_all
         return Mover(
             self.core,
             self.clock,
             self.pacer,
             self.claims,
-            sysfs=sysfs,
+            sysfs=str(self.root / "sys"),
             phase=lambda: 0.5,
-            may_move_all=may_move_all,
+            may_move_all=self.may_move_all,
         )
 
     @property
