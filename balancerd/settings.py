@@ -105,6 +105,7 @@ def build_pace(config: Config) -> Pace:
         max_cpu_pressure_ratio=migrate.max_cpu_pressure_ratio,
         max_swap_used_ratio=config.evict.max_swap_used_ratio,
         first_batch_pages=FIRST_BATCH_PAGES,
+        copying_cpus=None if migrate.copy_on is None else frozenset(migrate.copy_on),
     )
 
 

@@ -24,6 +24,7 @@ from balancerd.config.fields import (
     describe,
     or_null,
 )
+from balancerd.config.id_lists import Cpus
 from balancerd.config.names import Directory, Group, Name, SocketPath, names_differ
 from balancerd.config.patterns import LONGEST_PATTERN, check_pattern
 from balancerd.config.telling import HistoryConfig, LogConfig
@@ -199,6 +200,11 @@ class MigrateConfig(Section):
         default=True,
         description="Move shared memory without a name (MAP_ANONYMOUS, memfd) once all watched processes that map it "
         "run where it goes; needs CAP_SYS_NICE.",
+    )
+    copy_on: Cpus | None = Field(
+        default=None,
+        description="CPUs that may copy memory, such as 0-31: an idle one of the node that pages go to does, or else "
+        "of the node they come from, or else any of the daemon's own. null: only those that the daemon may run on.",
     )
 
     @model_validator(mode="after")

@@ -36,6 +36,7 @@ from balancerd.kernel.machine.reader import MachineReader
 from balancerd.kernel.machine.topology import OnlineSets, read_online_sets, read_topology
 from balancerd.kernel.moving.calls import MigrateCore
 from balancerd.kernel.moving.claims import Claims
+from balancerd.kernel.moving.copying import CopyingCpus
 from balancerd.kernel.moving.evict import EvictCore, Evictor
 from balancerd.kernel.moving.migrate import Mover
 from balancerd.kernel.moving.pacing import Pace, Pacer
@@ -128,7 +129,17 @@ class LiveKernel:
         self._calls = PatientCalls(clock)
         claims = Claims(mappings, self._calls)
         may_move_all = has_capability(procfs.parent, CAP_SYS_NICE) is not False
-        self._mover = Mover(core, clock, self._pacer, claims, sysfs=str(sysfs), phase=phase, may_move_all=may_move_all)
+        self._copying = CopyingCpus(pace.copying_cpus)
+        self._mover = Mover(
+            core,
+            clock,
+            self._pacer,
+            claims,
+            sysfs=str(sysfs),
+            phase=phase,
+            may_move_all=may_move_all,
+            copying=self._copying,
+        )
         self._evictor = Evictor(core, self._pacer, claims)
         self.steerer = Steerer(clock, journal, tell_threads, procfs=str(procfs), sysfs=str(sysfs))
         self._verifier = Verifier(core, str(procfs), str(sysfs), phase)
@@ -210,6 +221,7 @@ class LiveKernel:
         topology, memory = self._look_at_nodes()
         managers = self._neighbours.look(topology, self._clock.now())
         machine = self._machine.read(topology)
+        self._copying.learn(topology, self._machine.ticks)
         survey = self._surveyor.survey(
             scope, topology, memory, hugetlb=machine.is_hugetlb_in_use, busy_cpus=machine.busy_cpus(topology)
         )
@@ -280,6 +292,7 @@ class LiveKernel:
         """Move at another pace from the next step on."""
         is_new_target = pace.stall_target_seconds != self._pacer.pace.stall_target_seconds
         self._pacer.pace = pace
+        self._copying.permitted = pace.copying_cpus
         if is_new_target:
             self._mover.relearn()
             self._evictor.relearn()

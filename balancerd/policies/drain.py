@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from balancerd.config.fields import Section
-from balancerd.config.node_lists import Nodes
+from balancerd.config.id_lists import Nodes
 from balancerd.config.schema import RuleConfig
 from balancerd.engine.gate import cost_seconds
 from balancerd.engine.movable import movable_bytes_by_node

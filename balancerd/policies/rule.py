@@ -11,7 +11,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from balancerd.config.fields import Section
-from balancerd.config.node_lists import Nodes
+from balancerd.config.id_lists import Nodes
 from balancerd.config.schema import RuleConfig, at_least_one
 from balancerd.engine.blocks import extents_of_node, shortfalls, uneven
 from balancerd.engine.gate import cost_seconds

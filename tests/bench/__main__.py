@@ -24,6 +24,7 @@ memory      the daemon's peak RSS at 5,000 processes (likewise)
 budget      the share of a core that the daemon takes over ten minutes, on 1,000 processes (likewise)
 move        our migration steps against a bare C loop over move_pages(2) (in the virtual machine with four nodes)
 batch       throughput and the longest call by batch size, and the adaptive batch beside the best fixed one (likewise)
+copying     what a copy costs on the target, on the source and on a third node, in accesses (in the virtual machine)
 threads     moving with two threads at once against one after the other (likewise, each virtual CPU on its own thread)
 timeline    from "its threads are elsewhere" to "its memory has followed", second by second (likewise)
 gaps        the longest gaps of threads whose memory moves: by us, migratepages, numad, the kernel's balancer, by nobody
@@ -81,6 +82,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     **{part: ("tests.bench.bench_tick", part, "--alone") for part in ("tick", "growth", "memory", "budget")},
     "move": (*LAB, "tests.bench.bench_native", "move"),
     "batch": (*LAB, "tests.bench.bench_batch"),
+    "copying": ("tests.bench.bench_copying",),
     "threads": (*LAB_OF_THREADS, "tests.bench.bench_threads"),
     "timeline": (*LAB_OF_THREADS, "tests.bench.bench_timeline"),
     "gaps": (*LAB_OF_GAPS, "--threads", "counted", *LAB[4:], "tests.bench.bench_gaps"),

@@ -13,7 +13,7 @@ from balancerd.kernel.live import Core, LiveKernel
 from balancerd.kernel.moving.pacing import Pace
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
-from balancerd.model.ids import NodeId, ProcessId
+from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.migration import MigrationOutcome, MigrationStep, Range
 from balancerd.model.page_status import NEVER_SUBMITTED, PageStatus
 from balancerd.native import Migration
@@ -48,6 +48,7 @@ def live_kernel(
     stall_target_seconds: float = 0.2,
     stall_limit_seconds: float = 60.0,
     duty_ratio: float = 1.0,
+    copying_cpus: frozenset[CpuId] | None = None,
 ) -> LiveKernel:
     """The kernel port as the daemon has it; unless told, nothing holds it back: an emulated machine takes its time."""
     pace = Pace(
@@ -56,6 +57,7 @@ def live_kernel(
         duty_ratio=duty_ratio,
         max_memory_pressure_ratio=None,
         max_cpu_pressure_ratio=None,
+        copying_cpus=copying_cpus,
     )
     return LiveKernel(MonotonicClock(), pace=pace, core=cast("Core", core or native))
 

@@ -16,8 +16,9 @@ from balancerd.config.schema import (
 from balancerd.kernel.accesses.watch import AccessSettings
 from balancerd.model.decision import Decision, Reason, Verdict
 from balancerd.model.heat import HeatMethod
+from balancerd.model.ids import CpuId
 from balancerd.model.sample import Window
-from balancerd.settings import build_accesses, build_policies, build_settings
+from balancerd.settings import build_accesses, build_pace, build_policies, build_settings
 from tests.unit.fakes import GIB, MIB, make_placement, make_process, make_snapshot, make_survey
 
 
@@ -73,6 +74,14 @@ def test_how_accesses_are_watched_is_what_the_configuration_says() -> None:
 def test_what_several_processes_map_moves_as_configured(*, moves: bool) -> None:
     limits = build_settings(Config(migrate=MigrateConfig(move_all=moves, move_shared=not moves))).limits
     assert (limits.move_all, limits.move_shared) == (moves, not moves)
+
+
+def test_the_cpus_that_copy_are_configured() -> None:
+    assert build_pace(Config()).copying_cpus is None
+    assert build_pace(Config.from_text({"migrate": {"copy_on": "0-2,8"}})).copying_cpus == frozenset(
+        map(CpuId, (0, 1, 2, 8))
+    )
+    assert build_pace(Config.from_text({"migrate": {"copy_on": 4}})).copying_cpus == frozenset({CpuId(4)})
 
 
 @pytest.mark.parametrize("canary", [True, False])

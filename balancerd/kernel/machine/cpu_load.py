@@ -50,21 +50,24 @@ def parse_stat(text: bytes, path: str) -> dict[CpuId, CpuTicks]:
     return found
 
 
-def load_by_node(
-    nodes: Iterable[Node], before: Mapping[CpuId, CpuTicks], now: Mapping[CpuId, CpuTicks]
-) -> dict[NodeId, float]:
-    """Return the busy share, 0 to 1, of the time between two readings over those CPUs of a node that are in both.
+def ticks_between(before: Mapping[CpuId, CpuTicks], now: Mapping[CpuId, CpuTicks]) -> dict[CpuId, CpuTicks]:
+    """Return what each CPU that is in both readings has counted between them."""
+    return {
+        cpu: (max(0, busy - before[cpu][0]), max(0, idle - before[cpu][1]))
+        for cpu, (busy, idle) in now.items()
+        if cpu in before
+    }
 
-    A node without such CPUs, or whose CPUs have not counted a tick since, is not listed.
+
+def load_by_node(nodes: Iterable[Node], ticks: Mapping[CpuId, CpuTicks]) -> dict[NodeId, float]:
+    """Return the busy share, 0 to 1, of the ticks that the CPUs of each node have counted between two readings.
+
+    A node without such CPUs, or whose CPUs have not counted a tick, is not listed.
     """
     loads: dict[NodeId, float] = {}
     for node in nodes:
-        busy = idle = 0
-        for cpu in node.cpus:
-            if cpu in before and cpu in now:
-                (busy_before, idle_before), (busy_now, idle_now) = before[cpu], now[cpu]
-                busy += max(0, busy_now - busy_before)
-                idle += max(0, idle_now - idle_before)
+        known = [ticks[cpu] for cpu in node.cpus if cpu in ticks]
+        busy, idle = (sum(column) for column in zip(*known, strict=True)) if known else (0, 0)
         if busy + idle:
             loads[node.id] = busy / (busy + idle)
     return loads

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from balancerd.kernel.machine.cpu_load import CpuTicks, load_by_node, read_cpu_ticks
+from balancerd.kernel.machine.cpu_load import CpuTicks, load_by_node, read_cpu_ticks, ticks_between
 from balancerd.kernel.machine.devices import read_devices
 from balancerd.kernel.machine.hugetlb import read_filled_sizes, read_pool_sizes, read_pools
 from balancerd.kernel.machine.links import read_link, read_tiers
@@ -37,21 +37,26 @@ class _Rare:
 
 
 class MachineReader:
-    """Reads the machine below `procfs` and `sysfs`; nothing is read before the first question."""
+    """Reads the machine below `procfs` and `sysfs`; nothing is read before the first question.
+
+    `ticks` is what each CPU has counted between the last two readings.
+    """
 
     def __init__(self, clock: Clock, procfs: str = "/proc", sysfs: str = "/sys") -> None:
         self._clock = clock
         self._procfs = procfs
         self._sysfs = sysfs
         self._rare: _Rare | None = None
-        self._ticks: dict[CpuId, CpuTicks] = {}
+        self._counted: dict[CpuId, CpuTicks] = {}
+        self.ticks: dict[CpuId, CpuTicks] = {}
 
     def read(self, topology: Topology) -> Machine:
         """Return the machine now; loads are since the call before. Raises OSError or ParseError."""
         rare = self._read_rare(topology)
         free_blocks = read_free_blocks(self._procfs) or {}
-        before, self._ticks = self._ticks, read_cpu_ticks(self._procfs)
-        loads = load_by_node(topology.nodes, before, self._ticks)
+        before, self._counted = self._counted, read_cpu_ticks(self._procfs)
+        self.ticks = ticks_between(before, self._counted)
+        loads = load_by_node(topology.nodes, self.ticks)
         filled_sizes = read_filled_sizes(self._sysfs, itertools.chain.from_iterable(rare.pool_sizes.values()))
         states = {
             node: replace(

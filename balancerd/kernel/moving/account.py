@@ -72,6 +72,11 @@ class Account:
         self._whole_folios = 0
         self._retried_pages = 0
 
+    @property
+    def main_source(self) -> NodeId | None:
+        """The node that most of the moved pages were on; None before any has moved."""
+        return max(self._moved_from, key=self._moved_from.__getitem__, default=None)
+
     def stop(self, reason: Reason, detail: str = "") -> None:
         """Say why the step ends early."""
         self.stopped_by = reason

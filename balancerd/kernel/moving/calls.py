@@ -13,6 +13,7 @@ from typing import Protocol
 from balancerd import native
 from balancerd.kernel.moving.account import MOST_RUNS, Account, seconds_of_calls
 from balancerd.kernel.moving.batch import BatchSize
+from balancerd.kernel.moving.copying import CopyingCpus
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pace, StepPace
 from balancerd.kernel.moving.patience import Caller, LateAnswers, call_holding, drop
@@ -102,15 +103,23 @@ class Work:
             return frozenset({self.step.target})
         return frozenset(target for source, target in target_of.items() if source != target)
 
+    @property
+    def near(self) -> tuple[NodeId, ...]:
+        """The nodes on which a call had best copy, the best one first: the only target, and where most pages were."""
+        only_target = tuple(self.targets) if len(self.targets) == 1 else ()
+        source = self.account.main_source
+        return only_target if source is None else (*only_target, source)
+
 
 class Calls:
     """Calls the core. It remembers from one call to the next the size of a batch that suits the stall target."""
 
-    def __init__(self, core: MigrateCore, room: Room, pace: Pace, caller: Caller) -> None:
+    def __init__(self, core: MigrateCore, room: Room, pace: Pace, caller: Caller, copying: CopyingCpus) -> None:
         self.batch = BatchSize(pace.stall_target_seconds, pace.first_batch_pages)
         self.late: LateAnswers[Migration] = LateAnswers()
         self._core = core
         self._caller = caller
+        self._copying = copying
         self._room = room
         self._price_until = -math.inf
 
@@ -134,7 +143,8 @@ class Calls:
         step = work.step
         room_pages = self._room_pages(work, way, most_pages)
         batch_pages = min(self.batch.pages, most_pages)
-        step_pages = min(self.batch.batches * batch_pages, most_pages)
+        batches = 1 if work.account.main_source is None else self.batch.batches  # then it knows better where to copy
+        step_pages = min(batches * batch_pages, most_pages)
         make: Callable[..., Migration] = partial(
             self._core.migrate,
             step.process.pid,
@@ -150,8 +160,13 @@ class Calls:
             large_room_pages=room_pages,
             run_capacity=MOST_RUNS if len(work.account.moved_runs) < MOST_RUNS else _FEW_RUNS,
         )
-        keep = partial(self.late.keep, step.process)
-        done: Migration = call_holding(self._caller, held, lambda pidfd: make(pidfd=pidfd), keep)
+        near = work.near
+        done: Migration = call_holding(
+            self._caller,
+            held,
+            lambda pidfd: self._copying.run(near, partial(make, pidfd=pidfd)),
+            partial(self.late.keep, step.process),
+        )
         way.went(done.cursor, is_done=done.is_done)
         if done.calls:
             work.pace.called(seconds_of_calls(done), self.batch.idle_price_seconds, done.largest_call_pages)

@@ -15,6 +15,7 @@ from balancerd.kernel.errors import BlockedError, ProcessGoneError
 from balancerd.kernel.moving.account import Account, page_statuses, status_of
 from balancerd.kernel.moving.calls import Calls, MigrateCore, Work
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
+from balancerd.kernel.moving.copying import CopyingCpus
 from balancerd.kernel.moving.legs import Way, parts
 from balancerd.kernel.moving.pacing import RETRY, Pacer, finish
 from balancerd.kernel.moving.patience import drop
@@ -53,6 +54,7 @@ class Mover:
         sysfs: str = "/sys",
         phase: Callable[[], float] = random.random,
         may_move_all: bool = True,
+        copying: CopyingCpus | None = None,
     ) -> None:
         self._clock = clock
         self._pacer = pacer
@@ -60,7 +62,7 @@ class Mover:
         self._may_move_all = may_move_all
         self._room = Room(claims.procfs, sysfs)
         self._verifier = Verifier(core, claims.procfs, sysfs, phase)
-        self._calls = Calls(core, self._room, pacer.pace, claims.caller)
+        self._calls = Calls(core, self._room, pacer.pace, claims.caller, copying or CopyingCpus())
 
     def relearn(self) -> None:
         """Learn the size of a batch anew: the stall target is another one."""

@@ -12,7 +12,7 @@ from balancerd.kernel.machine.pressure import read_pressure
 from balancerd.kernel.moving.batch import START_PAGES
 from balancerd.kernel.moving.held_up import HeldUp
 from balancerd.model.decision import Reason
-from balancerd.model.ids import ProcessId
+from balancerd.model.ids import CpuId, ProcessId
 from balancerd.ports import Clock
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Pace:
     Calls aim at `stall_target_seconds`; a call beyond `stall_limit_seconds` is a stall, and two of them end a step.
     A process loses at most `duty_ratio` of its time to calls, which hold it up as long as they take, or as much as it
     is known to be held up by them. Above `max_memory_pressure_ratio` or `max_cpu_pressure_ratio` (PSI,
-    some avg10) nothing is moved; None never pauses.
+    some avg10) nothing is moved; None never pauses. Calls copy on CPUs of `copying_cpus`; None: on the daemon's.
     """
 
     stall_target_seconds: float
@@ -45,6 +45,7 @@ class Pace:
     max_cpu_pressure_ratio: float | None
     max_swap_used_ratio: float = 0.8
     first_batch_pages: int = START_PAGES
+    copying_cpus: frozenset[CpuId] | None = None
 
 
 class Pacer:

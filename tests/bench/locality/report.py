@@ -33,8 +33,10 @@ Emulated machines have no NUMA latency, but emulation can count: a plugin of the
 virtual CPU, sends it through a model of the caches, and knows which node's memory the rest reaches
 (`tests/lab/oracle`). Each boot is a fresh virtual machine of `tests/bench/locality/machine.toml`: four nodes in a
 ring with distances of 10, 12, 21 and 31. The workload's CPUs are 0 to 3, one on each node. CPU 4, a second one of
-node 3, is the house-keeper: the harness and the rival's daemon run there, and no workload. The host has fewer CPUs
-than that, and runs the house-keeper first: a daemon with a CPU to itself does not slow down because others are busy.
+node 3, is the house-keeper: the harness and the rival's daemon run there, and no workload. balancerd may copy on the
+others, too, where they are idle (`migrate.copy_on`), as it may on a machine where nobody keeps it on one CPU. The host
+has fewer CPUs than that, and runs the house-keeper first: a daemon with a CPU to itself does not slow down because
+others are busy.
 The work of a workload is fixed.
 
 Memory is touched, all is looked at, and some seconds pass before the work begins.

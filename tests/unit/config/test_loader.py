@@ -69,6 +69,12 @@ BOOLEANS = ": YAML 1.2 reads it as a text, only true and false are booleans"
         ("select: {min_cpu: -1}", "1:19: error: expected a number of cores such as 0.05, got '-1'"),
         ("select: {min_cpu: .inf}", "1:19: error: expected a number of cores such as 0.05, got 'Infinity'"),
         ("select: {scan_budget: 5}", "1:23: error: a share lies between 0% and 100%, got '5': write 5% or 0.05"),
+        (
+            "migrate: {copy_on: 0-x}",
+            "1:20: error: expected CPUs such as 0-3,8, got '0-x': '0-x' is not a number or a range such as 0-3",
+        ),
+        ("migrate: {copy_on: [1, 1]}", "1:20: error: a CPU stands there twice: name each once"),
+        ("migrate: {copy_on: 8192}", "1:20: error: there is no CPU 8192: the kernel knows 0 to 8191"),
         ("select: {scan_budget: 0}", "1:23: error: must lie between 0.01% and 100%, got 0%"),
         ("select: {read_timeout: 11s}", "1:24: error: must lie between 1ms and 10s, got 11s"),
         ("migrate: {rate_limit: 1GiB}", "1:23: error: a byte rate is per second: write 1GiB/s"),

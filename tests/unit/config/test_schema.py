@@ -136,12 +136,14 @@ def test_decisions_may_import_the_schema_because_it_reaches_no_yaml() -> None:
         "balancerd",
         "balancerd.config",
         "balancerd.config.fields",
+        "balancerd.config.id_lists",
         "balancerd.config.names",
         "balancerd.config.patterns",
         "balancerd.config.schema",
         "balancerd.config.telling",
         "balancerd.config.units",
         "balancerd.model",
+        "balancerd.model.ids",
         "balancerd.model.printable",
     ]
 

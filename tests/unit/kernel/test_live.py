@@ -18,7 +18,7 @@ from balancerd.kernel.placement.reader import estimate
 from balancerd.model.access import AccessMethod
 from balancerd.model.decision import Reason, Skip
 from balancerd.model.heat import HeatMethod, Heats
-from balancerd.model.ids import ProcessId
+from balancerd.model.ids import CpuId, ProcessId
 from balancerd.model.migration import Range, RunsNow, VerifyRequest
 from balancerd.model.sample import Pressure, SampleRequest, Survey
 from balancerd.native.records import Eviction, Migration, Placement, ProcessSurvey, Tally, ThreadSurvey
@@ -351,6 +351,12 @@ def test_only_another_stall_target_makes_batches_be_learnt_anew(kernel: LiveKern
     assert kernel._pacer.pace.duty_ratio == 0.1
     kernel.set_pace(replace(NO_LIMITS, stall_target_seconds=0.05))
     assert kernel._mover._calls.batch is not before
+
+
+def test_another_pace_names_other_cpus_to_copy_on(kernel: LiveKernel) -> None:
+    assert kernel._copying.permitted is None
+    kernel.set_pace(replace(NO_LIMITS, copying_cpus=frozenset({CpuId(7)})))
+    assert kernel._copying.permitted == {7}
 
 
 def test_heat_is_watched_by_the_source_that_the_settings_name(tmp_path: Path) -> None:

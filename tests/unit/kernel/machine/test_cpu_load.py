@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pytest
 
 from balancerd.kernel.errors import ParseError
-from balancerd.kernel.machine.cpu_load import CpuTicks, load_by_node, parse_stat, read_cpu_ticks
+from balancerd.kernel.machine.cpu_load import CpuTicks, load_by_node, parse_stat, read_cpu_ticks, ticks_between
 from balancerd.model.ids import CpuId, NodeId
 from balancerd.model.topology import Node
 from tests.unit.kernel.trees import MACHINES
@@ -60,4 +60,4 @@ def test_load_is_the_busy_share_of_what_the_cpus_of_both_readings_have_counted(
     before: Mapping[int, tuple[int, int]], now: Mapping[int, tuple[int, int]], loads: Mapping[int, float]
 ) -> None:
     nodes = [node(0, 0, 1), node(1, 2), node(2)]
-    assert load_by_node(nodes, readings(before), readings(now)) == pytest.approx(loads)
+    assert load_by_node(nodes, ticks_between(readings(before), readings(now))) == pytest.approx(loads)
