@@ -127,7 +127,7 @@ class Daemon:
                 ok = self._tick()
             if once:
                 break
-            self._rest(started + self._running.tick_interval_seconds)
+            self._rest(self._running.engine.due_at(started, started + self._running.tick_interval_seconds))
         self._notifier.stopping()
         self._jobs.stop()
         self._running.log.info("stopped")

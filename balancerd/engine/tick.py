@@ -15,6 +15,7 @@ from balancerd.engine.plan import PlanLimits, Planned, make_plan
 from balancerd.engine.select import Criteria, Objections, select
 from balancerd.engine.story import Storyteller
 from balancerd.engine.together import Work, carry_out
+from balancerd.engine.trust import TRIAL_SECONDS
 from balancerd.model.decision import Decision, Eviction, Reason, Skip, Steer, Verdict, Wanted
 from balancerd.model.ids import ProcessId
 from balancerd.model.migration import EvictionOutcome, MigrationOutcome, MigrationPlan, MigrationStep, RunsNow
@@ -106,6 +107,11 @@ class Engine:
     def note_moving(self, cpu_seconds: float) -> None:
         """Take note of CPU time that somebody else's moving took: it does not count as observing."""
         self._memory.scan.exclude(cpu_seconds)
+
+    def due_at(self, began_at: float, regular_at: float) -> float:
+        """Return when the next tick is due: regularly, or sooner where a part has moved in the tick that began then."""
+        tried_at = self._memory.trust.tried_at
+        return regular_at if tried_at is None or tried_at < began_at else min(regular_at, tried_at + TRIAL_SECONDS)
 
     def next_tick_at(self, due_at: float) -> float:
         """Return when the next tick may begin: as soon as it is due, and the scan budget allows it."""

@@ -24,6 +24,9 @@ BY = "plan"
 STAGES = (0.05, 0.25)
 """Shares of what is misplaced that have moved, and must have stayed, before more does."""
 
+TRIAL_SECONDS = 0.5
+"""Behind a part the next look comes so soon: who undoes moves at once has undone it by then, and others do so later."""
+
 LEAST_BYTES = 64 << 20
 """A part is no smaller: less is within what a sample can tell."""
 
@@ -130,6 +133,12 @@ class Trust:
     def obey(self, cooldown_seconds: float, *, canary: bool) -> None:
         """Go on under another configuration."""
         self._cooldown_seconds, self._canary = cooldown_seconds, canary
+
+    @property
+    def tried_at(self) -> float | None:
+        """When a part has moved last of which it is to be seen whether it stays; None: nothing is being tried."""
+        tried = (move.moved_at for move in self._moves.values() if move.is_trial and move.moved_bytes)
+        return max(tried, default=None)
 
     def review(self, now: Snapshot, wanted: Iterable[Wanted]) -> Reviewed:
         """Judge what has moved by what is known now, and say what of the wanted may move in this tick."""

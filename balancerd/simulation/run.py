@@ -148,7 +148,7 @@ def run_engine(
 
 
 class _Rest:
-    """When the next tick is due: at its interval, or where nothing changes as late as a scenario allows.
+    """When the next tick is due: at its interval, or where nothing changes as late as a scenario allows; never sooner.
 
     Whoever reacts to a change then does so at most twice as late as at every interval. A tick comes just before
     anything happens, too: what ran until then did not run as it does afterwards.

@@ -84,6 +84,10 @@ class TickEngine(Protocol):
         """Take note of CPU time that is not observing's."""
         ...
 
+    def due_at(self, began_at: float, regular_at: float) -> float:
+        """Return when the next tick is due."""
+        ...
+
     def next_tick_at(self, due_at: float) -> float:
         """Return when the next tick may begin."""
         ...
@@ -278,6 +282,10 @@ class TapEngine:
         self._listener.keep_time()
         self._tap.note("moving", cpu_seconds)
         self._engine.note_moving(cpu_seconds)
+
+    def due_at(self, began_at: float, regular_at: float) -> float:
+        """Return when the next tick is due."""
+        return self._engine.due_at(began_at, regular_at)
 
     def next_tick_at(self, due_at: float) -> float:
         """Return when the next tick may begin."""

@@ -245,6 +245,7 @@ class Heard:
         self.fed_at: list[float] = []
         self.ticked_at: list[float] = []
         self.ready_at = 0.0
+        self.sooner_seconds = 0.0
         self.moving_seconds = 0.0
         self.reports: list[TickReport] = []
         self.precedence = NotedPrecedence()
@@ -254,6 +255,10 @@ class Heard:
         assert self.precedence.is_held
         self.flags.stop = len(self.ticked_at) >= self.ticks
         return a_report()
+
+    def due_at(self, began_at: float, regular_at: float) -> float:
+        assert began_at == self.ticked_at[-1]
+        return regular_at - self.sooner_seconds
 
     def next_tick_at(self, due_at: float) -> float:
         """Tell that time, and whoever asks again a later one: waking up to ask has cost something, too."""
@@ -280,9 +285,10 @@ def loop(
     ticks: int = 2,
     watchdog_seconds: float | None = None,
     ready_at: float = 0.0,
+    sooner_seconds: float = 0.0,
 ) -> Heard:
     heard = Heard(clock, ticks)
-    heard.ready_at = ready_at
+    heard.ready_at, heard.sooner_seconds = ready_at, sooner_seconds
     running_now: Any = daemon_module.Running(
         engine=heard,
         tick_interval_seconds=10.0,
@@ -316,6 +322,15 @@ def test_a_tick_waits_for_the_scan_budget_while_jobs_go_on() -> None:
     assert max(b - a for a, b in itertools.pairwise(heard.fed_at)) <= 8.0
     assert heard.precedence.expected_at == [1010.0, 1025.0, 1035.0]
     assert not heard.precedence.is_held
+
+
+def test_a_tick_comes_as_soon_as_the_engine_wants_it_and_the_scan_budget_allows_it() -> None:
+    clock = FakeClock(1000.0)
+    assert loop(clock, SlicedJobs(clock, [None] * 9), sooner_seconds=7.0, ticks=3).ticked_at == [1000.0, 1003.0, 1006.0]
+    clock = FakeClock(1000.0)
+    heard = loop(clock, SlicedJobs(clock, [None] * 9), sooner_seconds=7.0, ready_at=1004.0)
+    assert heard.ticked_at == [1000.0, 1004.0]
+    assert heard.precedence.expected_at[0] == 1003.0
 
 
 def test_what_jobs_use_is_not_observing() -> None:

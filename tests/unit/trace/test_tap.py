@@ -33,6 +33,9 @@ class Ears:
     def note_moving(self, cpu_seconds: float) -> None:
         self.moving.append(cpu_seconds)
 
+    def due_at(self, began_at: float, regular_at: float) -> float:
+        return (began_at + regular_at) / 2
+
     def next_tick_at(self, due_at: float) -> float:
         return due_at + 1.0
 
@@ -62,6 +65,7 @@ def test_between_ticks_the_listener_looks_at_the_time_and_what_is_not_observing_
     engine = TapEngine(ears, tap, ears)  # type: ignore[arg-type]  # an engine that only counts
     engine.tick()
     engine.note_moving(0.5)
+    assert engine.due_at(1.0, 3.0) == 2.0
     assert engine.next_tick_at(3.0) == 4.0
     engine.tick()
     assert (ears.moving, ears.looked) == ([0.5], 1)
