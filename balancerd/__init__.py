@@ -18,8 +18,9 @@ One tick, start to finish (`engine.tick`); data flows one way and comes back as 
    watermarks, budgets, mempolicies. What it turns down it keeps, with the reason. Mempolicies cost time in proportion
    to memory, so they are read only now, by `Kernel.sample()` again, for those that would move; then it plans anew.
 7. `Kernel.steer(step)` takes threads to their memory, written down before so that it can be undone.
-   `Kernel.begin_migration(step)` checks the process's identity and moves; each page ends under a status. A process
-   rests from calls as much as they hold it up; meanwhile `engine.together` gives the next one its turn.
+   `Kernel.begin_migration(step)` checks the process's identity and moves, by calls that copy on a CPU near the memory;
+   each page ends under a status. A process rests from calls as much as they hold it up; meanwhile `engine.together`
+   gives the next one its turn.
 8. The TickReport goes to every Sink: metrics, one log line, the control socket and its live streams, the page. What
    is worth remembering of it (`engine.chronicle`) goes to the history and, under systemd, to the journal.
 
