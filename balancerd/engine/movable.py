@@ -1,7 +1,9 @@
 """Which mappings hold memory that is a process's own to move, and how much of it lies on which node.
 
 Left out are the kernel's special mappings, and program files: a file of which any mapping is executable is the program
-itself or a library, whose pages belong to everyone who runs it (move_pages(2) answers EACCES for them).
+itself or a library, whose pages belong to everyone who runs it (move_pages(2) answers EACCES for them). Its variables
+do move, which a process has for itself as soon as it writes to them. The kernel's own balancer draws the same line, see
+task_numa_work() in kernel/sched/fair.c.
 """
 
 from balancerd.model.ids import NodeId

@@ -123,10 +123,10 @@ class Mempolicy:
 class Vma:
     """One mapping, [start, end). `page_bytes` and `mempolicy` are None until numa_maps was read for them.
 
-    `program` tells that it maps a file of which some mapping is executable: the program itself, or a library;
-    `guarded` that a small mapping without any permission ends where it begins, as below the stack of a thread.
-    `backing` names shared memory that processes have from each other only, as by fork(2), and is the same for all who
-    map it: "MAJOR:MINOR:INODE"; "" for all else.
+    `program` tells that it maps a file of which some mapping is executable, the program itself or a library, but not
+    its variables, of which a process has pages of its own; `guarded` that a small mapping without any permission ends
+    where it begins, as below the stack of a thread. `backing` names shared memory that processes have from each other
+    only, as by fork(2), and is the same for all who map it: "MAJOR:MINOR:INODE"; "" for all else.
     """
 
     start: int

@@ -49,8 +49,9 @@ int bal_placement(int pid, const struct bal_range *ranges, size_t n_ranges, uint
 
 #define BAL_SHARED 1
 #define BAL_EXECUTABLE 2
-#define BAL_PROGRAM 4 /* a file of which some mapping is executable */
+#define BAL_PROGRAM 4 /* a file of which some mapping is executable, but for what the process writes to */
 #define BAL_GUARDED 8 /* what ends where it begins is a guard: BAL_GUARD_BYTES at most, without any permission */
+#define BAL_OWN 16 /* private and writable */
 #define BAL_GUARD_BYTES 65536
 
 #define BAL_STRATA 16

@@ -121,7 +121,8 @@ static int parse_line(struct line l, const char *text, struct bal_vma *vma, stru
 	while (l.at < l.end && *l.at == ' ')
 		l.at++;
 	vma->device = (uint32_t)(major << 20 | minor);
-	vma->flags = (perms[3] == 's' ? BAL_SHARED : 0) | (perms[2] == 'x' ? BAL_EXECUTABLE : 0);
+	vma->flags = (perms[3] == 's' ? BAL_SHARED : 0) | (perms[2] == 'x' ? BAL_EXECUTABLE : 0) |
+		     (perms[3] == 'p' && perms[1] == 'w' ? BAL_OWN : 0);
 	name->at = l.at; /* it keeps its blanks, also those at the end */
 	name->n = (size_t)(l.end - l.at);
 	vma->name_at = (uint32_t)(l.at - text);
@@ -175,7 +176,10 @@ static int compare_files(const void *a, const void *b)
 	return x->device < y->device ? -1 : x->device > y->device;
 }
 
-/* Flag every mapping of a file of which any mapping is executable. */
+/*
+ * Flag every mapping of a file of which any mapping is executable. Not those with its variables: a page that was written
+ * to is the process's own.
+ */
 static int mark_programs(struct bal_vma *vmas, size_t n, size_t n_executable)
 {
 	struct file_id *files;
@@ -193,7 +197,8 @@ static int mark_programs(struct bal_vma *vmas, size_t n, size_t n_executable)
 	for (size_t i = 0; i < n; i++) {
 		struct file_id id = { .inode = vmas[i].inode, .device = vmas[i].device };
 
-		if (vmas[i].kind == BAL_FILE && bsearch(&id, files, k, sizeof(*files), compare_files))
+		if (vmas[i].kind == BAL_FILE && (vmas[i].flags & (BAL_OWN | BAL_EXECUTABLE)) != BAL_OWN &&
+		    bsearch(&id, files, k, sizeof(*files), compare_files))
 			vmas[i].flags |= BAL_PROGRAM;
 	}
 	free(files);

@@ -54,7 +54,8 @@ class Device:
 class VmaRow:
     """One mapping, [start, end). `kind` is an index into VMA_KINDS.
 
-    `is_program` tells that some mapping of its file is executable, `is_guarded` that a guard of at most 64 KiB, without
+    `is_program` tells that some mapping of its file is executable, and that this one is not private and writable, as
+    a program's variables are; `is_guarded` that a guard of at most 64 KiB, without
     any permission, ends where it begins. `device` is major << 20 | minor; 0 and `inode` 0 where there is no file.
     Nothing is asked of a mapping without a stratum: its pages are the kernel's, or a driver's.
     """

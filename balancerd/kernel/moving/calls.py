@@ -6,6 +6,7 @@ or what is done about those that do not.
 
 import math
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -21,7 +22,7 @@ from balancerd.kernel.moving.retry import Retries
 from balancerd.kernel.moving.room import Room
 from balancerd.kernel.moving.verify import PlacementCore
 from balancerd.kernel.processes.identity import HeldProcess
-from balancerd.model.ids import NodeId
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import MigrationStep
 from balancerd.model.sample import PAGE_BYTES
 from balancerd.native.records import Cursor, Migration
@@ -103,20 +104,17 @@ class Work:
             return frozenset({self.step.target})
         return frozenset(target for source, target in target_of.items() if source != target)
 
-    @property
-    def near(self) -> tuple[NodeId, ...]:
-        """The nodes on which a call had best copy, the best one first: the only target, and where most pages were."""
-        only_target = tuple(self.targets) if len(self.targets) == 1 else ()
-        source = self.account.main_source
-        return only_target if source is None else (*only_target, source)
-
 
 class Calls:
-    """Calls the core. It remembers from one call to the next the size of a batch that suits the stall target."""
+    """Calls the core. It remembers from one call to the next the size of a batch that suits the stall target.
+
+    And of each process where its pages came from: where they are best copied if not on the target.
+    """
 
     def __init__(self, core: MigrateCore, room: Room, pace: Pace, caller: Caller, copying: CopyingCpus) -> None:
         self.batch = BatchSize(pace.stall_target_seconds, pace.first_batch_pages)
         self.late: LateAnswers[Migration] = LateAnswers()
+        self._sources: dict[ProcessId, NodeId] = {}
         self._core = core
         self._caller = caller
         self._copying = copying
@@ -143,7 +141,8 @@ class Calls:
         step = work.step
         room_pages = self._room_pages(work, way, most_pages)
         batch_pages = min(self.batch.pages, most_pages)
-        batches = 1 if work.account.main_source is None else self.batch.batches  # then it knows better where to copy
+        source = self._source_of(work)
+        batches = 1 if source is None else self.batch.batches  # then it knows better where to copy
         step_pages = min(batches * batch_pages, most_pages)
         make: Callable[..., Migration] = partial(
             self._core.migrate,
@@ -160,7 +159,8 @@ class Calls:
             large_room_pages=room_pages,
             run_capacity=MOST_RUNS if len(work.account.moved_runs) < MOST_RUNS else _FEW_RUNS,
         )
-        near = work.near
+        only_target = tuple(work.targets) if len(work.targets) == 1 else ()
+        near = only_target if source is None else (*only_target, source)
         done: Migration = call_holding(
             self._caller,
             held,
@@ -172,6 +172,19 @@ class Calls:
             work.pace.called(seconds_of_calls(done), self.batch.idle_price_seconds, done.largest_call_pages)
             self.batch.took(done.longest_call_seconds, done.largest_call_pages)
         return done
+
+    def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
+        """Drop what is remembered of processes that have ended."""
+        self.late.forget_all_but(alive)
+        for process in self._sources.keys() - alive:
+            del self._sources[process]
+
+    def _source_of(self, work: Work) -> NodeId | None:
+        """Return the node that most pages of this step came from, or at its beginning those of the one before."""
+        source = work.account.main_source
+        if source is not None:
+            self._sources[work.step.process] = source
+        return self._sources.get(work.step.process)
 
     def _room_pages(self, work: Work, way: Way, most_pages: int) -> int | None:
         """Return how many pages huge ones may take now; None where there are none.

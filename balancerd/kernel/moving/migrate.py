@@ -70,7 +70,7 @@ class Mover:
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
         """Drop what is remembered of processes that have ended."""
-        self._calls.late.forget_all_but(alive)
+        self._calls.forget_all_but(alive)
 
     def migrate(self, step: MigrationStep, should_stop: Callable[[], bool]) -> MigrationOutcome:
         """Carry out one step, as `begin` does, and wait where it waits."""

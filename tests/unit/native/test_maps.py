@@ -17,17 +17,20 @@ def rows(table: VmaTable) -> list[VmaRow]:
     return [table.row(i) for i in range(len(table))]
 
 
-def test_every_mapping_of_a_file_with_an_executable_one_is_of_a_program() -> None:
+def test_every_mapping_of_a_file_with_an_executable_one_is_of_a_program_but_for_its_variables() -> None:
     text = (
         line(16, 1, "r--p 00000000 fe:00 7  /lib/a.so")
         + line(17, 1, "r-xp 00001000 fe:00 7  /lib/a.so")
+        + line(23, 1, "rw-p 00002000 fe:00 7  /lib/a.so")
+        + line(24, 1, "rwxp 00003000 fe:00 7  /lib/a.so")
         + line(18, 1, "rw-p 00002000 fe:00 8  /data")
         + line(19, 1, "r--p 00002000 fe:01 7  /another/disk")
         + line(20, 1, "rwxp 00000000 00:00 0 ")
         + line(21, 1, "rw-s 00000000 fe:00 9  /lib/b.so (deleted)")
         + line(22, 1, "r-xp 00000000 fe:00 9  /lib/b.so (deleted)")
     )
-    assert [row.is_program for row in rows(parse_maps(text.encode()))] == [True, True, False, False, False, True, True]
+    found = [row.is_program for row in rows(parse_maps(text.encode()))]
+    assert found == [True, True, False, True, False, False, False, True, True]
 
 
 def test_what_a_small_mapping_without_permissions_ends_at_is_guarded() -> None:

@@ -34,8 +34,8 @@ def pages(first: int, end: int, page_bytes: int = PAGE) -> Range:
     return Range(start=START + first * PAGE, end=START + end * PAGE, page_bytes=page_bytes)
 
 
-def vma(first: int, end: int, kind: VmaKind = K.ANON, *, name: str = "", executable: bool = False) -> Vma:
-    return Vma(start=START + first * PAGE, end=START + end * PAGE, kind=kind, name=name, executable=executable)
+def vma(first: int, end: int, kind: VmaKind = K.ANON, *, name: str = "", program: bool = False) -> Vma:
+    return Vma(start=START + first * PAGE, end=START + end * PAGE, kind=kind, name=name, program=program)
 
 
 def live_claims() -> Claims:
@@ -68,10 +68,10 @@ def mapped(process: ProcessId) -> tuple[Range, ...]:
         ([pages(0, 4)], [vma(0, 4, K.FILE, name="/data")], [pages(0, 4)]),
         (
             [pages(0, 9)],
-            [vma(0, 4, K.FILE, name="/lib"), vma(4, 5, K.FILE, name="/lib", executable=True), vma(5, 9, K.FILE)],
-            [pages(5, 9)],
+            [vma(0, 4, K.FILE, name="/lib"), vma(4, 5, K.FILE, name="/lib", program=True), vma(5, 9, K.FILE)],
+            [pages(0, 4), pages(5, 9)],
         ),
-        ([pages(0, 4)], [vma(0, 4, K.ANON, executable=True)], [pages(0, 4)]),
+        ([pages(0, 4)], [vma(0, 4, K.ANON, program=True)], [pages(0, 4)]),
     ],
 )
 def test_ranges_are_cut_to_what_is_still_there_and_still_of_that_sort(

@@ -157,6 +157,11 @@ def test_a_step_copies_at_its_only_target_and_later_where_most_pages_come_from(t
     assert mover.migrate(make_step(3_000), never).moved_pages == 3_000
     assert asked == [(3,), (3, 1), (3, 1)]
     asked.clear()
+    world.fill(512)
+    assert mover.migrate(make_step(512), never).moved_pages == 512
+    assert asked == [(3, 1)]
+    asked.clear()
+    mover.forget_all_but(frozenset())
     mover.relearn()
     world.fill(3_000)
     assert mover.migrate(make_step(3_000, target_of={1: 3, 2: 0}), never).moved_pages == 3_000
