@@ -36,7 +36,7 @@ from balancerd.kernel.machine.reader import MachineReader
 from balancerd.kernel.machine.topology import OnlineSets, read_online_sets, read_topology
 from balancerd.kernel.moving.calls import MigrateCore
 from balancerd.kernel.moving.claims import Claims
-from balancerd.kernel.moving.copying import CopyingCpus
+from balancerd.kernel.moving.cpus import CopyingCpus
 from balancerd.kernel.moving.evict import EvictCore, Evictor
 from balancerd.kernel.moving.migrate import Mover
 from balancerd.kernel.moving.pacing import Pace, Pacer

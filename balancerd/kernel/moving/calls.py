@@ -14,7 +14,7 @@ from typing import Protocol
 from balancerd import native
 from balancerd.kernel.moving.account import MOST_RUNS, Account, seconds_of_calls
 from balancerd.kernel.moving.batch import BatchSize
-from balancerd.kernel.moving.copying import CopyingCpus
+from balancerd.kernel.moving.cpus import CopyingCpus
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pace, StepPace
 from balancerd.kernel.moving.patience import Caller, LateAnswers, call_holding, drop

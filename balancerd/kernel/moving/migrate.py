@@ -15,7 +15,7 @@ from balancerd.kernel.errors import BlockedError, ProcessGoneError
 from balancerd.kernel.moving.account import Account, page_statuses, status_of
 from balancerd.kernel.moving.calls import Calls, MigrateCore, Work
 from balancerd.kernel.moving.claims import REFUSALS, Claim, Claims, why_refused
-from balancerd.kernel.moving.copying import CopyingCpus
+from balancerd.kernel.moving.cpus import CopyingCpus
 from balancerd.kernel.moving.legs import Way, parts
 from balancerd.kernel.moving.pacing import RETRY, Pacer, finish
 from balancerd.kernel.moving.patience import drop

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from balancerd.kernel.machine.cpu_load import CpuTicks
-from balancerd.kernel.moving.copying import IDLE_RATIO, CopyingCpus
+from balancerd.kernel.moving.cpus import IDLE_RATIO, CopyingCpus
 from balancerd.kernel.moving.migrate import Mover
 from balancerd.model.ids import CpuId, NodeId
 from balancerd.model.topology import Node, Topology
