@@ -65,7 +65,10 @@ are medians over n boots and, in brackets, their range; a single boot has no ran
   three quarters of its usual accesses to memory: threads that wait while memory moves. Nothing's is the host's doing.
 - **balance**: the loads and stores of the busiest workload CPU over their mean. One thread alone gives 4.
 - **own CPU s**: user and system time of the rival's daemon.
-- **kernel +**: what the kernel class cost more than under nothing, relative to T(bound).
+- **kernel +**: what the kernel class cost more than under nothing, relative to T(bound). Copying costs by where it is
+  done, and by how much at once (`python -m tests.bench copying`): the kernel clears all pages of a call before it
+  copies into them, and what is more than the 1 MiB of a node's modelled cache it writes twice. Its own balancer moves a
+  page at a time.
 - **moved MiB**, **twice MiB**: what the kernel migrated, and how much of it was not a page's one move from where it
   was to where it is.
 - **p99.9 ms**, **longest ms**: of the gaps from one round of a thread's loop to the next, of the thread that fares
