@@ -126,7 +126,8 @@ class Vma:
     `program` tells that it maps a file of which some mapping is executable, the program itself or a library, but not
     its variables, of which a process has pages of its own; `guarded` that a small mapping without any permission ends
     where it begins, as below the stack of a thread. `backing` names shared memory that processes have from each other
-    only, as by fork(2), and is the same for all who map it: "MAJOR:MINOR:INODE"; "" for all else.
+    only, as by fork(2), and is the same for all who map it: "MAJOR:MINOR:INODE"; "" for all else. `own` tells that it
+    is private and writable: what is written to is the process's, and no page of a file any more.
     """
 
     start: int
@@ -136,6 +137,7 @@ class Vma:
     executable: bool = False
     program: bool = False
     guarded: bool = False
+    own: bool = False
     name: str = ""
     backing: str = ""
     page_bytes: int | None = None

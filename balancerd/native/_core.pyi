@@ -24,6 +24,7 @@ class _Lib(Protocol):
     BAL_EXECUTABLE: int
     BAL_PROGRAM: int
     BAL_GUARDED: int
+    BAL_OWN: int
     BAL_STRATA: int
     BAL_NO_STRATUM: int
     BAL_ACCESS_SLOTS: int

@@ -59,6 +59,7 @@ class VmaTable:
             is_executable=bool(flags & lib.BAL_EXECUTABLE),
             is_program=bool(flags & lib.BAL_PROGRAM),
             is_guarded=bool(flags & lib.BAL_GUARDED),
+            is_own=bool(flags & lib.BAL_OWN),
             name=self._names[raw],
             device=device,
             inode=inode,

@@ -55,7 +55,7 @@ class VmaRow:
     """One mapping, [start, end). `kind` is an index into VMA_KINDS.
 
     `is_program` tells that some mapping of its file is executable, and that this one is not private and writable, as
-    a program's variables are; `is_guarded` that a guard of at most 64 KiB, without
+    a program's variables are (`is_own`, of any mapping); `is_guarded` that a guard of at most 64 KiB, without
     any permission, ends where it begins. `device` is major << 20 | minor; 0 and `inode` 0 where there is no file.
     Nothing is asked of a mapping without a stratum: its pages are the kernel's, or a driver's.
     """
@@ -67,6 +67,7 @@ class VmaRow:
     is_executable: bool
     is_program: bool
     is_guarded: bool
+    is_own: bool
     name: str
     device: int
     inode: int

@@ -209,7 +209,7 @@ class Evictor:
         if len(ranges) < len(claim.ranges):
             work.details.append("hugetlb pages never leave memory")
         if not work.step.cold_only:
-            of_files = overlaps(ranges, [vma for vma in claim.vmas if vma.kind not in _NEEDS_SWAP])
+            of_files = overlaps(ranges, [vma for vma in claim.vmas if vma.kind not in _NEEDS_SWAP and not vma.own])
             work.needs_swap = of_files != ranges
             if work.needs_swap and not self._has_swap():
                 if of_files:

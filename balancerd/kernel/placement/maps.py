@@ -69,6 +69,7 @@ def to_vma(row: VmaRow) -> Vma:
         executable=row.is_executable,
         program=row.is_program,
         guarded=row.is_guarded,
+        own=row.is_own,
         name=row.name,
         backing=_backing(row),
     )

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Who takes the pid of somebody that is gone: forks until a child has it, which becomes COMMAND.
+ * Who takes the pid of somebody that is gone: forks until a child has it, which becomes COMMAND; or has it already.
  *
  *   heir PID COMMAND...
  *
@@ -30,6 +30,10 @@ int main(int argc, char **argv)
 	wanted = atoi(argv[1]);
 	if (personality(ADDR_NO_RANDOMIZE) < 0)
 		fail("personality");
+	if (getpid() == wanted) {
+		execvp(argv[2], argv + 2);
+		fail("execvp");
+	}
 	for (int i = 0; i < MOST_FORKS; i++) {
 		child = fork();
 		if (child < 0)

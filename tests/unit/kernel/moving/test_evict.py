@@ -97,9 +97,15 @@ def test_without_swap_only_pages_of_files_go(tmp_path: Path, text: str) -> None:
     assert world.core.ranges == [[(START + 100 * PAGE, START + 150 * PAGE, PAGE)]]
 
 
-def test_without_swap_anonymous_memory_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [None, "r-xp", "rw-p"])
+def test_without_swap_memory_of_its_own_stays(tmp_path: Path, kind: str | None) -> None:
+    """Anonymous memory, and what it may have written to in a private mapping of a file."""
     world = make_world(tmp_path, 100)
     world.write({"proc/meminfo": "SwapFree: 0 kB\n"})
+    if kind is not None:
+        library = FILE.format(START + 100 * PAGE, START + 101 * PAGE)
+        own = FILE.replace("r--s", "rw-p").format(START, START + 100 * PAGE)
+        world.maps(own, library.replace("r--s", kind))
     outcome = evict(world, make_eviction(whole(100)))
     assert (world.core.calls, outcome.stopped_by, outcome.advised_pages) == ([], Reason.NO_SWAP, 0)
     assert outcome.resume_at == START
