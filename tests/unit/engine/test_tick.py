@@ -12,6 +12,7 @@ from balancerd.engine.memory import new_memory
 from balancerd.engine.plan import PlanLimits
 from balancerd.engine.select import Criteria
 from balancerd.engine.tick import Engine, Settings
+from balancerd.engine.trust import TRIAL_SECONDS
 from balancerd.model.decision import Decision, Eviction, Reason, Verdict
 from balancerd.model.ids import ProcessId
 from balancerd.model.page_status import PageStatus
@@ -563,6 +564,22 @@ def test_observing_is_paid_for_and_the_next_tick_waits_for_the_budget() -> None:
     assert report.scan_budget_ratio == 0.01
     run.clock.time += 60.0
     assert run.engine.next_tick_at(run.clock.now() + 1.0) == run.clock.now() + 1.0
+
+
+def test_behind_a_part_that_is_tried_the_next_tick_is_due_early_and_behind_all_else_regularly() -> None:
+    run = Run()
+    run.settings = replace(run.settings, canary=True)
+    run.engine = run.load()
+    run.kernel.add(make_process(rss_bytes=1024 * MIB, cpu_cores=4.0), {2: 1024.0})
+    found = []
+    for (report,) in (run.ticks(1) for _ in range(7)):
+        began_at, tried_at = report.survey.taken_at, run.memory.trust.tried_at
+        due_at = run.engine.due_at(began_at, began_at + 300.0)
+        assert due_at == (began_at + 300.0 if tried_at is None else tried_at + TRIAL_SECONDS)
+        assert run.engine.due_at(began_at, began_at + 0.1) == began_at + 0.1
+        assert run.engine.due_at(run.clock.time + 1.0, run.clock.time + 300.0) == run.clock.time + 300.0
+        found.append((sum(outcome.moved_pages for outcome in report.outcomes) // 256, due_at < began_at + 300.0))
+    assert found == [(0, False), (0, False), (0, False), (64, True), (192, True), (768, False), (0, False)]
 
 
 def test_the_cpu_time_of_moving_memory_is_not_observing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from balancerd.engine.tick import Engine
-from balancerd.engine.trust import MOST_PROGRAMS, MOST_RETURNS, TRIAL_SECONDS, Reviewed, Trust
+from balancerd.engine.trust import MOST_PROGRAMS, MOST_RETURNS, Reviewed, Trust
 from balancerd.model.decision import Decision, Reason
 from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
@@ -533,22 +533,6 @@ def test_follow_cpu_goes_home_in_parts_within_a_tick_each_and_the_move_is_judged
     assert (judged.result, judged.moved_bytes, judged.is_trial) == (MoveResult.IMPROVED, GIB, False)
     assert isinstance(run.engine, Engine)
     assert run.kernel.mib[PID][N0] == 1024.0
-
-
-def test_behind_a_part_the_next_tick_is_due_early_and_behind_all_else_regularly() -> None:
-    run = a_run(1024)
-    assert isinstance(run.engine, Engine)
-    early = []
-    for report in (run.ticks(1)[0] for _ in range(7)):
-        began_at = report.survey.taken_at
-        tried_at = run.memory.trust.tried_at
-        assert (tried_at is None) == (tuple(moved for _, _, moved in steps_of([report])) not in {(64,), (192,)})
-        due_at = run.engine.due_at(began_at, began_at + 300.0)
-        assert due_at == (began_at + 300.0 if tried_at is None else tried_at + TRIAL_SECONDS)
-        assert run.engine.due_at(began_at, began_at + 0.1) == began_at + 0.1
-        assert run.engine.due_at(run.clock.time + 1.0, run.clock.time + 300.0) == run.clock.time + 300.0
-        early.append(tried_at is not None)
-    assert early == [False, False, False, True, True, False, False]
 
 
 def test_what_somebody_moves_away_at_once_is_put_back_and_left_alone() -> None:
