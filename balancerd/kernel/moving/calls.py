@@ -134,7 +134,7 @@ class Calls:
         self._price_until = now + _PRICE_SECONDS
 
     def call(self, work: Work, way: Way, held: HeldProcess, most_pages: int) -> Migration:
-        """Move what comes next on `way`: a few batches, and at most `most_pages`.
+        """Move what comes next on `way`: a few batches, and at most `most_pages` but for the block that they end in.
 
         Raises OSError, ProcessGoneError, and BlockedError: then nothing is known of the pages until `late` has it.
         """

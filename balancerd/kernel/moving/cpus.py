@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from typing import TypeVar
 
 from balancerd.kernel.affinity.steerer import AffinityCalls
@@ -26,6 +27,24 @@ IDLE_RATIO = 0.75
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """What was learnt last, of which nothing is worked out before something moves."""
+
+    topology: Topology
+    ticks: Mapping[CpuId, CpuTicks]
+    own_ticks: Mapping[CpuId, float]
+
+    def idle_cpus(self, node_id: NodeId) -> frozenset[CpuId]:
+        """Return the CPUs of a node that were idle; none of a node that is not online."""
+        cpus = next((node.cpus for node in self.topology.nodes if node.id == node_id), frozenset[CpuId]())
+        return frozenset(cpu for cpu in cpus if self._is_idle(cpu))
+
+    def _is_idle(self, cpu: CpuId) -> bool:
+        busy, idle = self.ticks.get(cpu, (0, 0))
+        return busy + idle > 0 and busy - self.own_ticks.get(cpu, 0.0) <= (1 - IDLE_RATIO) * (busy + idle)
 
 
 class CopyingCpus:
@@ -44,16 +63,15 @@ class CopyingCpus:
         self._calls = calls
         self._thread_seconds = thread_seconds
         self._pid = os.getpid()
-        self._idle_by_node: Mapping[NodeId, frozenset[CpuId]] = {}
+        self._latest: _Latest | None = None
         self._own_ticks: dict[CpuId, float] = {}
         self._lock = threading.Lock()
 
     def learn(self, topology: Topology, ticks: Mapping[CpuId, CpuTicks]) -> None:
-        """Learn which CPUs are idle, from what each has counted since the last time. Own copies do not make it busy."""
+        """Learn what each CPU has counted since the last time. Own copies do not make it busy."""
         with self._lock:
             own_ticks, self._own_ticks = self._own_ticks, {}
-        idle = {cpu for cpu, counted in ticks.items() if _is_idle(counted, own_ticks.get(cpu, 0.0))}
-        self._idle_by_node = {node.id: node.cpus & idle for node in topology.nodes}
+        self._latest = _Latest(topology, ticks, own_ticks)
 
     def run(self, nodes: Sequence[NodeId], make: Callable[[], T]) -> T:
         """Make a call in this thread, on an idle CPU of the first of `nodes` that has one; without one, where it is.
@@ -72,9 +90,10 @@ class CopyingCpus:
             self._move_to(own)
 
     def _choose(self, nodes: Sequence[NodeId], own: AbstractSet[int]) -> AbstractSet[int]:
-        permitted = own if self.permitted is None else self.permitted
-        idle = (self._idle_by_node.get(node, frozenset()) & permitted for node in nodes)
-        return next(filter(None, idle), own)
+        if self._latest is None:
+            return own
+        idle, permitted = self._latest.idle_cpus, own if self.permitted is None else self.permitted
+        return next(filter(None, (idle(node) & permitted for node in nodes)), own)
 
     def _move_to(self, cpus: AbstractSet[int]) -> bool:
         """Return whether the thread runs on `cpus` from now on; it cannot when they are offline, or by a cpuset."""
@@ -88,8 +107,3 @@ class CopyingCpus:
         with self._lock:
             for cpu in cpus:
                 self._own_ticks[CpuId(cpu)] = self._own_ticks.get(CpuId(cpu), 0.0) + seconds * _TICKS_PER_SECOND
-
-
-def _is_idle(counted: CpuTicks, own_ticks: float) -> bool:
-    busy, idle = counted
-    return busy + idle > 0 and busy - own_ticks <= (1 - IDLE_RATIO) * (busy + idle)
