@@ -146,6 +146,7 @@ struct bal_migrate_args {
 	int32_t flags;	      /* MPOL_MF_MOVE (2) or MPOL_MF_MOVE_ALL (4) */
 	int32_t pidfd;	      /* above 0: as soon as it tells that the process has ended, ESRCH in place of another call */
 	uint64_t batch_pages; /* the most pages that one call moves, though never less than one folio */
+	uint64_t group_pages; /* the kernel unmaps and copies about so many pages together; 0: as many as it likes */
 	uint64_t step_pages;  /* the step ends with the batch that submits the so many-th page */
 	uint64_t look_pages;  /* the step ends at the first block after so many pages looked at */
 	uint64_t huge_bytes;  /* size of a transparent huge page (PMD); 0 never tries them whole, and says there are none */
@@ -196,7 +197,7 @@ struct bal_migration {
  * from the cursor on, moves those that are present elsewhere, and puts the cursor behind the last page finished. An
  * error of a call ends the step: it is ret->error. After it, or when too many groups of pages failed in one call, the
  * cursor stands at the first page that was not attempted; such pages are counted as not_attempted, and again by a later
- * step. Errors returned: EINVAL (argument), ENOMEM (working memory of up to 80 bytes a page of the batch).
+ * step. Errors returned: EINVAL (argument), ENOMEM (working memory of up to 112 bytes a page of the batch).
  */
 int bal_migrate(int pid, const struct bal_range *ranges, size_t n_ranges, const struct bal_migrate_args *args,
 		struct bal_cursor *cursor, struct bal_migration *ret);

@@ -245,21 +245,24 @@ static int is_valid(const struct bal_range *ranges, size_t n_ranges, const struc
 /* Working memory for a batch and a block, which is what a collection may grow to. */
 static int allocate(struct step *s)
 {
-	size_t capacity = s->args->batch_pages + block_pages(s);
+	size_t capacity = s->args->batch_pages + block_pages(s), in_call = 2 * capacity;
 
 	s->pages = malloc(capacity * sizeof(*s->pages));
-	s->nodes = malloc(capacity * sizeof(*s->nodes));
 	s->status = malloc(capacity * sizeof(*s->status));
 	s->items = malloc(capacity * sizeof(*s->items));
 	s->rests = malloc((s->args->batch_pages / block_pages(s) + 1) * sizeof(*s->rests));
-	if (!s->pages || !s->nodes || !s->status || !s->items || !s->rests)
+	s->call_pages = malloc(in_call * sizeof(*s->call_pages));
+	s->call_nodes = malloc(in_call * sizeof(*s->call_nodes));
+	s->call_status = malloc(in_call * sizeof(*s->call_status));
+	if (!s->pages || !s->status || !s->items || !s->rests || !s->call_pages || !s->call_nodes || !s->call_status)
 		return -ENOMEM;
 	if (!s->args->target_of)
 		return 0;
 	s->sorted_pages = malloc(capacity * sizeof(*s->sorted_pages));
 	s->sorted_items = malloc(capacity * sizeof(*s->sorted_items));
 	s->order = malloc(capacity * sizeof(*s->order));
-	return s->sorted_pages && s->sorted_items && s->order ? 0 : -ENOMEM;
+	s->sorted_status = malloc(capacity * sizeof(*s->sorted_status));
+	return s->sorted_pages && s->sorted_items && s->order && s->sorted_status ? 0 : -ENOMEM;
 }
 
 int bal_migrate(int pid, const struct bal_range *ranges, size_t n_ranges, const struct bal_migrate_args *args,
@@ -291,12 +294,15 @@ int bal_migrate(int pid, const struct bal_range *ranges, size_t n_ranges, const 
 		ret->done = cursor->range >= n_ranges && !ret->error;
 	}
 	free(s.pages);
-	free(s.nodes);
 	free(s.status);
 	free(s.items);
 	free(s.rests);
 	free(s.sorted_pages);
 	free(s.sorted_items);
 	free(s.order);
+	free(s.sorted_status);
+	free(s.call_pages);
+	free(s.call_nodes);
+	free(s.call_status);
 	return rc;
 }

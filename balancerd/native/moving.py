@@ -31,6 +31,7 @@ def migrate(
     batch_pages: int,
     look_pages: int,
     step_pages: int | None = None,
+    group_pages: int = 0,
     move_all: bool = False,
     huge_bytes: int = HUGE_BYTES,
     large_room_pages: int | None = None,
@@ -46,6 +47,8 @@ def migrate(
     Looks at up to look_pages pages (and on to the end of a block of huge_bytes), and submits those that are present on
     other nodes once batch_pages are together; one call moves at most batch_pages, though never less than one folio. The
     step ends with the first batch, or with the one that brings the submitted pages to step_pages.
+    Of a call's pages the kernel unmaps about group_pages together and copies them before it takes the next ones; 0: as
+    many as it likes, 512.
     move_all moves pages that other processes map too (MPOL_MF_MOVE_ALL, needs CAP_SYS_NICE). huge_bytes is the size of
     a transparent huge page; 0 says that there are none, and never tries to move one by its first address.
 
@@ -67,6 +70,7 @@ def migrate(
             "flags": _MPOL_MF_MOVE_ALL if move_all else _MPOL_MF_MOVE,
             "pidfd": pidfd,
             "batch_pages": batch_pages,
+            "group_pages": group_pages,
             "step_pages": step_pages or batch_pages,
             "look_pages": look_pages,
             "huge_bytes": huge_bytes,

@@ -9,10 +9,11 @@
 
 struct item {
 	uint32_t range;
-	uint32_t weight : 29; /* base pages that move with this address; the whole block's for a head */
+	uint32_t weight : 28; /* base pages that move with this address; the whole block's for a head */
 	uint32_t head : 1;    /* first page of a block that may be one huge page */
 	uint32_t asked : 1;   /* the kernel gave no status: it is known from where the page is now */
 	uint32_t refused : 1; /* it is counted as refused */
+	uint32_t closes : 1;  /* a separator follows in the call: the kernel's group ends here */
 	int32_t source;
 	int32_t target;
 };
@@ -36,7 +37,6 @@ struct step {
 	size_t n;
 	uint64_t weight;
 	void **pages;
-	int *nodes;
 	int *status;
 	struct item *items;
 	struct rest *rests;
@@ -46,6 +46,11 @@ struct step {
 	void **sorted_pages;
 	struct item *sorted_items;
 	uint32_t *order;
+	int *sorted_status;
+	/* what one call gets: pages of the collection, and separators between them */
+	void **call_pages;
+	int *call_nodes;
+	int *call_status;
 	/* base pages that huge pages may still take, what this batch may take of it, and what it did take */
 	uint64_t room;
 	uint64_t reserved;

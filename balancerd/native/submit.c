@@ -7,6 +7,10 @@
  * releases. A second address inside one large folio gets EBUSY, since the first took the folio along: a page with EBUSY
  * that is on the target afterwards has moved. A page with another target ends the kernel's internal batch, so they are
  * submitted by target. Which pages to submit is not decided here.
+ *
+ * The kernel unmaps up to 512 pages together, clears as many new ones, and then copies: who touches one of them waits
+ * for all, and what was cleared has left the caches. A call of few pages would be gentle, but each call has its price
+ * (see idle.c). So there are separators in a call, addresses that nobody can have: each ends the internal batch, too.
  */
 #include <errno.h>
 #include <poll.h>
@@ -16,6 +20,7 @@
 #include "step.h"
 
 #define MAX_RESUBMISSIONS 10
+#define SEPARATOR ((void *)-(intptr_t)BAL_PAGE_BYTES) /* the last page of all: no process can map it */
 
 int bal_step_is_gone(const struct step *s)
 {
@@ -38,7 +43,8 @@ int bal_step_query(struct step *s, size_t n, void **pages, int *status)
 /*
  * Behind which page the kernel stopped after a positive return. It stores no status for the group that failed, nor for
  * anything behind it, but for the page that ended the group, if that one had an error of its own. A page that ended the
- * group by its other target was not looked at. Without either, the failing group was the last one and all were tried.
+ * group by its other target was not looked at, nor is anything behind a separator. Without any of these, the failing
+ * group was the last one and all were tried.
  */
 static size_t end_of_tried(const struct step *s, size_t first, size_t end)
 {
@@ -49,7 +55,7 @@ static size_t end_of_tried(const struct step *s, size_t first, size_t end)
 	for (size_t i = group + 1; i < end; i++) {
 		if (s->status[i] != BAL_UNWRITTEN)
 			return i + 1;
-		if (s->items[i].target != s->items[group].target)
+		if (s->items[i].target != s->items[group].target || s->items[i - 1].closes)
 			return i;
 	}
 	return end;
@@ -90,21 +96,43 @@ static size_t leave_target(struct step *s, size_t first, size_t end)
 	return first;
 }
 
-static long move_pages(const struct step *s, size_t first, size_t end)
+/* One call for items [first, end), with separators behind groups of about so many pages; 0: without. */
+static long move_pages(struct step *s, size_t first, size_t end, uint64_t group_pages)
 {
+	uint64_t weight = 0;
+	size_t n = 0;
+	long rc;
+
 	if (bal_step_is_gone(s)) {
 		errno = ESRCH;
 		return -1;
 	}
-	return syscall(SYS_move_pages, s->pid, end - first, s->pages + first, s->nodes + first, s->status + first,
-		       s->args->flags);
+	for (size_t i = first; i < end; i++) {
+		struct item *item = &s->items[i];
+		int is_last = i + 1 == end || s->items[i + 1].target != item->target;
+
+		s->call_pages[n] = s->pages[i];
+		s->call_nodes[n] = item->target;
+		s->call_status[n++] = BAL_UNWRITTEN;
+		weight += item->weight;
+		item->closes = group_pages && weight >= group_pages && !is_last;
+		if (item->closes) {
+			s->call_pages[n] = SEPARATOR;
+			s->call_nodes[n++] = item->target;
+		}
+		weight = item->closes || is_last ? 0 : weight;
+	}
+	rc = syscall(SYS_move_pages, s->pid, n, s->call_pages, s->call_nodes, s->call_status, s->args->flags);
+	for (size_t i = first, at = 0; i < end; i++, at += 1 + s->items[i - 1].closes)
+		s->status[i] = s->call_status[at];
+	return rc;
 }
 
 /* Submit items [first, end) in one call, and their untried tails in a few more. */
 static int submit_batch(struct step *s, size_t first, size_t end, struct patience *patience)
 {
 	struct bal_migration *ret = s->ret;
-	uint64_t weight = 0;
+	uint64_t weight = 0, group_pages = s->args->group_pages;
 
 	for (size_t i = first; i < end; i++)
 		weight += s->items[i].weight;
@@ -115,11 +143,9 @@ static int submit_batch(struct step *s, size_t first, size_t end, struct patienc
 		long rc;
 		int error;
 
-		for (size_t i = first; i < end; i++) {
+		for (size_t i = first; i < end; i++)
 			s->status[i] = BAL_UNWRITTEN;
-			s->nodes[i] = s->items[i].target;
-		}
-		rc = move_pages(s, first, end);
+		rc = move_pages(s, first, end, group_pages);
 		error = rc < 0 ? errno : 0;
 		took = bal_now_seconds() - began;
 		if (ret->calls < BAL_CALL_TIMES)
@@ -148,6 +174,7 @@ static int submit_batch(struct step *s, size_t first, size_t end, struct patienc
 		if (first == end)
 			return 0;
 		ret->resubmissions++;
+		group_pages = 0; /* the more groups, the more of them may fail, and each takes a call of its own */
 	}
 }
 
@@ -272,11 +299,11 @@ static int sort_by_target(struct step *s)
 /* Put the collection back in its own order, with the statuses of the sorted copy. */
 static void restore_order(struct step *s)
 {
-	int *status = s->nodes;
+	int *status = s->sorted_status;
 
 	for (size_t i = 0; i < s->n; i++)
 		status[s->order[i]] = s->status[i];
-	s->nodes = s->status;
+	s->sorted_status = s->status;
 	s->status = status;
 	exchange(s);
 }

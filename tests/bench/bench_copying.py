@@ -3,10 +3,11 @@
     python -m tests.bench.bench_copying [--mib 64] [--turns 3]
 
 Boots the machine with the oracle, and moves a quiet process's memory from node 2 to node 0 on a CPU of each node by
-turns, with calls of 64 and of 512 pages. For each line of 64 bytes that moves, `cost` is what the kernel's accesses to
-memory cost on all CPUs (distance / 10 each), and `crossings` how many of them went to another node than the CPU's:
-medians over the turns; `ratio` is of cost to that on the target. A node's cache of the model holds 1 MiB, less than 512
-pages: a kernel that clears pages before it copies into them (init_on_alloc=1, Debian's default) writes them twice then.
+turns: with calls of 64 pages, of 512, and of 512 that the kernel copies by groups of 64. For each line of 64 bytes that
+moves, `cost` is what the kernel's accesses to memory cost on all CPUs (distance / 10 each), and `crossings` how many of
+them went to another node than the CPU's: medians over the turns; `ratio` is of cost to that on the target. A node's
+cache of the model holds 1 MiB, less than 512 pages: a kernel that clears a group before it copies into it
+(init_on_alloc=1, Debian's default) writes it twice then.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from balancerd import native
+from balancerd.kernel.moving.pacing import GROUP_PAGES
 from balancerd.native.records import Cursor
 from tests.bench.bench_native import Row, memory_of_a_child, print_table
 from tests.bench.locality.boots import topology
@@ -30,7 +32,7 @@ MIB, PAGE = 1 << 20, 4096
 SOURCE, TARGET = 2, 0
 CPUS = {"target": 0, "source": 2, "third, near the target": 1, "third, near the source": 3}
 HOUSE_CPU = 4
-BATCHES = (64, 512)
+BATCHES = ((64, 0), (512, 0), (512, GROUP_PAGES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,10 @@ class Kind:
 
     where: str
     batch_pages: int
+    group_pages: int
 
 
-KINDS = tuple(Kind(where, pages) for pages, where in product(BATCHES, CPUS))
+KINDS = tuple(Kind(where, *batch) for batch, where in product(BATCHES, CPUS))
 
 
 def marks(turn: int, kind: Kind) -> tuple[int, int]:
@@ -50,12 +53,19 @@ def marks(turn: int, kind: Kind) -> tuple[int, int]:
     return number, number + 1
 
 
-def move(pid: int, start: int, end: int, node: int, batch_pages: int) -> None:
+def move(pid: int, start: int, end: int, node: int, batch_pages: int, group_pages: int = 0) -> None:
     """Move all of it; RuntimeError when not every page moves."""
     pages = (end - start) // PAGE
     ranges = native.RangeArray([(start, end, PAGE)])
     done = native.migrate(
-        pid, ranges, node=node, cursor=Cursor(), batch_pages=batch_pages, look_pages=pages, step_pages=pages
+        pid,
+        ranges,
+        node=node,
+        cursor=Cursor(),
+        batch_pages=batch_pages,
+        group_pages=group_pages,
+        look_pages=pages,
+        step_pages=pages,
     )
     if (done.error, done.moved_pages) != (None, pages):
         raise RuntimeError(f"{done.moved_pages} of {pages} pages moved: the comparison is void")
@@ -69,10 +79,10 @@ def inside(mib: int, turns: int) -> None:
             os.sched_setaffinity(0, {CPUS[kind.where]})
             before, after = marks(turn, kind)
             mark(before)
-            move(pid, start, end, TARGET, kind.batch_pages)
+            move(pid, start, end, TARGET, kind.batch_pages, kind.group_pages)
             mark(after)
             os.sched_setaffinity(0, {HOUSE_CPU})
-            move(pid, start, end, SOURCE, max(BATCHES))
+            move(pid, start, end, SOURCE, 512)
 
 
 def cost_and_crossings(counters: Counters, turn: int, kind: Kind, lines: int) -> tuple[float, float]:
@@ -97,10 +107,11 @@ def report(counters: Counters, mib: int, turns: int) -> list[Row]:
     return [
         {
             "batch": kind.batch_pages,
+            "group": kind.group_pages,
             "copied on": kind.where,
             "cost": round(cost[kind], 2),
             "crossings": round(statistics.median(crossings for _, crossings in each), 2),
-            "ratio": round(cost[kind] / cost[Kind("target", kind.batch_pages)], 2),
+            "ratio": round(cost[kind] / cost[Kind("target", kind.batch_pages, kind.group_pages)], 2),
         }
         for kind, each in found.items()
     ]

@@ -15,6 +15,8 @@ kernel          kernel.numa_balancing=1
 ours            LiveKernel.migrate() in steps as long as the daemon's, with its default pace, as if it had just started
 ours-settled    the same once it has found the size of its batches: a part of the memory has gone before, uncounted
 ours-50ms       like ours, with migrate.stall_target=50ms
+ours-ungrouped  like ours, without separators: the kernel unmaps up to 512 pages together, if a call has as many
+ungrouped-50ms  like that, with migrate.stall_target=50ms
 
 The order rotates from round to round; told are medians over the rounds, their range, and ratios of the medians. After
 each run every word is checked. For numad and the kernel the count begins within the last LAP_SECONDS in which nothing
@@ -53,6 +55,7 @@ from pathlib import Path
 from balancerd.config.schema import Config
 from balancerd.kernel.clock import MonotonicClock
 from balancerd.kernel.live import LiveKernel
+from balancerd.kernel.moving.pacing import GROUP_PAGES
 from balancerd.kernel.processes.identity import read_start_ticks
 from balancerd.model.decision import Reason
 from balancerd.model.ids import NodeId, ProcessId
@@ -230,10 +233,15 @@ class Steps:
 
 
 def by_us(
-    victim: Victim, place: Place, *, stall_target_seconds: float | None = None, settle_ratio: float = 0.0
+    victim: Victim,
+    place: Place,
+    *,
+    stall_target_seconds: float | None = None,
+    settle_ratio: float = 0.0,
+    group_pages: int = GROUP_PAGES,
 ) -> Moved:
     """Drive the daemon's mover to the end of the range; the first `settle_ratio` of it does not count."""
-    pace = build_pace(Config())
+    pace = replace(build_pace(Config()), group_pages=group_pages)
     if stall_target_seconds is not None:
         limit = pace.stall_limit_seconds / pace.stall_target_seconds * stall_target_seconds
         pace = replace(pace, stall_target_seconds=stall_target_seconds, stall_limit_seconds=limit)
@@ -282,6 +290,8 @@ MOVES: dict[str, Move] = {
     "ours": by_us,
     "ours-settled": lambda victim, place: by_us(victim, place, settle_ratio=0.125),
     "ours-50ms": lambda victim, place: by_us(victim, place, stall_target_seconds=0.05),
+    "ours-ungrouped": lambda victim, place: by_us(victim, place, group_pages=0),
+    "ungrouped-50ms": lambda victim, place: by_us(victim, place, stall_target_seconds=0.05, group_pages=0),
 }
 
 

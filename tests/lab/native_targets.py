@@ -254,6 +254,21 @@ def vmstat(name: str) -> int:
     return found(rf"(?m)^{name} (\d+)$", Path("/proc/vmstat").read_text())
 
 
+@contextmanager
+def groups_of_the_kernel() -> Iterator[Callable[[], list[int]]]:
+    """Tell how many base pages each group had that the kernel migrated for this process, by its tracepoint."""
+    folder = Path("/sys/kernel/tracing/instances/groups")
+    event = folder / "events/migrate/mm_migrate_pages/enable"
+    folder.mkdir()
+    try:
+        (folder / "set_event_pid").write_text(str(os.getpid()), encoding="ascii")
+        event.write_text("1", encoding="ascii")
+        yield lambda: [int(pages) for pages in re.findall(r"nr_succeeded=(\d+)", (folder / "trace").read_text())]
+        event.write_text("0", encoding="ascii")
+    finally:
+        folder.rmdir()
+
+
 def assert_sums_hold(step: Migration) -> None:
     errors = sum(pages for _, pages in step.by_errno)
     before = step.already_on_target_pages + step.left_alone_pages + step.absent_pages + step.other_before_pages
@@ -277,6 +292,7 @@ def move(
     node: int | None = TARGET,
     target_of: Mapping[int, int] | None = None,
     large_room_pages: int | None = None,
+    group_pages: int = 0,
 ) -> list[Migration]:
     """Every step until the range is done or a call fails."""
     ranges = RangeArray([(target.address, target.end, step_bytes)])
@@ -292,6 +308,7 @@ def move(
             batch_pages=batch_pages,
             look_pages=look_pages,
             large_room_pages=large_room_pages,
+            group_pages=group_pages,
         )
         assert_sums_hold(step)
         assert step.cursor != cursor or step.error

@@ -33,6 +33,7 @@ from tests.lab.native_targets import (
     fill,
     found,
     full,
+    groups_of_the_kernel,
     huge_pages,
     libc,
     map_aligned,
@@ -61,6 +62,27 @@ def test_base_pages_move_and_keep_their_contents(batch_pages: int) -> None:
         assert max(step.largest_call_pages for step in steps) <= max(batch_pages, 512)
         again = move(target, batch_pages=batch_pages)
         assert (total(again, "already_on_target_pages"), total(again, "calls")) == (4096, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "group_pages", "groups"),
+    [
+        (base_pages, 0, [8, 4088]),  # the first pages of eight blocks, which might have been huge, and then the rest
+        (base_pages, 64, [1] * 8 + [64] * 63 + [56]),
+        (base_pages, 4000, [8, 4000, 88]),
+        (huge_pages, 64, [512] * 8),
+    ],
+)
+def test_separators_end_the_kernels_groups_within_a_call(
+    make: Callable[[int], int], group_pages: int, groups: list[int]
+) -> None:
+    with child(16 * MIB, make) as target, groups_of_the_kernel() as seen:
+        (step,) = move(target, batch_pages=4096, group_pages=group_pages)
+        assert seen() == groups
+        assert (step.calls, step.resubmissions) == (1 if make is huge_pages else 2, 0)
+        assert (step.looked_pages, step.moved_pages) == (4096, 4096)
+        assert nodes_of(target) == {TARGET: 4096}
+        assert target.checksum() == target.sum_before
 
 
 @pytest.mark.parametrize("batch_pages", [64, 512, 4096])
@@ -247,6 +269,24 @@ def test_pinned_pages_stay_busy_and_do_not_keep_their_neighbours_back(
             assert total(steps, "stuck_pages") > 1000  # a folio that is stuck is not tried by every address
         assert total(steps, "moved_pages") == 2048 - stuck
         assert total(steps, "resubmissions") <= 1
+
+
+def test_of_groups_between_separators_those_that_fail_are_known_and_the_others_move() -> None:
+    def pinned(length: int) -> int:
+        address = base_pages(length)
+        for page in (3, 64, 65, 700, 2047):
+            pin(address + page * PAGE)
+        return address
+
+    with child(8 * MIB, pinned) as target:
+        (step,) = move(target, batch_pages=2048, group_pages=64)
+        assert (step.moved_pages, step.by_errno, step.refused_pages) == (2043, ((errno.EBUSY, 5),), 5)
+        failed = [(run.start - target.address) // PAGE for run in step.runs if run.error == errno.EBUSY]
+        assert failed == [3, 64, 700, 2047]  # 64 and 65 are one run, of two groups
+        # the first pages of the blocks, the rest by groups to the end of the first one, and the rest of that in one
+        assert (step.calls, step.resubmissions, step.not_attempted_pages) == (3, 1, 0)
+        assert nodes_of(target) == {TARGET: 2043, SOURCE: 5}
+        assert target.checksum() == target.sum_before
 
 
 def failing_groups(count: int, distance: int) -> Callable[[int], int]:

@@ -90,13 +90,13 @@ COARSE = [(2 * HUGE, 0, True), (HUGE, 1, False), (HUGE, 1, True), (HUGE, 0, Fals
 MIXED = [*COARSE, *FINE, (3 * PAGE, 1, False), (200 * PAGE, 3, False), (309 * PAGE, 0, False)]
 
 
-@pytest.mark.parametrize("batch_pages", [64, 512, 8192])
-def test_two_nodes_swap_their_pages_in_one_pass_each_to_its_place(batch_pages: int) -> None:
+@pytest.mark.parametrize(("batch_pages", "group_pages"), [(64, 0), (512, 64), (8192, 0), (8192, 64)])
+def test_two_nodes_swap_their_pages_in_one_pass_each_to_its_place(batch_pages: int, group_pages: int) -> None:
     with child(length_of(*MIXED), stripes(*MIXED)) as target:
         before, huge = nodes_by_mapping(target), anon_huge_kib(target)
         assert [nodes for _, nodes in before] == [{node: size // PAGE} for size, node, _ in MIXED]
         splits = vmstat("thp_migration_split")
-        steps = move(target, node=None, target_of=SWAP, batch_pages=batch_pages)
+        steps = move(target, node=None, target_of=SWAP, batch_pages=batch_pages, group_pages=group_pages)
         after = nodes_by_mapping(target)
         assert [nodes for _, nodes in after] == [{SWAP.get(node, node): size // PAGE} for size, node, _ in MIXED]
         assert (anon_huge_kib(target), vmstat("thp_migration_split")) == (huge, splits)

@@ -60,6 +60,7 @@ class MigrateCore(PlacementCore, Protocol):
         target_of: Mapping[int, int] | None,
         cursor: Cursor,
         batch_pages: int,
+        group_pages: int,
         look_pages: int,
         step_pages: int,
         move_all: bool,
@@ -118,6 +119,7 @@ class Calls:
         self._core = core
         self._caller = caller
         self._copying = copying
+        self._group_pages = pace.group_pages
         self._room = room
         self._price_until = -math.inf
 
@@ -152,6 +154,7 @@ class Calls:
             target_of=None if step.target_of is None else {int(a): int(b) for a, b in step.target_of.items()},
             cursor=way.cursor,
             batch_pages=batch_pages,
+            group_pages=self._group_pages,
             look_pages=max(step_pages, min(_LOOKS_PER_BATCH * step_pages, _ENOUGH_LOOK_PAGES)),
             step_pages=step_pages,
             move_all=step.move_all or way.leg.all_sharers,

@@ -17,6 +17,10 @@ from balancerd.ports import Clock
 
 T = TypeVar("T")
 
+GROUP_PAGES = 64
+"""Left to itself the kernel unmaps 512. In calls of as many or more, the longest wait of a thread for its memory is a
+quarter of that with groups, and copying takes no longer: docs/moving.md."""
+
 DUTY_CYCLE = "duty-cycle"
 RETRY = "retry"
 """Causes of waiting, as `throttled_seconds` of an outcome names them."""
@@ -36,6 +40,7 @@ class Pace:
     A process loses at most `duty_ratio` of its time to calls, which hold it up as long as they take, or as much as it
     is known to be held up by them. Above `max_memory_pressure_ratio` or `max_cpu_pressure_ratio` (PSI,
     some avg10) nothing is moved; None never pauses. Calls copy on CPUs of `copying_cpus`; None: on the daemon's.
+    `group_pages` of a call are out of reach together while they are copied; 0 leaves that to the kernel.
     """
 
     stall_target_seconds: float
@@ -46,6 +51,7 @@ class Pace:
     max_swap_used_ratio: float = 0.8
     first_batch_pages: int = START_PAGES
     copying_cpus: frozenset[CpuId] | None = None
+    group_pages: int = GROUP_PAGES
 
 
 class Pacer:

@@ -44,8 +44,12 @@ static long move_queued(int node, int *status, unsigned long from, unsigned long
 
 static int enqueue(const void *page, int node)
 {
-	struct frame *frame = frame_at(page), *head = &memory.frame[frame->head];
+	struct frame *frame, *head;
 
+	if ((uintptr_t)page == -(uintptr_t)PAGE) /* a separator */
+		return -EFAULT;
+	frame = frame_at(page);
+	head = &memory.frame[frame->head];
 	if (frame->status < 0 || frame->status == node)
 		return frame->status;
 	if (head->is_isolated)
@@ -246,6 +250,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.node = eat_byte(&in) % NODES,
 		.flags = 2,
 		.batch_pages = eat_byte(&in) + (shape & 1u),
+		.group_pages = shape & 16 ? shape >> 5 : 0,
 		.step_pages = eat_byte(&in) + (shape & 1u),
 		.look_pages = eat_byte(&in) + (shape & 1u),
 		.huge_bytes = huge < 64 ? 0 : PAGE << (3 + huge % 5),

@@ -81,6 +81,7 @@ class FakeCore:
         target_of: Mapping[int, int] | None,
         cursor: Cursor,
         batch_pages: int,
+        group_pages: int,
         look_pages: int,
         step_pages: int,
         move_all: bool,
@@ -99,6 +100,7 @@ class FakeCore:
         self.calls.append(
             {
                 "batch_pages": batch_pages,
+                "group_pages": group_pages,
                 "move_all": move_all,
                 "huge_bytes": huge_bytes,
                 "large_room_pages": large_room_pages,

@@ -9,7 +9,7 @@ from balancerd import native
 from balancerd.kernel.errors import AccountingError
 from balancerd.kernel.moving.claims import Claims
 from balancerd.kernel.moving.migrate import Mover
-from balancerd.kernel.moving.pacing import Pacer
+from balancerd.kernel.moving.pacing import GROUP_PAGES, Pacer
 from balancerd.kernel.observe import ObserveKernel
 from balancerd.kernel.placement.mappings import Mappings
 from balancerd.kernel.placement.reader import estimate
@@ -54,6 +54,15 @@ def test_a_step_moves_its_ranges_to_the_end_and_accounts_for_every_page(tmp_path
     assert (outcome.resume_at, outcome.stopped_by, outcome.detail) == (None, None, "")
     assert (outcome.throttled_seconds, outcome.stalls) == ({}, 0)
     assert set(world.core.nodes.values()) == {3}
+
+
+def test_pages_are_out_of_reach_by_groups_as_the_pace_says(tmp_path: Path) -> None:
+    world = make_world(tmp_path, 1_000)
+    world.move(make_step(1_000))
+    assert {call["group_pages"] for call in world.core.calls} == {GROUP_PAGES} == {64}
+    world = make_world(tmp_path / "other", 1_000, pace=replace(NO_LIMITS, group_pages=0))
+    world.move(make_step(1_000))
+    assert {call["group_pages"] for call in world.core.calls} == {0}
 
 
 def test_batches_grow_while_calls_are_short(tmp_path: Path) -> None:
