@@ -3,8 +3,8 @@
 Home is told by engine.homes; a process without a single home is left alone. Moving at once would lose on a process that
 wanders, so a new home must be old enough, and either it has been home for so long, or cost so much, that the move
 would have paid, or earlier homes lasted long enough to expect that it pays. Whoever is bound to its home is believed to
-stay until it has left twice. Then the gate. What comes home by itself, since the kernel or somebody else moves it, is
-waited for.
+stay until it has left twice too early. Then the gate. What comes home by itself, since the kernel or somebody else
+moves it, is waited for.
 """
 
 from collections.abc import Iterable, Mapping
@@ -197,7 +197,8 @@ class FollowCpu:
         def skip(reason: Reason, detail: str, needs: str) -> Skip:
             return Skip(by=self._name, process=wanted.process, reason=reason, detail=detail, wanted=wanted, needs=needs)
 
-        is_settled = residence.is_bound and residence.n_stays < FEW_STAYS
+        is_few = residence.n_stays < FEW_STAYS
+        is_settled = residence.is_bound and (is_few or _is_expected_to_pay(residence, gain, cost))
         if age < least_age and not is_settled:
             more = f"{least_age - age:.1f} s more on node {home}"
             return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} s", more)
@@ -233,10 +234,14 @@ class FollowCpu:
         return Skip(by=self._name, process=process.id, reason=reason, detail=detail)
 
 
+def _is_expected_to_pay(residence: Residence, gain: float, cost: float) -> bool:
+    expected = residence.expected_stay_seconds
+    return expected is not None and gain * expected >= EXPECTED_STAY_FACTOR * cost
+
+
 def _seconds_to_stay(residence: Residence, gain: float, cost: float, lost: float) -> float | None:
     """Return how much longer it must stay until a move pays; None when it has, or can be expected to."""
-    expected = residence.expected_stay_seconds
-    if expected is not None and gain * expected >= EXPECTED_STAY_FACTOR * cost:
+    if _is_expected_to_pay(residence, gain, cost):
         return None
     if residence.n_stays < FEW_STAYS:
         so_far, enough = max(lost, gain * residence.age_seconds), cost

@@ -214,11 +214,12 @@ def test_memory_follows_within_four_seconds_however_long_the_stay_before(before:
         pytest.param([(0, 2)], 9_000, Reason.MISPLACED, id="without waiting for a loss"),
         pytest.param([(0, 2)], 20 * 1024, Reason.GAIN_BELOW_COST, id="not what cannot pay"),
         pytest.param([(2, 20), (1, 20), (0, 2)], 256, Reason.HOME_TOO_YOUNG, id="moved twice: as anybody else"),
+        pytest.param([(2, 60), (1, 60), (0, 2)], 256, Reason.MISPLACED, id="at once if it stayed long before"),
         pytest.param([(1, 2), (0, 2)] * 5, 256, Reason.HOME_TOO_YOUNG, id="not who is bound anew at each tick"),
         pytest.param([(1, 6), (0, 6)] * 5, 256, Reason.LOSS_BELOW_COST, id="nor who does not stay"),
     ],
 )
-def test_memory_follows_at_once_whoever_is_bound_until_it_has_left_twice(
+def test_memory_follows_at_once_whoever_is_bound_until_it_has_left_twice_too_early(
     stays: list[tuple[int, float]], mib: float, reason: Reason
 ) -> None:
     assert live(stays, {2: mib}, is_bound=True).reason is reason
