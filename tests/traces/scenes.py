@@ -12,11 +12,11 @@ from balancerd.model.sample import Mempolicy, Pressure, Survey
 from balancerd.ports import SurveyScope
 from tests.traces.recording import OWN_PID, Recording
 from tests.unit.engine import test_tick_accesses, test_tick_interleave
-from tests.unit.engine.test_tick_accesses import PART_PAGES, HeatAsked, Machine
+from tests.unit.engine.test_tick_accesses import PART_PAGES, PID, Machine
 from tests.unit.engine.test_tick_eviction import AgesHeat, PressedMachine
 from tests.unit.engine.test_tick_packing import Crowded
 from tests.unit.engine.test_tick_tiering import PartsHeat, TieredMachine
-from tests.unit.fakes import MIB, N0, N1, N2, FakeAccessWatch, FakeClock, FakeKernel, make_process
+from tests.unit.fakes import MIB, N0, N1, N2, FakeAccessWatch, FakeClock, FakeHeatWatch, FakeKernel, make_process
 from tests.unit.jobs.machine import Memory, a_vma
 
 SELECT = SelectConfig(
@@ -57,7 +57,7 @@ def follow_cpu(path: Path) -> None:
         policies=(HOME,),
         migrate=MigrateConfig(process_rate_limit_bytes_per_second=64 * MIB),
     )
-    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=FakeHeatWatch(PID))
 
     def add(pid: int, run: Mapping[int, float], mib: Mapping[int, float], **changes: object) -> ProcessId:
         process = make_process(pid, run=run, rss_bytes=round(sum(mib.values()) * MIB), **changes)
@@ -103,14 +103,14 @@ def access(path: Path) -> None:
     owners = [0, 1, 2, 3, 2, 1]
     first: list[int | None] = [0]
     pages = first * (len(owners) * PART_PAGES)
-    kernel.memories[test_tick_accesses.PID] = Memory(vmas={a_vma(0, len(pages)): pages})
+    kernel.memories[PID] = Memory(vmas={a_vma(0, len(pages)): pages})
     watch = test_tick_accesses.Watch(kernel, owners)
     config = Config(
         select=SELECT,
         policies=(HOME, PolicyConfig(name="parts", kind="access")),
         migrate=MigrateConfig(process_rate_limit_bytes_per_second=4 * MIB),
     )
-    recording = Recording(config, kernel, clock, access_watch=watch, heat_watch=HeatAsked())
+    recording = Recording(config, kernel, clock, access_watch=watch, heat_watch=FakeHeatWatch(PID))
 
     def before(tick: int) -> None:
         if tick == 20:
@@ -137,7 +137,7 @@ def interleave(path: Path) -> None:
         select=SELECT, policies=policies, migrate=MigrateConfig(process_rate_limit_bytes_per_second=6 * MIB)
     )
     watch = test_tick_interleave.Watch(kernel)
-    recording = Recording(config, kernel, clock, access_watch=watch, heat_watch=HeatAsked())
+    recording = Recording(config, kernel, clock, access_watch=watch, heat_watch=FakeHeatWatch(PID))
     recording.start()
     recording.ticks(30)
     recording.write(path)
@@ -160,7 +160,7 @@ def rule(path: Path) -> None:
         policies=(PolicyConfig.model_validate(places), HOME),
         migrate=MigrateConfig(process_rate_limit_bytes_per_second=64 * MIB),
     )
-    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=FakeHeatWatch(PID))
     for pid, comm, node, changes in (
         (300, "cache-1", 2, {"cpu_cores": 0.0, "run_seconds": None}),
         (310, "cache-2", 0, {}),
@@ -190,7 +190,7 @@ def cpuset_follow(path: Path) -> None:
         policies=(HOME, PolicyConfig(name="cpusets", kind="cpuset-follow")),
         migrate=MigrateConfig(process_rate_limit_bytes_per_second=48 * MIB),
     )
-    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=FakeHeatWatch(PID))
 
     def narrow(pid: int, *, cpus: str | None = None, mems: str | None = None) -> None:
         process = kernel.processes[ProcessId(pid, 1)]
@@ -243,7 +243,7 @@ def drain(path: Path) -> None:
         policies=(PolicyConfig.model_validate({"name": "empty", "kind": "drain", "nodes": "3"}), HOME),
         migrate=MigrateConfig(process_rate_limit_bytes_per_second=64 * MIB),
     )
-    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=FakeHeatWatch(PID))
 
     def add(pid: int, comm: str, node: int, mib: Mapping[int, float], **changes: Any) -> ProcessId:
         process = make_process(pid, run={node: 2.0}, comm=comm)
@@ -295,7 +295,7 @@ def threads(path: Path) -> None:
         ),
         migrate=MigrateConfig(process_rate_limit_bytes_per_second=64 * MIB),
     )
-    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=FakeHeatWatch(PID))
 
     def add(pid: int, comm: str, run: Mapping[int, float], mib: Mapping[int, float], **changes: Any) -> ProcessId:
         process = make_process(
@@ -383,7 +383,7 @@ def packing(path: Path) -> None:
         policies=(PolicyConfig.model_validate(pack), HOME),
         migrate=MigrateConfig(process_rate_limit_bytes_per_second=128 * MIB),
     )
-    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=HeatAsked())
+    recording = Recording(config, kernel, clock, access_watch=FakeAccessWatch(), heat_watch=FakeHeatWatch(PID))
     for pid, mib, changes in (
         (300, {0: 900}, {}),
         (310, {0: 700}, {"cpu_cores": 0.0, "run_seconds": None}),

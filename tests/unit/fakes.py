@@ -7,6 +7,7 @@ from typing import Any
 from balancerd.engine.budgets import Rates
 from balancerd.model.access import REGION_BYTES, Accesses, AccessMethod, AccessRegion, AccessRun, AccessWindow
 from balancerd.model.decision import Reason, Skip
+from balancerd.model.heat import HeatMethod, HeatRegion, Heats, HeatWindow
 from balancerd.model.ids import CpuId, NodeId, ProcessId
 from balancerd.model.machine import Machine, NodeState
 from balancerd.model.migration import (
@@ -282,6 +283,22 @@ class FakeAccessWatch:
                 if p not in self.windows
             },
         )
+
+
+class FakeHeatWatch:
+    """Knows of one process that its first page is hot; whom it was asked for, one entry a tick."""
+
+    def __init__(self, process: ProcessId) -> None:
+        self.asked: list[tuple[tuple[ProcessId, ...], tuple[ProcessId, ...]]] = []
+        region = HeatRegion(start=VMA_START, end=VMA_START + PAGE_BYTES, ratio=1.0)
+        window = HeatWindow(
+            process=process, taken_at=0.0, seconds=0.1, watched_seconds=1.0, method=HeatMethod.DAMON, regions=(region,)
+        )
+        self.heats = Heats(method=HeatMethod.DAMON, windows={process: window})
+
+    def read(self, asked: Sequence[ProcessId], others: Iterable[ProcessId]) -> Heats:
+        self.asked.append((tuple(asked), tuple(others)))
+        return self.heats
 
 
 class FakeKernel:

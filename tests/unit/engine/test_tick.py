@@ -1,7 +1,7 @@
 """Whole ticks over a machine in memory: from misplaced to home, and every way of being left alone."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,26 @@ from balancerd.engine.tick import Engine, Settings
 from balancerd.engine.trust import TRIAL_SECONDS
 from balancerd.model.decision import Decision, Eviction, Reason, Verdict
 from balancerd.model.ids import ProcessId
+from balancerd.model.migration import EvictionOutcome, EvictionStep
 from balancerd.model.page_status import PageStatus
 from balancerd.model.report import ProcessReport, TickReport
 from balancerd.model.sample import Mempolicy, Pressure, Survey, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import Policy, PolicyContext, SurveyScope
-from tests.unit.fakes import GIB, MIB, N0, N1, N2, VMA_START, FakeClock, FakeKernel, make_process, make_rates, make_run
+from tests.unit.fakes import (
+    GIB,
+    MIB,
+    N0,
+    N1,
+    N2,
+    VMA_START,
+    FakeClock,
+    FakeHeatWatch,
+    FakeKernel,
+    make_process,
+    make_rates,
+    make_run,
+)
 from tests.unit.reports import an_outcome
 
 PID = ProcessId(100, 1)
@@ -53,7 +67,7 @@ class Run:
         self.memory = new_memory(cooldown_seconds=cooldown, rates=self.settings.rates, scan_budget_ratio=scan_budget)
         self.engine = self.load(policies)
 
-    def load(self, policies: list[Policy] | None = None) -> Engine:
+    def load(self, policies: list[Policy] | None = None, heat_watch: FakeHeatWatch | None = None) -> Engine:
         """Return another engine with the same memory, as a reload does."""
         home = plugin.build(
             "home", FollowCpuOptions(min_home_age_seconds=5.0), PolicyContext(migration_bytes_per_second=GIB)
@@ -66,6 +80,7 @@ class Run:
             should_stop=lambda: self.stopping,
             memory=self.memory,
             claimed=lambda: self.claimed,
+            heat_watch=heat_watch,
         )
 
     def ticks(self, number: int) -> list[TickReport]:
@@ -96,6 +111,7 @@ def test_misplaced_memory_goes_home_after_its_mempolicies_were_read() -> None:
     ]
     assert run.kernel.mib[PID] == {2: 0.0, 0: 256.0}
     assert len(run.kernel.steps) == 1
+    assert run.kernel.read_mempolicies == [PID]
 
 
 def test_a_process_that_was_at_home_for_long_is_looked_at_at_once_when_it_moves_and_followed_in_three_ticks() -> None:
@@ -274,6 +290,17 @@ def test_a_policy_that_raises_is_reported_and_the_others_go_on() -> None:
     report = run.ticks(8)[0]
     assert report.policy_errors == {"broken": "ZeroDivisionError: at 1000.0"}
     assert run.kernel.mib[PID][N0] == 256.0
+
+
+def test_heat_is_read_of_the_busiest_first() -> None:
+    run = Run()
+    for pid, cores in ((103, 0.5), (100, 0.2), (102, 0.5)):
+        run.kernel.add(make_process(pid, cpu_cores=cores), {0: 256})
+    watch = FakeHeatWatch(PID)
+    run.engine = run.load(heat_watch=watch)
+    run.ticks(1)
+    asked, others = watch.asked[-1]
+    assert (asked, [process.pid for process in others]) == ((), [102, 103, 100])
 
 
 def test_stopping_starts_no_step() -> None:
@@ -464,8 +491,16 @@ def test_moved_pages_are_looked_at_three_times_and_then_no_more() -> None:
     assert {pages for _, pages in looked} == {256}
 
 
-def test_pages_that_come_back_hold_the_process_and_lock_their_ranges() -> None:
+def revocations(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[ProcessId]:
+    """Return the processes whose program is trusted no longer, as they become known."""
+    revoked: list[ProcessId] = []
+    monkeypatch.setattr(run.memory.trust, "revoke", revoked.append)
+    return revoked
+
+
+def test_pages_that_come_back_hold_the_process_and_lock_their_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     run = wanting(MOVE)
+    revoked = revocations(run, monkeypatch)
     run.kernel.returned_ratio[PID] = 0.1
     told = run.last(7)
     assert told.reason is Reason.PING_PONG
@@ -473,11 +508,15 @@ def test_pages_that_come_back_hold_the_process_and_lock_their_ranges() -> None:
     assert [span.cause for span in run.memory.ledger.held_ranges(PID, run.clock.now())] == ["came back"]
     run.ticks(30)
     assert len(run.kernel.verified) == 1  # what came back counts once
+    assert revoked == [PID]
 
 
 @pytest.mark.parametrize(("returned", "absent"), [(0.0, 1.0), (0.04, 0.0)])
-def test_few_pages_elsewhere_or_pages_gone_are_no_ping_pong(returned: float, absent: float) -> None:
+def test_few_pages_elsewhere_or_pages_gone_are_no_ping_pong(
+    returned: float, absent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = wanting(MOVE)
+    revoked = revocations(run, monkeypatch)
     run.kernel.returned_ratio[PID] = returned
     run.kernel.absent_ratio[PID] = absent
     run.ticks(32)
@@ -485,6 +524,7 @@ def test_few_pages_elsewhere_or_pages_gone_are_no_ping_pong(returned: float, abs
     assert run.memory.ledger.held_ranges(PID, run.clock.now()) == ()
     hold = run.memory.ledger.hold(PID, run.clock.now())
     assert hold is None or hold.reason is not Reason.PING_PONG
+    assert revoked == []
 
 
 @pytest.mark.parametrize(("scan_budget", "looks"), [(0.1, [4, 3, 0]), (0.0, [1, 1, 1])])
@@ -510,6 +550,22 @@ def test_an_eviction_is_carried_out_and_told() -> None:
     told = report.processes[0]
     assert (told.reason, told.detail) == (Reason.EVICT, "evicted 56 MiB; 11264 pages stayed")
     assert report.outcomes == ()
+
+
+def test_evictions_for_which_no_time_is_left_are_told_and_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = wanting(replace(EVICT, evict_bytes=50 * MIB))
+    run.kernel.add(make_process(101), {2: 256})
+    evict = run.kernel.evict
+
+    def slowly(step: EvictionStep, should_stop: Callable[[], bool]) -> EvictionOutcome:
+        run.clock.time += 30.0
+        return evict(step, should_stop)
+
+    monkeypatch.setattr(run.kernel, "evict", slowly)
+    (report,) = run.ticks(1)
+    first, second = report.processes
+    assert (first.reason, len(report.evictions)) == (Reason.EVICT, 1)
+    assert (second.reason, second.detail) == (Reason.MIGRATION_BUDGET, "no time was left for it")
 
 
 def test_an_eviction_goes_on_at_its_rate_and_rests_when_it_is_done() -> None:

@@ -1,7 +1,7 @@
 """Whole ticks of the policy access over a machine that knows every page: parts of one process go to their threads."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -13,7 +13,6 @@ from balancerd.engine.select import Criteria
 from balancerd.engine.tick import Engine, Settings
 from balancerd.model.access import Accesses, AccessRun
 from balancerd.model.decision import Decision, Reason, Skip
-from balancerd.model.heat import HeatMethod, HeatRegion, Heats, HeatWindow
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.migration import RunsNow, VerifyRequest
 from balancerd.model.page_status import PageStatus
@@ -26,6 +25,7 @@ from tests.unit.fakes import (
     MIB,
     FakeAccessWatch,
     FakeClock,
+    FakeHeatWatch,
     make_access_window,
     make_process,
     make_rates,
@@ -97,22 +97,6 @@ class Watch(FakeAccessWatch):
         return runs
 
 
-class HeatAsked:
-    """A HeatWatch that knows of one process; whom it was asked for, one entry a tick."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[tuple[ProcessId, ...], tuple[ProcessId, ...]]] = []
-        region = HeatRegion(start=START, end=START + PAGE_BYTES, ratio=1.0)
-        window = HeatWindow(
-            process=PID, taken_at=0.0, seconds=0.1, watched_seconds=1.0, method=HeatMethod.DAMON, regions=(region,)
-        )
-        self.heats = Heats(method=HeatMethod.DAMON, windows={PID: window})
-
-    def read(self, asked: Sequence[ProcessId], others: Iterable[ProcessId]) -> Heats:
-        self.asked.append((tuple(asked), tuple(others)))
-        return self.heats
-
-
 class Run:
     """An engine with both policies; the process was filled by a main thread on node 0."""
 
@@ -121,7 +105,7 @@ class Run:
         self.kernel = Machine(self.clock)
         self.kernel.memories[PID] = Memory(vmas={a_vma(0, 4 * PART_PAGES): [0] * (4 * PART_PAGES)})
         self.watch = Watch(self.kernel, [0, 1, 2, 3])
-        self.heat = HeatAsked()
+        self.heat = FakeHeatWatch(PID)
         self.policies: list[Policy] = [
             follow_cpu.plugin.build("home", follow_cpu.FollowCpuOptions(), CONTEXT),
             access.plugin.build("parts", access.AccessOptions(), CONTEXT),
