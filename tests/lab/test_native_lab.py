@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from balancerd.native import Cursor, RangeArray, migrate, placement
+from tests.lab import kernel
 from tests.lab.native_targets import (
     HUGE,
     MADV_NOHUGEPAGE,
@@ -64,6 +65,7 @@ def test_base_pages_move_and_keep_their_contents(batch_pages: int) -> None:
         assert (total(again, "already_on_target_pages"), total(again, "calls")) == (4096, 0)
 
 
+@pytest.mark.kernel(*kernel.SERIES)
 @pytest.mark.parametrize(
     ("make", "group_pages", "groups"),
     [
@@ -271,6 +273,7 @@ def test_pinned_pages_stay_busy_and_do_not_keep_their_neighbours_back(
         assert total(steps, "resubmissions") <= 1
 
 
+@pytest.mark.kernel(*kernel.SERIES)
 def test_of_groups_between_separators_those_that_fail_are_known_and_the_others_move() -> None:
     def pinned(length: int) -> int:
         address = base_pages(length)

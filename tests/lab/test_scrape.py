@@ -132,7 +132,8 @@ def test_prometheus_sees_memory_migrate_and_an_alert_fires(tmp_path: Path) -> No
         assert moved >= MIB << 20
         check_answers(moved)
         assert wait_for(pages, lambda values: values == [moved / 4096]) == [moved / 4096]
-        assert sum(query('balancerd_migrated_bytes_total{job="balancerd",to_node="0"}')) == moved
+        to_home = 'sum(balancerd_migrated_bytes_total{job="balancerd",to_node="0"})'
+        assert wait_for(to_home, lambda values: values == [moved]) == [moved]  # it may have been scraped in between
         assert sum(query(f"increase({pages}[5m])")) > 0
         assert query('up{job="balancerd"}') == [1.0]
         check_rules()
