@@ -15,7 +15,6 @@ from balancerd import native
 from balancerd.kernel.moving.account import MOST_RUNS, Account, seconds_of_calls
 from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.cpus import CopyingCpus
-from balancerd.kernel.moving.groups import GroupSize
 from balancerd.kernel.moving.legs import Way
 from balancerd.kernel.moving.pacing import Pace, StepPace
 from balancerd.kernel.moving.patience import Caller, LateAnswers, call_holding, drop
@@ -110,8 +109,7 @@ class Work:
 class Calls:
     """Calls the core. It remembers from one call to the next the size of a batch that suits the stall target.
 
-    And the size of a group that copies fast enough, and of each process where its pages came from: where they are best
-    copied if not on the target.
+    And of each process where its pages came from: where they are best copied if not on the target.
     """
 
     def __init__(self, core: MigrateCore, room: Room, pace: Pace, caller: Caller, copying: CopyingCpus) -> None:
@@ -121,14 +119,13 @@ class Calls:
         self._core = core
         self._caller = caller
         self._copying = copying
-        self._groups = GroupSize(pace.group_pages)
+        self._group_pages = pace.group_pages
         self._room = room
         self._price_until = -math.inf
 
     def relearn(self, pace: Pace) -> None:
-        """Learn the sizes of batches and of groups anew."""
+        """Learn the size of a batch anew."""
         self.batch, self._price_until = BatchSize(pace.stall_target_seconds, pace.first_batch_pages), -math.inf
-        self._groups = GroupSize(pace.group_pages)
 
     def learn_price(self, now: float) -> None:
         """Learn what a call costs that moves nothing, unless that is known since a short while. Raises OSError."""
@@ -149,7 +146,6 @@ class Calls:
         source = self._source_of(work)
         batches = 1 if source is None else self.batch.batches  # then it knows better where to copy
         step_pages = min(batches * batch_pages, most_pages)
-        group_pages = self._groups.for_next_call()
         make: Callable[..., Migration] = partial(
             self._core.migrate,
             step.process.pid,
@@ -158,7 +154,7 @@ class Calls:
             target_of=None if step.target_of is None else {int(a): int(b) for a, b in step.target_of.items()},
             cursor=way.cursor,
             batch_pages=batch_pages,
-            group_pages=group_pages,
+            group_pages=self._group_pages,
             look_pages=max(step_pages, min(_LOOKS_PER_BATCH * step_pages, _ENOUGH_LOOK_PAGES)),
             step_pages=step_pages,
             move_all=step.move_all or way.leg.all_sharers,
@@ -174,15 +170,10 @@ class Calls:
             lambda pidfd: self._copying.run(near, partial(make, pidfd=pidfd)),
             partial(self.late.keep, step.process),
         )
-        is_base = way.leg.page_bytes == PAGE_BYTES and not done.whole_folios
         way.went(done.cursor, is_done=done.is_done)
         if done.calls:
-            price_seconds = self.batch.idle_price_seconds
-            work.pace.called(seconds_of_calls(done), price_seconds, done.largest_call_pages)
+            work.pace.called(seconds_of_calls(done), self.batch.idle_price_seconds, done.largest_call_pages)
             self.batch.took(done.longest_call_seconds, done.largest_call_pages)
-            if is_base and not (done.resubmissions or done.error):
-                felt_seconds = max(0.0, done.moving_seconds - done.calls * price_seconds)
-                self._groups.took(group_pages, felt_seconds, done.moved_pages)
         return done
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
