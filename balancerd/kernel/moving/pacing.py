@@ -17,9 +17,9 @@ from balancerd.ports import Clock
 
 T = TypeVar("T")
 
-GROUP_PAGES = 64
-"""Left to itself the kernel unmaps 512. In calls of as many or more, the longest wait of a thread for its memory is a
-quarter of that with groups, and copying takes no longer: docs/moving.md."""
+GROUP_PAGES = 128
+"""Left to itself the kernel unmaps 512. Smaller groups make waits shorter, but each has a price: waiting for the CPUs
+where the process runs, and waking who waits for it. See docs/moving.md."""
 
 DUTY_CYCLE = "duty-cycle"
 RETRY = "retry"

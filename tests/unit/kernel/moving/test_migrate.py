@@ -59,7 +59,7 @@ def test_a_step_moves_its_ranges_to_the_end_and_accounts_for_every_page(tmp_path
 def test_pages_are_out_of_reach_by_groups_as_the_pace_says(tmp_path: Path) -> None:
     world = make_world(tmp_path, 1_000)
     world.move(make_step(1_000))
-    assert {call["group_pages"] for call in world.core.calls} == {GROUP_PAGES} == {64}
+    assert {call["group_pages"] for call in world.core.calls} == {GROUP_PAGES} == {128}
     world = make_world(tmp_path / "other", 1_000, pace=replace(NO_LIMITS, group_pages=0))
     world.move(make_step(1_000))
     assert {call["group_pages"] for call in world.core.calls} == {0}
