@@ -197,7 +197,7 @@ struct bal_migration {
  * from the cursor on, moves those that are present elsewhere, and puts the cursor behind the last page finished. An
  * error of a call ends the step: it is ret->error. After it, or when too many groups of pages failed in one call, the
  * cursor stands at the first page that was not attempted; such pages are counted as not_attempted, and again by a later
- * step. Errors returned: EINVAL (argument), ENOMEM (working memory of up to 112 bytes a page of the batch).
+ * step. Errors returned: EINVAL (argument), ENOMEM (working memory of up to 100 bytes a page of the batch).
  */
 int bal_migrate(int pid, const struct bal_range *ranges, size_t n_ranges, const struct bal_migrate_args *args,
 		struct bal_cursor *cursor, struct bal_migration *ret);

@@ -96,17 +96,16 @@ static size_t leave_target(struct step *s, size_t first, size_t end)
 	return first;
 }
 
-/* One call for items [first, end), with separators behind groups of about so many pages; 0: without. */
+/*
+ * One call for items [first, end), with separators behind groups of about so many pages; 0: without. Their statuses are
+ * those of this call, BAL_UNWRITTEN where it stored none.
+ */
 static long move_pages(struct step *s, size_t first, size_t end, uint64_t group_pages)
 {
 	uint64_t weight = 0;
 	size_t n = 0;
-	long rc;
+	long rc = -1;
 
-	if (bal_step_is_gone(s)) {
-		errno = ESRCH;
-		return -1;
-	}
 	for (size_t i = first; i < end; i++) {
 		struct item *item = &s->items[i];
 		int is_last = i + 1 == end || s->items[i + 1].target != item->target;
@@ -122,7 +121,10 @@ static long move_pages(struct step *s, size_t first, size_t end, uint64_t group_
 		}
 		weight = item->closes || is_last ? 0 : weight;
 	}
-	rc = syscall(SYS_move_pages, s->pid, n, s->call_pages, s->call_nodes, s->call_status, s->args->flags);
+	if (bal_step_is_gone(s))
+		errno = ESRCH;
+	else
+		rc = syscall(SYS_move_pages, s->pid, n, s->call_pages, s->call_nodes, s->call_status, s->args->flags);
 	for (size_t i = first, at = 0; i < end; i++, at += 1 + s->items[i - 1].closes)
 		s->status[i] = s->call_status[at];
 	return rc;
@@ -143,8 +145,6 @@ static int submit_batch(struct step *s, size_t first, size_t end, struct patienc
 		long rc;
 		int error;
 
-		for (size_t i = first; i < end; i++)
-			s->status[i] = BAL_UNWRITTEN;
 		rc = move_pages(s, first, end, group_pages);
 		error = rc < 0 ? errno : 0;
 		took = bal_now_seconds() - began;

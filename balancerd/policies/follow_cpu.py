@@ -197,8 +197,8 @@ class FollowCpu:
         def skip(reason: Reason, detail: str, needs: str) -> Skip:
             return Skip(by=self._name, process=wanted.process, reason=reason, detail=detail, wanted=wanted, needs=needs)
 
-        is_few = residence.n_stays < FEW_STAYS
-        is_settled = residence.is_bound and (is_few or _is_expected_to_pay(residence, gain, cost))
+        pays = _is_expected_to_pay(residence, gain, cost)
+        is_settled = residence.is_bound and (pays or residence.n_stays < FEW_STAYS)
         if age < least_age and not is_settled:
             more = f"{least_age - age:.1f} s more on node {home}"
             return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} s", more)
@@ -208,7 +208,7 @@ class FollowCpu:
             return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} {chance}", more)
         if not residence.is_at_home:
             return skip(Reason.HOME_TOO_YOUNG, f"away from node {home} at the moment", f"a return to node {home}")
-        wait = None if is_settled else _seconds_to_stay(residence, gain, cost, memory.lost_seconds)
+        wait = None if is_settled or pays else _seconds_to_stay(residence, gain, cost, memory.lost_seconds)
         if wait is not None:
             lost = f"{told}, lost so far {memory.lost_seconds:.2f} s"
             return skip(Reason.LOSS_BELOW_COST, lost, f"{wait:.1f} s more on node {home}")
@@ -240,9 +240,7 @@ def _is_expected_to_pay(residence: Residence, gain: float, cost: float) -> bool:
 
 
 def _seconds_to_stay(residence: Residence, gain: float, cost: float, lost: float) -> float | None:
-    """Return how much longer it must stay until a move pays; None when it has, or can be expected to."""
-    if _is_expected_to_pay(residence, gain, cost):
-        return None
+    """Return how much longer it must stay until a move pays; None when it has."""
     if residence.n_stays < FEW_STAYS:
         so_far, enough = max(lost, gain * residence.age_seconds), cost
     else:

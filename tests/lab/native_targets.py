@@ -258,15 +258,13 @@ def vmstat(name: str) -> int:
 def groups_of_the_kernel() -> Iterator[Callable[[], list[int]]]:
     """Tell how many base pages each group had that the kernel migrated for this process, by its tracepoint."""
     folder = Path("/sys/kernel/tracing/instances/groups")
-    event = folder / "events/migrate/mm_migrate_pages/enable"
     folder.mkdir()
     try:
         (folder / "set_event_pid").write_text(str(os.getpid()), encoding="ascii")
-        event.write_text("1", encoding="ascii")
+        (folder / "events/migrate/mm_migrate_pages/enable").write_text("1", encoding="ascii")
         yield lambda: [int(pages) for pages in re.findall(r"nr_succeeded=(\d+)", (folder / "trace").read_text())]
-        event.write_text("0", encoding="ascii")
     finally:
-        folder.rmdir()
+        folder.rmdir()  # which ends its events, too
 
 
 def assert_sums_hold(step: Migration) -> None:
