@@ -67,6 +67,8 @@ class Residence:
         self.seen_at: float | None = None
         self.new_seconds = 0.0
         """The time by which the stay was longer at the last observation than at the one before."""
+        self.ran_seconds = 0.0
+        """The CPU time that the process took during the stay, on whatever node."""
 
     @property
     def shares(self) -> dict[NodeId, float]:
@@ -129,6 +131,7 @@ class Residence:
         self._average(here, elapsed)
         if here:
             self._latest.append(_Interval(now - elapsed, elapsed, here))
+            self.ran_seconds += sum(here.values()) * elapsed
             while self._latest_seconds() - self._latest[0].seconds >= max(self._rule.least_seconds, elapsed):
                 self._latest.popleft()
             self._settle(now, here, bound_to)
@@ -168,9 +171,10 @@ class Residence:
         while _share(self._latest[0].run, node) < MAJORITY:
             self._latest.popleft()
         self.home, self.since = node, self._latest[0].began_at
-        self._run, self._weight = {}, 0.0
+        self._run, self._weight, self.ran_seconds = {}, 0.0, 0.0
         for interval in self._latest:
             self._average(interval.run, interval.seconds)
+            self.ran_seconds += sum(interval.run.values()) * interval.seconds
         self.new_seconds = self.age_seconds
 
     def _leave(self) -> None:

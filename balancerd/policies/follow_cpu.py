@@ -46,8 +46,9 @@ LOSS_FACTOR = 8.0
 
 
 KERNELS_CHANCE_SECONDS = 10.0
-"""Where the kernel's own balancing is on it gets so long at each home before anything is moved here. It scans a process
-once in 1 to 60 s of its run time, and may not have begun when the process is old enough for this policy."""
+"""Where the kernel's own balancing is on it gets so long at each home, and so much of the process's CPU time there,
+before anything is moved here. It scans a process once in 1 to 60 s of CPU time (task_tick_numa() in
+kernel/sched/fair.c), and may not have begun when the process is old enough for this policy."""
 
 
 class FollowCpuOptions(Section):
@@ -202,10 +203,12 @@ class FollowCpu:
         if age < least_age and not is_settled:
             more = f"{least_age - age:.1f} s more on node {home}"
             return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} s", more)
-        if not memory.progress.is_moving and age < KERNELS_CHANCE_SECONDS and kernel_balances:
-            chance = f"of the {KERNELS_CHANCE_SECONDS:.0f} s in which the kernel's balancing comes first"
-            more = f"{KERNELS_CHANCE_SECONDS - age:.1f} s more on node {home}"
-            return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {age:.1f} {chance}", more)
+        if not memory.progress.is_moving and kernel_balances:
+            kind, had = min(("s", age), ("s of CPU time", residence.ran_seconds), key=lambda it: it[1])
+            if had < KERNELS_CHANCE_SECONDS:
+                chance = f"of the {KERNELS_CHANCE_SECONDS:.0f} {kind} in which the kernel's balancing comes first"
+                more = f"{KERNELS_CHANCE_SECONDS - had:.1f} {kind} more on node {home}"
+                return skip(Reason.HOME_TOO_YOUNG, f"node {home} for {had:.1f} {chance}", more)
         if not residence.is_at_home:
             return skip(Reason.HOME_TOO_YOUNG, f"away from node {home} at the moment", f"a return to node {home}")
         wait = None if is_settled or pays else _seconds_to_stay(residence, gain, cost, memory.lost_seconds)

@@ -118,6 +118,20 @@ def test_expected_stay(life: list[Run], expected: float | None) -> None:
     assert told == (None if expected is None else pytest.approx(expected))
 
 
+@pytest.mark.parametrize(
+    ("life", "ran"),
+    [
+        pytest.param([IDLE] * 5, 0.0, id="never runs"),
+        pytest.param([{0: 0.5}] * 10, 10.0, id="half a core"),
+        pytest.param([{0: 0.5}] * 10 + [IDLE] * 10 + [{0: 3.0}], 16.0, id="idle times add nothing"),
+        pytest.param([A] * 30 + [B], 62.0, id="a visit counts"),
+        pytest.param([A] * 30 + [{1: 1.0}, {1: 2.0}, {1: 1.0}], 8.0, id="a new home begins anew"),
+    ],
+)
+def test_cpu_time_of_a_stay(life: list[Run], ran: float) -> None:
+    assert live(life).ran_seconds == pytest.approx(ran)
+
+
 def test_what_ran_before_a_change_is_forgotten() -> None:
     residence = live([A] * 300 + [{1: 3.0}] * 3)
     assert residence.shares == {NodeId(1): 1.0}

@@ -363,6 +363,23 @@ def test_the_kernels_balancing_gets_ten_seconds_at_each_home(manager: Manager, *
     assert told == [*[Reason.HOME_TOO_YOUNG] * (ticks - 1), *[Reason.MISPLACED] * (7 - ticks)]
 
 
+def test_the_kernels_balancing_gets_ten_seconds_of_cpu_time_too() -> None:
+    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=16 * GIB))
+    told, n_idle_ticks = [], 30
+    for tick in range(1, n_idle_ticks + 8):
+        cores = 0.05 if tick <= n_idle_ticks else 1.0
+        survey = make_survey(make_process(run={0: cores * TICK}, cpu_cores=cores), at=tick * TICK, interval=TICK)
+        survey = replace(survey, managers=(ManagerFinding(manager=Manager.KERNEL_BALANCING, active=True),))
+        (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
+        told.append(verdict)
+    *waits, began = told[: n_idle_ticks + 4]
+    assert {it.reason for it in waits} == {Reason.HOME_TOO_YOUNG}
+    chance = "of the 10 s of CPU time in which the kernel's balancing comes first"
+    assert isinstance(waits[-1], Skip)
+    assert (waits[-1].detail, waits[-1].needs) == (f"node 0 for 9.0 {chance}", "1.0 s of CPU time more on node 0")
+    assert {it.reason for it in (began, *told[n_idle_ticks + 4 :])} == {Reason.MISPLACED}
+
+
 def test_what_stops_to_come_home_is_moved_after_ten_seconds() -> None:
     told = coming_home(900, *[600] * 9)
     assert told[1:] == [*["coming-home"] * 5, *["misplaced"] * 4]
