@@ -40,7 +40,7 @@ class _Place:
 
 @dataclass(slots=True, kw_only=True)
 class _Source:
-    """Something to read every so often, and whom it tells of."""
+    """Something to read every so often, 0: at each look, and whom it tells of."""
 
     every_seconds: float
     managers: tuple[Manager, ...]
@@ -87,7 +87,7 @@ class Neighbours:
                 read=self._list_programs,
             ),
             _Source(every_seconds=10.0, managers=(), read=self._verify_programs),
-            _Source(every_seconds=20.0, managers=(Manager.KERNEL_BALANCING,), read=self._read_balancing),
+            _Source(every_seconds=0.0, managers=(Manager.KERNEL_BALANCING,), read=self._read_balancing),
             _Source(every_seconds=20.0, managers=(Manager.DAMOS,), read=self._read_schemes),
             _Source(
                 every_seconds=20.0, managers=(Manager.KUBELET_CPU, Manager.KUBELET_MEMORY), read=self._kubelet.look
