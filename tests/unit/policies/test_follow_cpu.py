@@ -1,5 +1,6 @@
 """Tables for follow-cpu: each row a process's life in 2-second ticks, and what the policy says at its end."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -344,40 +345,39 @@ def test_what_comes_home_by_itself_is_waited_for(away_mib: tuple[float, ...], la
     assert coming_home(*away_mib)[-1] == last
 
 
-@pytest.mark.parametrize(
-    ("manager", "active", "ticks"),
-    [(Manager.KERNEL_BALANCING, True, 5), (Manager.KERNEL_BALANCING, False, 2), (Manager.NUMAD, True, 2)],
-)
-def test_the_kernels_balancing_gets_ten_seconds_at_each_home(manager: Manager, *, active: bool, ticks: int) -> None:
+def beside(manager: Manager, cores: Iterable[float], *, active: bool = True) -> list[Verdict]:
+    """Bind a process to node 0, with its memory on node 2 and that manager around: how busy it is in each tick."""
     policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=16 * GIB))
-    told = []
-    for tick in range(1, 7):
-        survey = make_survey(make_process(run={0: TICK}), at=tick * TICK, interval=TICK)
+    told: list[Verdict] = []
+    for tick, busy in enumerate(cores, 1):
+        process = make_process(run={0: busy * TICK}, cpu_cores=busy)
+        process = replace(process, cpus_allowed=make_topology(RING).nodes[0].cpus)
+        survey = make_survey(process, at=tick * TICK, interval=TICK)
         survey = replace(survey, managers=(ManagerFinding(manager=manager, active=active),))
-        (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
-        told.append(verdict.reason)
-        if active and manager is Manager.KERNEL_BALANCING and tick == 3:
-            chance = "of the 10 s in which the kernel's balancing comes first"
-            assert isinstance(verdict, Skip)
-            assert (verdict.detail, verdict.needs) == (f"node 0 for 6.0 {chance}", "4.0 s more on node 0")
-    assert told == [*[Reason.HOME_TOO_YOUNG] * (ticks - 1), *[Reason.MISPLACED] * (7 - ticks)]
+        told += policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
+    return told
 
 
-def test_the_kernels_balancing_gets_ten_seconds_of_cpu_time_too() -> None:
-    policy = plugin.build("home", FollowCpuOptions(), PolicyContext(migration_bytes_per_second=16 * GIB))
-    told, n_idle_ticks = [], 30
-    for tick in range(1, n_idle_ticks + 8):
-        cores = 0.05 if tick <= n_idle_ticks else 1.0
-        survey = make_survey(make_process(run={0: cores * TICK}, cpu_cores=cores), at=tick * TICK, interval=TICK)
-        survey = replace(survey, managers=(ManagerFinding(manager=Manager.KERNEL_BALANCING, active=True),))
-        (verdict,) = policy.decide(Window(now=make_snapshot(survey, make_placement({2: 256})), before=None))
-        told.append(verdict)
-    *waits, began = told[: n_idle_ticks + 4]
-    assert {it.reason for it in waits} == {Reason.HOME_TOO_YOUNG}
-    chance = "of the 10 s of CPU time in which the kernel's balancing comes first"
-    assert isinstance(waits[-1], Skip)
-    assert (waits[-1].detail, waits[-1].needs) == (f"node 0 for 9.0 {chance}", "1.0 s of CPU time more on node 0")
-    assert {it.reason for it in (began, *told[n_idle_ticks + 4 :])} == {Reason.MISPLACED}
+@pytest.mark.parametrize(
+    ("manager", "active", "waits"),
+    [(Manager.KERNEL_BALANCING, True, 1), (Manager.KERNEL_BALANCING, False, 0), (Manager.NUMAD, True, 0)],
+)
+def test_the_kernels_balancing_gets_four_seconds_at_each_home(manager: Manager, *, active: bool, waits: int) -> None:
+    told = beside(manager, [1.0] * 5, active=active)
+    assert [it.reason for it in told] == [Reason.HOME_TOO_YOUNG] * waits + [Reason.MISPLACED] * (5 - waits)
+    for wait in told[:waits]:
+        assert isinstance(wait, Skip)
+        assert wait.detail == "node 0 for 2.0 of the 4 s in which the kernel's balancing comes first"
+        assert wait.needs == "2.0 s more on node 0"
+
+
+def test_the_kernels_balancing_gets_four_seconds_of_cpu_time_too() -> None:
+    told = beside(Manager.KERNEL_BALANCING, [0.05] * 15 + [1.0] * 5)
+    assert [it.reason for it in told] == [Reason.HOME_TOO_YOUNG] * 16 + [Reason.MISPLACED] * 4
+    last = told[15]
+    assert isinstance(last, Skip)
+    assert last.detail == "node 0 for 3.5 of the 4 s of CPU time in which the kernel's balancing comes first"
+    assert last.needs == "0.5 s of CPU time more on node 0"
 
 
 def test_what_stops_to_come_home_is_moved_after_ten_seconds() -> None:
