@@ -15,10 +15,10 @@ from balancerd.engine.tick import Engine, Settings
 from balancerd.engine.trust import TRIAL_SECONDS
 from balancerd.model.decision import Decision, Eviction, Reason, Verdict
 from balancerd.model.ids import ProcessId
-from balancerd.model.migration import EvictionOutcome, EvictionStep
+from balancerd.model.migration import EvictionOutcome, EvictionStep, VerifyRequest
 from balancerd.model.page_status import PageStatus
 from balancerd.model.report import ProcessReport, TickReport
-from balancerd.model.sample import Mempolicy, Pressure, Survey, Window
+from balancerd.model.sample import Mempolicy, Pressure, SampleRequest, Sampling, Survey, Window
 from balancerd.policies.follow_cpu import FollowCpuOptions, plugin
 from balancerd.ports import Policy, PolicyContext, SurveyScope
 from tests.unit.fakes import (
@@ -542,6 +542,41 @@ def test_at_most_four_processes_are_looked_at_in_one_tick_within_the_scan_budget
     assert run.kernel.verified[0].process == PID
 
 
+def test_looking_at_what_moved_earlier_ends_when_the_scan_budget_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = wanting(MOVE, scan_budget=0.25)  # 7.5 s at most
+    for pid in range(100, 104):
+        run.memory.returns.note(
+            replace(an_outcome(ProcessId(pid, 1)), moved_runs=(make_run(VMA_START, 1),)), run.clock.now() - 20.0
+        )
+        run.kernel.add(make_process(pid), {0: 16})
+    verify = run.kernel.verify
+
+    def slow(request: VerifyRequest) -> Any:
+        run.clock.time += 2.5
+        return verify(request)
+
+    monkeypatch.setattr(run.kernel, "verify", slow)
+    assert len(run.ticks(1)[0].returns) == 3
+
+
+def test_whose_mempolicies_cannot_be_read_takes_no_budget_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = wanting(MOVE, rates=make_rates(machine_mib=10))
+    other = make_process(pid=101)
+    run.kernel.add(other, {2: 256})
+    asked: list[ProcessId] = []
+    sample = run.kernel.sample
+
+    def only_of_the_other(requests: tuple[SampleRequest, ...]) -> Sampling:
+        asked.extend(request.process for request in requests if request.read_mempolicies)
+        return sample(tuple(replace(r, read_mempolicies=r.process == other.id) for r in requests))
+
+    monkeypatch.setattr(run.kernel, "sample", only_of_the_other)
+    (report,) = run.ticks(1)
+    assert asked == [PID]
+    assert [step.process for step in run.kernel.steps] == [other.id]
+    assert [(skip.process, skip.reason) for skip in report.plan.rejected] == [(PID, Reason.MEMPOLICY_UNREAD)]
+
+
 def test_an_eviction_is_carried_out_and_told() -> None:
     run = wanting(replace(EVICT, evict_bytes=100 * MIB))
     run.kernel.stuck_mib[PID] = 200.0
@@ -620,6 +655,21 @@ def test_observing_is_paid_for_and_the_next_tick_waits_for_the_budget() -> None:
     assert report.scan_budget_ratio == 0.01
     run.clock.time += 60.0
     assert run.engine.next_tick_at(run.clock.now() + 1.0) == run.clock.now() + 1.0
+
+
+def test_the_first_look_at_everybody_belongs_to_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(scan_budget=0.01)
+    survey = run.kernel.survey
+
+    def dear(scope: SurveyScope) -> Survey:
+        run.clock.cpu += 7.0
+        return survey(scope)
+
+    monkeypatch.setattr(run.kernel, "survey", dear)
+    run.ticks(1)
+    assert run.engine.next_tick_at(0.0) <= run.clock.now()
+    run.ticks(1)
+    assert run.engine.next_tick_at(0.0) > run.clock.now(), "later ones do not"
 
 
 def test_behind_a_part_that_is_tried_the_next_tick_is_due_early_and_behind_all_else_regularly() -> None:
