@@ -85,6 +85,11 @@ REPEAT = """\
     python -m tests.bench report                   # this page, and the table in the README"""
 
 
+MUST_SHOW = """\
+By medians. balancerd is its defaults, which leave alone a process whose threads run on several nodes; "with access" is
+*balancerd+access* in its place, where that was measured."""
+
+
 def results(boots: Sequence[Boot]) -> str:
     """Return all of RESULTS.md."""
     comparisons = compare.compare(boots)
@@ -94,6 +99,7 @@ def results(boots: Sequence[Boot]) -> str:
         "## Summary",
         f"T / bound, as defined below; n is the number of boots.\n\n{summary(comparisons, RIVALS, with_n=True)}",
         "## What it must show",
+        MUST_SHOW,
         _verdicts(verdicts.verdicts(comparisons)),
         "## What was measured, and how",
         METHOD,

@@ -219,6 +219,23 @@ def test_a_requirement_that_fails_on_one_workload_fails() -> None:
     assert "storm" not in verdicts.verdicts(found)[NEAR_BOUND].outcomes
 
 
+def test_with_the_policy_access_a_workload_is_judged_once_more_but_not_its_rivals() -> None:
+    found = only(
+        boot("nothing", workload_cost=200.0),
+        boot("bound"),
+        boot("numad", workload_cost=150.0, result=MOVED),
+        boot("balancerd", workload_cost=200.0),
+        boot("balancerd+access", workload_cost=104.0),
+    )
+    told = verdicts.verdicts([found])
+    assert {name: it.holds for name, it in told[NEAR_BOUND].outcomes.items()} == {
+        "single": False,
+        "single with access": True,
+    }
+    assert told[COSTS_NOTHING].outcomes["single with access"].told == "0.520"
+    assert set(told[ADDS_NOTHING].outcomes) == set(told[NUMAD_MOVED].outcomes) == {"single"}
+
+
 def quick(nothing: float, ours: float, bound: float) -> tuple[str, ...]:
     return verdicts.quick_faults(
         [
