@@ -128,10 +128,9 @@ class Residence:
         if nodes != self._nodes:
             self._forget_all_but(nodes)
         here = {node: cores for node, cores in run.items() if cores > 0.0 and node in nodes}
-        self._average(here, elapsed)
+        self._count(here, elapsed)
         if here:
             self._latest.append(_Interval(now - elapsed, elapsed, here))
-            self.ran_seconds += sum(here.values()) * elapsed
             while self._latest_seconds() - self._latest[0].seconds >= max(self._rule.least_seconds, elapsed):
                 self._latest.popleft()
             self._settle(now, here, bound_to)
@@ -173,8 +172,7 @@ class Residence:
         self.home, self.since = node, self._latest[0].began_at
         self._run, self._weight, self.ran_seconds = {}, 0.0, 0.0
         for interval in self._latest:
-            self._average(interval.run, interval.seconds)
-            self.ran_seconds += sum(interval.run.values()) * interval.seconds
+            self._count(interval.run, interval.seconds)
         self.new_seconds = self.age_seconds
 
     def _leave(self) -> None:
@@ -191,9 +189,10 @@ class Residence:
         if self.home is not None and self.home not in nodes:
             self.home, self.is_at_home, self.is_bound = None, False, False
 
-    def _average(self, run: Mapping[NodeId, float], elapsed: float) -> None:
+    def _count(self, run: Mapping[NodeId, float], elapsed: float) -> None:
         keep = math.exp(-elapsed / self._rule.window_seconds)
         self._weight = self._weight * keep + 1.0 - keep
+        self.ran_seconds += sum(run.values()) * elapsed
         for node in self._run:
             self._run[node] *= keep
         for node, cores in run.items():

@@ -48,8 +48,8 @@ LOSS_FACTOR = 8.0
 KERNELS_CHANCE_SECONDS = 4.0
 """Where the kernel's own balancing is on it gets so long at each home, and so much of the process's CPU time there,
 before anything is moved here. It scans a process once in 1 to 60 s of CPU time (task_tick_numa() in
-kernel/sched/fair.c), and may not have begun when the process is old enough for this policy. Who waits longer loses more
-than that is worth: after a minute at home its scans are some 10 s apart, and may begin that late elsewhere."""
+kernel/sched/fair.c), and may not have begun when the process is old enough for this policy. Its scans
+become rarer while all is well, and to wait for them longer costs more than that is worth; see docs/following.md."""
 
 
 class FollowCpuOptions(Section):

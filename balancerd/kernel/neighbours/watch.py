@@ -75,11 +75,9 @@ class Neighbours:
         self._topology: Topology | None = None
         self._online: frozenset[CpuId] = frozenset()
         self._errors: dict[Manager, str] = {}
-        self._findings: tuple[ManagerFinding, ...] = ()
         self._places: dict[str, _Place | None] = {}
         self._cgroup_pins: dict[str, str] = {}
         self._affinities: dict[frozenset[CpuId], Hold | None] = {}
-        self._due_at = float("-inf")
         self._sources = (
             _Source(
                 every_seconds=60.0 if find is None else 20.0,
@@ -104,14 +102,11 @@ class Neighbours:
         if topology is not self._topology:
             self._topology, self._online = topology, frozenset(topology.node_of_cpu)
             self._affinities.clear()
-        if now >= self._due_at:
-            for source in self._sources:
-                if now >= source.due_at:
-                    source.due_at = now + source.every_seconds
-                    self._read(source)
-            self._due_at = min(source.due_at for source in self._sources)
-            self._findings = self._tell()
-        return self._findings
+        for source in self._sources:
+            if now >= source.due_at:
+                source.due_at = now + source.every_seconds
+                self._read(source)
+        return self._tell()
 
     def of(self, process: ProcessSample) -> Hold | None:
         """Return who has placed a process, and how; None when nobody has, as far as can be told."""
