@@ -78,12 +78,12 @@ def to_ranges(
 
 
 def evictable(placement: PlacementSample) -> tuple[VmaPlacement, ...]:
-    """Return the mappings, ascending, that process_madvise(2) may take out of memory: private, and no hugetlb pages."""
+    """Return the mappings, ascending, that process_madvise(2) may empty: private, and neither hugetlb nor a program."""
     kinds = {VmaKind.ANON, VmaKind.HEAP, VmaKind.STACK, VmaKind.FILE}
     return tuple(
         p
         for p in sorted(movable(placement), key=lambda p: p.vma.start)
-        if p.vma.kind in kinds and not p.vma.shared and any(p.pages_by_node.values())
+        if p.vma.kind in kinds and not (p.vma.shared or p.vma.program) and any(p.pages_by_node.values())
     )
 
 

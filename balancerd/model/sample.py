@@ -123,6 +123,8 @@ class Mempolicy:
 class Vma:
     """One mapping, [start, end). `page_bytes` and `mempolicy` are None until numa_maps was read for them.
 
+    `exclusive` is what it told, too: no other process maps any of the pages that this one does.
+
     `program` tells that it maps a file of which some mapping is executable, the program itself or a library, but not
     its variables, of which a process has pages of its own; `guarded` that a small mapping without any permission ends
     where it begins, as below the stack of a thread. `backing` names shared memory that processes have from each other
@@ -142,6 +144,7 @@ class Vma:
     backing: str = ""
     page_bytes: int | None = None
     mempolicy: Mempolicy | None = None
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

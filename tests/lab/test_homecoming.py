@@ -1,5 +1,6 @@
 """The main promise, on a real kernel: memory on the wrong node comes home, whole; its neighbours lose nothing."""
 
+import mmap
 import re
 import subprocess
 import sys
@@ -63,29 +64,40 @@ def test_a_misplaced_process_comes_home_within_30_seconds_and_its_neighbours_los
         assert daemon.log_lines("stopped")
 
 
-WANDERER = """
-import os
+PROGRAM_PAGES = 1024
+WANDERER = f"""
+import mmap, os, sys
+def run(path):
+    with open(path, "w+b") as file:
+        file.write(bytes({PROGRAM_PAGES} << 12))
+        file.flush()
+        program = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
+    program[:: 4096]
+    return program
+programs = [run(path) for path in sys.argv[1:]]
 memory = bytearray(b"x") * (96 << 20)
-os.sched_setaffinity(0, {0})
+os.sched_setaffinity(0, {{0}})
 print("ready", flush=True)
 while True:
     memory[:: 4096] = bytes(len(memory) // 4096)
 """
 
 
-def variables_by_node(pid: int) -> Counter[int]:
-    """Pages of its own that a process has in private writable mappings of files, by node."""
+def pages_by_node(pid: int, permissions: str, name: str = "") -> Counter[int]:
+    """Pages in a process's mappings of files with these permissions, and of this one if it is named, by node."""
     lines = Path(f"/proc/{pid}/maps").read_text(encoding="ascii").splitlines()
-    starts = {line.partition("-")[0] for line in lines if " rw-p " in line and line.split()[4] != "0"}
+    files = [line for line in lines if f" {permissions} " in line and line.split()[4] != "0" and line.endswith(name)]
+    starts = {line.partition("-")[0] for line in files}
     found: Counter[int] = Counter()
     for line in Path(f"/proc/{pid}/numa_maps").read_text(encoding="ascii").splitlines():
-        if line.split()[0] in starts and " anon=" in line:
+        if line.split()[0] in starts:
             found.update({int(node): int(pages) for node, pages in re.findall(r" N(\d+)=(\d+)", line)})
     return found
 
 
-def test_the_variables_of_a_program_come_home_with_its_memory(tmp_path: Path) -> None:
-    command = ["taskset", "-c", "2", sys.executable, "-c", WANDERER]
+def test_a_program_comes_home_with_its_memory_unless_others_run_it_too(tmp_path: Path) -> None:
+    alone, common = tmp_path / "alone", tmp_path / "common"
+    command = ["taskset", "-c", "2", sys.executable, "-c", WANDERER, str(alone), str(common)]
     with (
         Balancerd(tmp_path, overrides=BRISK) as daemon,
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program,
@@ -93,12 +105,17 @@ def test_the_variables_of_a_program_come_home_with_its_memory(tmp_path: Path) ->
         try:
             assert program.stdout is not None
             assert program.stdout.readline() == "ready\n"
-            before = variables_by_node(program.pid)
-            assert before[2] >= 20
-            daemon.wait_for_reason(program.pid, "well-placed", 60.0)
-            after = variables_by_node(program.pid)
-            assert after[0] >= 0.95 * after.total() >= 0.95 * before.total()
-            assert program.poll() is None
+            with common.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as also_here:
+                assert not any(also_here[::4096])
+                variables = pages_by_node(program.pid, "rw-p")
+                assert variables[2] >= 20
+                assert pages_by_node(program.pid, "r-xp", alone.name) == {2: PROGRAM_PAGES}
+                daemon.wait_for_reason(program.pid, "well-placed", 60.0)
+                after = pages_by_node(program.pid, "rw-p")
+                assert after[0] >= 0.95 * after.total() >= 0.95 * variables.total()
+                assert pages_by_node(program.pid, "r-xp", alone.name) == {0: PROGRAM_PAGES}
+                assert pages_by_node(program.pid, "r-xp", common.name) == {2: PROGRAM_PAGES}
+                assert program.poll() is None
         finally:
             program.kill()
 

@@ -150,8 +150,7 @@ def why_refused(error: Exception) -> tuple[Reason, str]:
 def cut(ranges: Sequence[Range], vmas: Sequence[Vma]) -> tuple[Range, ...]:
     """Return the parts of `ranges` that are mapped, by memory that may move and has pages of the size that they say.
 
-    Both are ascending. Left out are mappings of the kernel or a driver, and program files: they belong to everybody who
-    runs them.
+    Both are ascending. Left out are mappings of the kernel or a driver.
     """
     left: list[Range] = []
     first = 0
@@ -163,7 +162,7 @@ def cut(ranges: Sequence[Range], vmas: Sequence[Vma]) -> tuple[Range, ...]:
         while at < len(vmas) and vmas[at].start < wanted.end:
             vma = vmas[at]
             at += 1
-            if vma.kind not in kinds or (vma.kind is VmaKind.FILE and vma.program):
+            if vma.kind not in kinds:
                 continue
             start = -(-max(wanted.start, vma.start) // wanted.page_bytes) * wanted.page_bytes
             end = min(wanted.end, vma.end) // wanted.page_bytes * wanted.page_bytes

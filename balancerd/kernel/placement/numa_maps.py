@@ -1,4 +1,4 @@
-"""Mempolicy and page size of each mapping, from /proc/PID/numa_maps. Placement is not read from here.
+"""Mempolicy, page size and sharers of each mapping, from /proc/PID/numa_maps. Placement is not read from here.
 
 Sources: numa(7); show_numa_map() in fs/proc/task_mmu.c; mpol_to_str() in mm/mempolicy.c. A mapping without
 a policy of its own shows that of its process, so whatever stands there holds for its pages.
@@ -16,17 +16,21 @@ _LONGEST_POLICY_TEXT = 63  # show_numa_map() prints into a buffer of 64 bytes an
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmaPolicy:
-    """What numa_maps says of one mapping; `page_bytes` is None for a hugetlb mapping that has no page yet."""
+    """What numa_maps says of one mapping; `page_bytes` is None for a hugetlb mapping that has no page yet.
+
+    `exclusive` tells that no other process maps any of the pages that this one does (no mapmax=, which is above 1).
+    """
 
     mempolicy: Mempolicy
     hugetlb: bool
     page_bytes: int | None
+    exclusive: bool
 
 
 def parse_numa_maps(text: bytes, path: str) -> dict[int, VmaPolicy]:
     """Parse /proc/PID/numa_maps into policies by the start address of their mapping. Raises ParseError."""
     found: dict[int, VmaPolicy] = {}
-    known: dict[tuple[bytes, bool, int | None], VmaPolicy] = {}
+    known: dict[tuple[bytes, bool, int | None, bool], VmaPolicy] = {}
     for number, line in enumerate(text.split(b"\n"), 1):
         if not line:
             continue
@@ -36,9 +40,12 @@ def parse_numa_maps(text: bytes, path: str) -> dict[int, VmaPolicy]:
             fields = rest[len(policy_text) :]
             hugetlb = b" huge" in fields and b"huge" in fields.split()
             page_bytes = _page_bytes(fields, hugetlb=hugetlb)
-            key = (policy_text, hugetlb, page_bytes)
+            exclusive = b" mapmax=" not in fields
+            key = (policy_text, hugetlb, page_bytes, exclusive)
             if key not in known:
-                known[key] = VmaPolicy(mempolicy=parse_mempolicy(policy_text), hugetlb=hugetlb, page_bytes=page_bytes)
+                known[key] = VmaPolicy(
+                    mempolicy=parse_mempolicy(policy_text), hugetlb=hugetlb, page_bytes=page_bytes, exclusive=exclusive
+                )
             found[int(address, 16)] = known[key]
         except ValueError as error:
             raise ParseError(path, number, line, str(error)) from error

