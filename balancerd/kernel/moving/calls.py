@@ -1,7 +1,7 @@
 """One call of the native core: how many pages it may take, how much room huge pages have, and what it cost.
 
-Owns the size of batches, and what calls have told that came back too late for their step. Must not know why pages move
-or what is done about those that do not.
+Owns the sizes of batches and groups, and what calls have told that came back too late for their step. Must not know why
+pages move or what is done about those that do not.
 """
 
 import math
@@ -15,7 +15,8 @@ from balancerd import native
 from balancerd.kernel.moving.account import MOST_RUNS, Account, seconds_of_calls
 from balancerd.kernel.moving.batch import BatchSize
 from balancerd.kernel.moving.cpus import CopyingCpus
-from balancerd.kernel.moving.legs import Way
+from balancerd.kernel.moving.group import LARGEST_PAGES, GroupSize
+from balancerd.kernel.moving.legs import Leg, Way
 from balancerd.kernel.moving.pacing import Pace, StepPace
 from balancerd.kernel.moving.patience import Caller, LateAnswers, call_holding, drop
 from balancerd.kernel.moving.retry import Retries
@@ -107,7 +108,7 @@ class Work:
 
 
 class Calls:
-    """Calls the core. It remembers from one call to the next the size of a batch that suits the stall target.
+    """Calls the core. It remembers from one call to the next the sizes of a batch and its groups that have done well.
 
     And of each process where its pages came from: where they are best copied if not on the target.
     """
@@ -119,13 +120,14 @@ class Calls:
         self._core = core
         self._caller = caller
         self._copying = copying
-        self._group_pages = pace.group_pages
+        self._group = GroupSize(pace.group_pages)
         self._room = room
         self._price_until = -math.inf
 
     def relearn(self, pace: Pace) -> None:
-        """Learn the size of a batch anew."""
+        """Learn the sizes of a batch and a group anew."""
         self.batch, self._price_until = BatchSize(pace.stall_target_seconds, pace.first_batch_pages), -math.inf
+        self._group = GroupSize(pace.group_pages)
 
     def learn_price(self, now: float) -> None:
         """Learn what a call costs that moves nothing, unless that is known since a short while. Raises OSError."""
@@ -140,9 +142,9 @@ class Calls:
 
         Raises OSError, ProcessGoneError, and BlockedError: then nothing is known of the pages until `late` has it.
         """
-        step = work.step
+        step, leg = work.step, way.leg
         room_pages = self._room_pages(work, way, most_pages)
-        batch_pages = min(self.batch.pages, most_pages)
+        batch_pages, group_pages = min(self.batch.pages, most_pages), self._group.pages
         source = self._source_of(work)
         batches = 1 if source is None else self.batch.batches  # then it knows better where to copy
         step_pages = min(batches * batch_pages, most_pages)
@@ -154,10 +156,10 @@ class Calls:
             target_of=None if step.target_of is None else {int(a): int(b) for a, b in step.target_of.items()},
             cursor=way.cursor,
             batch_pages=batch_pages,
-            group_pages=self._group_pages,
+            group_pages=group_pages,
             look_pages=max(step_pages, min(_LOOKS_PER_BATCH * step_pages, _ENOUGH_LOOK_PAGES)),
             step_pages=step_pages,
-            move_all=step.move_all or way.leg.all_sharers,
+            move_all=step.move_all or leg.all_sharers,
             huge_bytes=way.leg.huge_bytes,
             large_room_pages=room_pages,
             run_capacity=MOST_RUNS if len(work.account.moved_runs) < MOST_RUNS else _FEW_RUNS,
@@ -174,6 +176,7 @@ class Calls:
         if done.calls:
             work.pace.called(seconds_of_calls(done), self.batch.idle_price_seconds, done.largest_call_pages)
             self.batch.took(done.longest_call_seconds, done.largest_call_pages)
+            self._learn_group(group_pages, done, leg)
         return done
 
     def forget_all_but(self, alive: AbstractSet[ProcessId]) -> None:
@@ -181,6 +184,13 @@ class Calls:
         self.late.forget_all_but(alive)
         for process in self._sources.keys() - alive:
             del self._sources[process]
+
+    def _learn_group(self, group_pages: int, done: Migration, leg: Leg) -> None:
+        """Learn from base pages that all moved, in calls that any group fits into."""
+        all_moved = 0 < done.moved_pages == done.submitted_pages and not done.whole_folios
+        if all_moved and leg.page_bytes == PAGE_BYTES and done.largest_call_pages >= LARGEST_PAGES:
+            copying_seconds = done.moving_seconds - done.calls * self.batch.idle_price_seconds
+            self._group.took(group_pages, max(0.0, copying_seconds) / done.moved_pages)
 
     def _source_of(self, work: Work) -> NodeId | None:
         """Return the node that most pages of this step came from, or at its beginning those of the one before."""

@@ -52,6 +52,7 @@ class FakeCore:
         self.clock = clock
         self.seconds_per_page = seconds_per_page
         self.price_seconds = 0.0
+        self.group_seconds = 0.0
         self.idle_calls = 0
         self.nodes: dict[int, int] = {}
         self.fails: dict[int, list[int]] = {}
@@ -162,6 +163,7 @@ class FakeCore:
                     ),
                 )
         seconds = self.price_seconds + count["submitted"] * self.seconds_per_page
+        seconds += -(-count["submitted"] // (group_pages or 512)) * self.group_seconds
         calls = 1 if count["submitted"] else 0
         self.clock.time += seconds * calls
         while at.range_index < len(rows) and at.address >= rows[at.range_index][1]:

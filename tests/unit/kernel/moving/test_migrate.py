@@ -57,12 +57,34 @@ def test_a_step_moves_its_ranges_to_the_end_and_accounts_for_every_page(tmp_path
 
 
 def test_pages_are_out_of_reach_by_groups_as_the_pace_says(tmp_path: Path) -> None:
-    world = make_world(tmp_path, 1_000)
-    world.move(make_step(1_000))
-    assert {call["group_pages"] for call in world.core.calls} == {GROUP_PAGES} == {128}
-    world = make_world(tmp_path / "other", 1_000, pace=replace(NO_LIMITS, group_pages=0))
-    world.move(make_step(1_000))
+    world = make_world(tmp_path, 500)
+    world.move(make_step(500))
+    assert [call["group_pages"] for call in world.core.calls] == [GROUP_PAGES] == [128]
+    world = make_world(tmp_path / "other", 10_000, pace=replace(NO_LIMITS, group_pages=0))
+    world.move(make_step(10_000))
     assert {call["group_pages"] for call in world.core.calls} == {0}
+
+
+@pytest.mark.parametrize(("group_seconds", "at_last"), [(0.0, 128), (20e-6, 128), (1e-3, 512)])
+def test_groups_grow_where_each_waits_for_long(tmp_path: Path, group_seconds: float, at_last: int) -> None:
+    world = make_world(tmp_path, 20_000, pace=replace(NO_LIMITS, first_batch_pages=512))
+    world.core.group_seconds, world.core.price_seconds = group_seconds, 300e-6
+    world.move(make_step(20_000))
+    groups = [call["group_pages"] for call in world.core.calls]
+    assert groups[:4] == [128, 512, 128, 512]
+    assert set(groups[6:]) == {at_last}
+
+
+@pytest.mark.parametrize("status", [0, errno.EBUSY])
+def test_pages_that_fail_or_are_huge_say_nothing_of_groups(tmp_path: Path, status: int) -> None:
+    world = make_world(tmp_path, 20_000, pace=replace(NO_LIMITS, first_batch_pages=512))
+    if status:
+        world.core.fails = {START + PAGE * page: [status] * 9 for page in range(0, 20_000, 100)}
+    else:
+        world.core.change = lambda done: replace(done, whole_folios=1)
+    world.move(make_step(20_000))
+    assert len(world.core.calls) > 4
+    assert {call["group_pages"] for call in world.core.calls} == {128}
 
 
 def test_batches_grow_while_calls_are_short(tmp_path: Path) -> None:
