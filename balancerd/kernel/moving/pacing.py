@@ -40,7 +40,8 @@ class Pace:
     A process loses at most `duty_ratio` of its time to calls, which hold it up as long as they take, or as much as it
     is known to be held up by them. Above `max_memory_pressure_ratio` or `max_cpu_pressure_ratio` (PSI,
     some avg10) nothing is moved; None never pauses. Calls copy on CPUs of `copying_cpus`; None: on the daemon's.
-    `group_pages` of a call are out of reach together while they are copied; 0 leaves that to the kernel.
+    `group_pages` of a call are out of reach together while they are copied, or more where such groups wait for long
+    (see group.py); 0 leaves that to the kernel.
     """
 
     stall_target_seconds: float
