@@ -68,8 +68,8 @@ are medians over n boots and, in brackets, their range; a single boot has no ran
 - **kernel +**: what the kernel class cost more than under nothing, relative to T(bound). Copying costs by where it is
   done, and by how much at once (`python -m tests.bench copying`): the kernel clears all pages of a group before it
   copies into them, and what is more than the 1 MiB of a node's modelled cache it writes twice. A group has 512 pages
-  with numad, and 128 with balancerd (64 or 512 in the boots that are kept from before); the kernel's own balancer moves
-  a page at a time.
+  with numad, and 128 with balancerd, or 512 where each waits long for the workload's CPUs (always 64 or 512 in the
+  boots that are kept from before); the kernel's own balancer moves a page at a time.
 - **moved MiB**, **twice MiB**: what the kernel migrated, and how much of it was not a page's one move from where it
   was to where it is.
 - **p99.9 ms**, **longest ms**: of the gaps from one round of a thread's loop to the next, of the thread that fares

@@ -77,6 +77,15 @@ def test_names_of_workloads_that_are_spoken_of_are_there() -> None:
     assert list(compare.RIVALS) == list(rivals.RIVALS)
 
 
+def test_the_kept_boots_did_the_usual_work_so_that_only_what_is_missing_is_made() -> None:
+    usual = {
+        one.workload.name: one
+        for one in command.choose(list(command.WORKLOADS.values()), ["bound"], n_boots=1, seconds=None, mib=None)
+    }
+    for it in record.read_boots(record.FOLDER):
+        assert (it.work, it.mib) == (usual[it.workload].work, usual[it.workload].mib), it.workload
+
+
 def test_the_work_is_never_nothing() -> None:
     assert wanted(seconds=0.0001).work == 1
 
