@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.topology("four-nodes"), pytest.mark.timeout(240)]
 
 MIB = 16
 TIMEOUT_SECONDS = 2.0
-LOCK_MIB = 1536  # sixteen such locks in turn are some 10 s of an emulated machine
+LOCK_MIB = 1536  # sixteen such locks in turn are some 10 s of an emulated machine, and more where its host is slow
+LONGEST_PHASES_SECONDS = 3 * TIMEOUT_SECONDS
 SMALL = {"select.min_age": "1s", "select.min_rss": "8MiB", "tick_interval": "1s"}
 SCRAPED = "127.0.0.1:9923"
 COUNTER = 'balancerd_source_errors_total{error="blocked",source="sample"}'
@@ -59,7 +60,7 @@ def test_a_locked_process_is_blocked_and_counted_while_ticks_go_on_and_others_ar
             tick["seconds"]["survey"] if tick["number"] > 1 else 0.0 for tick in ticks
         ]  # the first sees everybody
         took = [survey + tick["seconds"]["sample"] for survey, tick in zip(surveys, ticks, strict=True)]
-        late = [seconds for seconds in took if seconds > 2 * TIMEOUT_SECONDS]
+        late = [seconds for seconds in took if seconds > LONGEST_PHASES_SECONDS]
         assert len(ticks) > 3
         assert late == []
         began = time.monotonic()
