@@ -4,10 +4,12 @@
  *
  *   warm HOT_MIB COLD_MIB BUSY_PERCENT
  *
- * "ready ADDRESS" tells where the hot part begins; both are of base pages. It runs on CPU 1 until it is killed. Naps are
- * those of hog.c, and for the same reason. The TLB of an emulator holds all of the hot part, and a page that is found
- * there is not marked as accessed again; a processor's TLB is too small for that. So the program has the kernel empty it:
- * giving back more than 33 pages at once does (tlb_single_page_flush_ceiling).
+ * "ready ADDRESS" tells where the hot part begins; both are of base pages. It runs on CPU 1 until it is killed. It goes
+ * over the hot part page by page, so that a look finds all of it in use: DAMON takes neighbours for one whose accesses
+ * differ by a tenth of the looks, so what is used at random, and seldom while the machine is slow, is lost among the
+ * cold. Naps are those of hog.c, and for the same reason. The TLB of an emulator holds all of the hot part, and a page
+ * that is found there is not marked as accessed again; a processor's TLB is too small for that. So the program has the
+ * kernel empty it: giving back more than 33 pages at once does (tlb_single_page_flush_ceiling).
  */
 #include "program.h"
 
@@ -18,7 +20,7 @@
 #define PAGE 4096ul
 #define HUGE (2ul << 20)
 #define SCRATCH_PAGES 40
-#define PASSES_PER_FLUSH 2
+#define PAGES_PER_SLICE 256 /* at least between two naps, however slow the machine is */
 
 static char *map(size_t bytes)
 {
@@ -32,12 +34,19 @@ static char *map(size_t bytes)
 	return mapped;
 }
 
+static void empty_the_tlb(char *scratch)
+{
+	for (size_t i = 0; i < SCRATCH_PAGES; i++)
+		scratch[i * PAGE] = 1;
+	if (madvise(scratch, SCRATCH_PAGES * PAGE, MADV_DONTNEED))
+		fail("madvise");
+}
+
 int main(int argc, char **argv)
 {
 	size_t hot_pages, all_pages;
 	struct timespec nap = { 0 };
 	char *memory, *scratch;
-	uint64_t dice = 88172645463325252ul;
 	double busy;
 
 	if (argc != 4 || atoi(argv[1]) < 1 || atoi(argv[2]) < 1 || atoi(argv[3]) < 1 || atoi(argv[3]) > 95) {
@@ -55,21 +64,17 @@ int main(int argc, char **argv)
 		memory[i * PAGE] = 1;
 	printf("ready %p\n", (void *)memory);
 	fflush(stdout);
-	for (unsigned int pass = 0;; pass++) {
+	for (size_t page = 0;;) {
 		double busy_until = now() + busy * 1e-3;
 
-		if (pass % PASSES_PER_FLUSH == 0) {
-			for (size_t i = 0; i < SCRATCH_PAGES; i++)
-				scratch[i * PAGE] = 1;
-			if (madvise(scratch, SCRATCH_PAGES * PAGE, MADV_DONTNEED))
-				fail("madvise");
-		}
-		while (now() < busy_until) {
-			dice ^= dice << 13;
-			dice ^= dice >> 7;
-			dice ^= dice << 17;
-			memory[dice % hot_pages * PAGE]++;
-		}
+		do {
+			for (size_t i = 0; i < PAGES_PER_SLICE; i++) {
+				memory[page * PAGE]++;
+				page = (page + 1) % hot_pages;
+			}
+			if (page == 0)
+				empty_the_tlb(scratch);
+		} while (now() < busy_until);
 		nanosleep(&nap, NULL);
 	}
 }
