@@ -64,7 +64,7 @@ class Warmth:
         if self._at is not None and at <= self._at:
             if at == self._at:
                 self.regions = tuple(
-                    warm._replace(pages_by_node=_pages_within(regions, warm.start, warm.end)) for warm in self.regions
+                    warm._replace(pages_by_node=pages_within(regions, warm.start, warm.end)) for warm in self.regions
                 )
             return
         keep = 0.0 if self._at is None else 0.5 ** ((at - self._at) / HALF_LIFE_SECONDS)
@@ -114,7 +114,7 @@ def _handed_on(before: Sequence[Warm], region: HeatRegion, keep: float, counts: 
     for start, end in pairwise(edges):
         was, times = _past(before, start, end, region.ratio)
         times = min(times + counts, MOST_TIMES) if region.ratio > 0.0 else max(0, times - counts)
-        pages = _pages_within((region,), start, end)
+        pages = pages_within((region,), start, end)
         part = Warm(start, end, keep * was + (1.0 - keep) * region.ratio, pages, times)
         if held is not None and (held.times, bin_of(held.heat)) == (part.times, bin_of(part.heat)):
             held = _joined(held, part)
@@ -126,7 +126,7 @@ def _handed_on(before: Sequence[Warm], region: HeatRegion, keep: float, counts: 
         yield held
 
 
-def _pages_within(regions: Sequence[HeatRegion], start: int, end: int) -> Mapping[NodeId, float] | None:
+def pages_within(regions: Sequence[HeatRegion], start: int, end: int) -> Mapping[NodeId, float] | None:
     """Return the pages by node of a part of regions, taken to be spread evenly over each; None where none are known."""
     held: dict[NodeId, float] | None = None
     for number in range(bisect_right(regions, start, key=lambda region: region.end), len(regions)):

@@ -36,6 +36,16 @@ def inside(extents: Sequence[Extent], start: int, end: int) -> Iterator[Extent]:
         yield Extent(max(start, extents[i].start), min(end, extents[i].end))
 
 
+def outside(extents: Sequence[Extent], start: int, end: int) -> Iterator[Extent]:
+    """Yield what of [start, end) none of `extents` covers; these ascend and do not overlap."""
+    for covered in inside(extents, start, end):
+        if start < covered.start:
+            yield Extent(start, covered.start)
+        start = covered.end
+    if start < end:
+        yield Extent(start, end)
+
+
 def do_meet(some: Iterable[Extent], others: Sequence[Extent]) -> bool:
     """Return whether any of `some` shares an address with one of `others`, which ascend and do not overlap."""
     return any(True for extent in some for _ in inside(others, extent.start, extent.end))

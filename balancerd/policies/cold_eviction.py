@@ -1,8 +1,8 @@
 """cold-eviction: memory that nobody has used for minutes goes to swap or to its file, bit by bit, while nobody waits.
 
-What is cold is told by who looks at heat. How much may go follows the pressure, as with senpai: a small share of the
-process every few seconds, and nothing as soon as some task waits for memory longer than a thousandth of the time. It
-judges idle processes, too, for they have most that is cold.
+What is cold is told by who looks at heat; what a window told as used within the time that counts is not. How much may
+go follows the pressure, as with senpai: a small share of the process every few seconds, nothing once tasks wait for
+memory longer than a thousandth of the time. It judges idle processes, too, for they have most that is cold.
 """
 
 from collections.abc import Iterable
@@ -17,9 +17,10 @@ from balancerd.config.schema import RuleConfig
 from balancerd.config.units import format_duration, format_rate, format_ratio
 from balancerd.engine.pieces import Piece, pieces
 from balancerd.engine.ranges import evictable
-from balancerd.engine.warmth import Warm
+from balancerd.engine.uses import Uses
+from balancerd.engine.warmth import Warm, pages_within
 from balancerd.model.decision import Eviction, Reason, Skip, Verdict
-from balancerd.model.extent import joined
+from balancerd.model.extent import joined, outside
 from balancerd.model.heat import HeatMethod
 from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES, ProcessSample, Snapshot, Window
@@ -65,6 +66,7 @@ class ColdEviction:
         self._options = options
         known = WarmingOptions(min_watched_seconds=options.cold_after_seconds, min_rss_bytes=options.min_rss_bytes)
         self._warming = Warming(name, known)
+        self._uses: dict[ProcessId, Uses] = {}
         self._left_bytes = 0.0
 
     @property
@@ -81,6 +83,7 @@ class ColdEviction:
         """Return one verdict for each eligible or idle process; who has most that is cold is served first."""
         now = window.now
         self._warming.observe(now)
+        self._observe_uses(now)
         elapsed = min(STEP_SECONDS, now.survey.interval_seconds or 0.0)
         rate = self._options.rate_limit_bytes_per_second
         self._left_bytes = min(rate * STEP_SECONDS, self._left_bytes + rate * elapsed)
@@ -95,6 +98,13 @@ class ColdEviction:
         for warmed, cold in sorted(found, key=lambda each: (-_size(each[1]), each[0].process.id)):
             verdicts.append(self._evict(warmed, cold, elapsed))
         return tuple(verdicts)
+
+    def _observe_uses(self, now: Snapshot) -> None:
+        alive = {process.id for process in now.survey.processes}
+        self._uses = {process: uses for process, uses in self._uses.items() if process in alive}
+        for process, heat in now.heats.windows.items():
+            uses = self._uses.setdefault(process, Uses(self._options.cold_after_seconds))
+            uses.observe(heat.regions, heat.taken_at)
 
     def _look(self, process: ProcessSample, now: Snapshot) -> tuple[Warmed, tuple[Piece, ...]] | Skip:
         """Return what of a process is cold, or why nothing of it is to go."""
@@ -120,10 +130,12 @@ class ColdEviction:
     def _cold(self, warmed: Warmed, now: Snapshot) -> tuple[Piece, ...]:
         """Return the evictable memory that was not used for long enough, of a bounded number of regions."""
         after, regions = self._options.cold_after_seconds, now.heats.windows[warmed.process.id].regions
+        used = self._uses[warmed.process.id].extents()
         cold = [
-            Warm(r.start, r.end, 0.0, r.pages_by_node)
-            for r in regions
-            if not r.ratio and (r.age_seconds or 0.0) >= after
+            Warm(part.start, part.end, 0.0, pages_within((region,), part.start, part.end))
+            for region in regions
+            if not region.ratio and (region.age_seconds or 0.0) >= after
+            for part in outside(used, region.start, region.end)
         ]
         found = pieces(replace(warmed.placement, vmas=evictable(warmed.placement)), cold)
         return tuple(sorted(found, key=lambda piece: (-_size((piece,)), piece.extent))[:MOST_EXTENTS])

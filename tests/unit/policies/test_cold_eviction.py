@@ -77,6 +77,26 @@ def test_what_is_cold_begins_and_ends_anywhere() -> None:
     assert spans(verdict) == [(256, 956)]
 
 
+def test_what_was_told_as_used_stays_for_as_long_though_its_neighbour_lends_it_an_age() -> None:
+    evictor, taken_as_one = policy(), ((1024, 0.0),)
+    one(evictor, snapshot(((256, 0.05), (768, 0.0)), at=0.0, age=600.0))
+    for at in (5.0, 60.0, 119.0):
+        verdict = one(evictor, snapshot(taken_as_one, at=at, age=600.0))
+        assert isinstance(verdict, Eviction)
+        assert spans(verdict) == [(256, 1024)]
+    one(evictor, snapshot(((100, 0.0), (50, 0.05), (874, 0.0)), at=120.0, age=600.0))
+    verdict = one(evictor, snapshot(taken_as_one, at=140.0, age=600.0))
+    assert isinstance(verdict, Eviction)
+    assert spans(verdict) == [(0, 100), (150, 1024)]
+
+
+def test_what_was_used_while_nothing_might_go_was_used() -> None:
+    evictor = policy()
+    waiting = Pressure(cpu_ratio=0.0, memory_ratio=0.5)
+    assert one(evictor, snapshot(((1024, 0.05),), at=0.0, pressure=waiting)).reason is Reason.PRESSURE
+    assert one(evictor, snapshot(((1024, 0.0),), at=10.0, age=600.0)).reason is Reason.NOTHING_COLD
+
+
 @pytest.mark.parametrize("seconds", [6.0, 60.0])
 def test_after_a_long_tick_no_more_than_one_step_goes(seconds: float) -> None:
     verdict = one(policy(), snapshot(interval=seconds))
