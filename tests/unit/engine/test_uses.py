@@ -36,6 +36,15 @@ def test_a_window_shown_again_changes_nothing_and_a_break_ends_all() -> None:
     assert uses.extents() == ()
 
 
+def test_a_second_has_epochs_too() -> None:
+    uses = Uses(1.0)
+    uses.observe(told((0, 10, 0.5)), 7.3)
+    uses.observe(told((10, 20, 0.5)), 8.3)
+    assert uses.extents() == (Extent(0, 20),)
+    uses.observe([], 8.5)
+    assert uses.extents() == (Extent(10, 20),)
+
+
 @given(
     windows=st.lists(
         st.tuples(
