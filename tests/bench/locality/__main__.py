@@ -22,7 +22,7 @@ SECONDS = 240
 
 OTHER_SECONDS = {
     "crossed": 720,
-    "crowded": 180,
+    "crowded": 360,
     "numpy": 480,
     "single": 480,
     "storm": 50,
