@@ -227,7 +227,18 @@ def test_runs_that_do_not_move(runs: list[AccessRun], reason: Reason) -> None:
 
 @pytest.mark.parametrize(
     ("pages", "weight_of_each", "moves"),
-    [(1, 2.0, False), (31, 2.0, False), (32, 2.0, True), (1, 7.4, True), (31, 7.4, True)],
+    [
+        pytest.param(1, 2.0, False, id="one page"),
+        pytest.param(31, 2.0, False, id="not enough pages"),
+        pytest.param(32, 2.0, True, id="enough pages"),
+        pytest.param(32, 1.9, False, id="some of them without samples"),
+        pytest.param(511, 0.1, False, id="most of them without samples"),
+        pytest.param(511, 0.13, True, id="most without, and the others enough"),
+        pytest.param(512, 0.02, True, id="a region as a whole"),
+        pytest.param(1, 7.4, True, id="a page with many"),
+        pytest.param(8, 7.0, True, id="pages with many each"),
+        pytest.param(8, 6.9, False, id="pages with not quite as many"),
+    ],
 )
 def test_scattered_pages_of_which_few_samples_were_seen_may_as_well_be_shared(
     pages: int, weight_of_each: float, moves: bool
