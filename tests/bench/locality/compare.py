@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench.locality.figures import Point, lost_seconds, seconds_to_close
+from tests.bench.locality.figures import Point, late_rate, lost_seconds, seconds_to_close
 from tests.bench.locality.record import Boot
 
 NOTHING, KERNEL, NUMAD, OURS, OURS_WITH_ACCESS, OURS_WITH_HINTS, OURS_AND_KERNEL, BOUND = RIVALS = (
@@ -50,6 +50,7 @@ class Cell:
     closed_time_ratio: the same of T, with all that closing it costs
     closed_seconds: t90
     lost_seconds: of work, in stretches in which the workload was slow
+    late_rate: see figures.late_rate()
     kernel_to_bound: what the kernel class costs more than with nothing, over the median T of bound
     p999_ns, longest_ns: of the gaps of the thread that fares worst
     """
@@ -65,6 +66,7 @@ class Cell:
     closed_time_ratio: Spread | None
     closed_seconds: Spread | None
     lost_seconds: Spread
+    late_rate: Spread | None
     balance_ratio: Spread | None
     cpu_seconds: Spread | None
     kernel_to_bound: Spread | None
@@ -181,6 +183,7 @@ def _cell(rival: str, boots: Sequence[Boot], base: _Base) -> Cell:
         closed_time_ratio=over(base.closed_time),
         closed_seconds=over(lambda it: base.closed_seconds(it.series)),
         lost_seconds=known(lambda it: lost_seconds(it.series)),
+        late_rate=over(lambda it: late_rate(it.series)),
         balance_ratio=over(lambda it: it.figures.balance_ratio),
         cpu_seconds=over(lambda it: it.result.cpu_seconds),
         kernel_to_bound=over(lambda it: base.to_bound(base.kernel_extra(it))),

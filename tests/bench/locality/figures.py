@@ -142,6 +142,18 @@ def lost_seconds(points: Sequence[Point]) -> float:
     return sum(span * (1 - ratio) for span, ratio in zip(spans, done, strict=True) if ratio < SLOW_RATIO)
 
 
+def late_rate(points: Sequence[Point]) -> float | None:
+    """Return the workload's accesses to memory a second in the last quarter of the time; None without any point.
+
+    Nodes are all alike to an emulated CPU, so that this tells how fast the host was, if nobody hinders the workload.
+    """
+    if not points:
+        return None
+    late = [point for point in points if point.seconds > 0.75 * points[-1].seconds]
+    began = max((point.seconds for point in points if point.seconds < late[0].seconds), default=0.0)
+    return sum(point.accesses for point in late) / (points[-1].seconds - began)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tally:
     """What some CPUs did in one class: accesses that reached memory, those of another node's memory, and their cost."""

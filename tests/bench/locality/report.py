@@ -24,7 +24,7 @@ HEADLINE_WORKLOADS = (
 )
 HEADLINE_ROWS = 6
 LOG_LINES = 6
-PERCENT, MIB, MILLISECOND = 0.01, 1 << 20, 1e6
+PERCENT, MIB, MILLISECOND, MILLION = 0.01, 1 << 20, 1e6, 1e6
 SEEN_RATIO = 0.97
 """A rival under which fewer of bound's accesses are seen on the workload's CPUs has moved work away from them."""
 
@@ -63,6 +63,9 @@ are medians over n boots and, in brackets, their range; a single boot has no ran
   since the work began.
 - **lost s**: seconds of work that the workload lost in stretches of about half a second in which it made less than
   three quarters of its usual accesses to memory: threads that wait while memory moves. Nothing's is the host's doing.
+- **late M/s**: the workload's accesses to memory in the last quarter of the time, in millions a second. All nodes are
+  alike to an emulated CPU, so where this differs the host was faster or slower, or the rival hinders the workload all
+  the time.
 - **balance**: the loads and stores of the busiest workload CPU over their mean. One thread alone gives 4.
 - **own CPU s**: user and system time of the rival's daemon.
 - **kernel +**: what the kernel class cost more than under nothing, relative to T(bound). Copying costs by where it is
@@ -73,7 +76,9 @@ are medians over n boots and, in brackets, their range; a single boot has no ran
 - **moved MiB**, **twice MiB**: what the kernel migrated, and how much of it was not a page's one move from where it
   was to where it is.
 - **p99.9 ms**, **longest ms**: of the gaps from one round of a thread's loop to the next, of the thread that fares
-  worst; for real programs, of the times of their requests. Behind it, the ratio to nothing's.
+  worst; for real programs, of the times of their requests. Behind it, the ratio to nothing's. The host runs several
+  virtual CPUs on each of its own in turn, a few milliseconds each, which lengthens them too, the more the slower it
+  is: a gap is not judged where the late M/s of whoever has the longer one are {verdicts.SLOWER_HOST_RATIO} times fewer.
 
 A `-` was not measured, or has nothing to be told relative to. Seconds are the emulator's, and depend on the host:
 compare ratios."""
@@ -205,6 +210,7 @@ COLUMNS: tuple[Column, ...] = (
     ("in T %", lambda cell, _: told(cell.closed_time_ratio, 1, unit=PERCENT)),
     ("t90 s", lambda cell, _: told(cell.closed_seconds, 1)),
     ("lost s", lambda cell, _: told(cell.lost_seconds, 1)),
+    ("late M/s", lambda cell, _: told(cell.late_rate, 2, unit=MILLION)),
     ("balance", lambda cell, _: told(cell.balance_ratio, 2)),
     ("own CPU s", lambda cell, _: told(cell.cpu_seconds, 1)),
     ("kernel +", lambda cell, _: told(cell.kernel_to_bound, 3)),

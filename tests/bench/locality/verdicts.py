@@ -25,6 +25,9 @@ LONG_RUN_SECONDS = 120
 CLOSED_RATIO = 0.9
 AS_GOOD_AS_KERNEL_RATIO = 1.02
 CLEARLY_BELOW_RATIO = 0.95
+SLOWER_HOST_RATIO = 1.25
+"""Gaps are compared only where the host was about as fast: the time for which it takes a CPU away is in them."""
+
 _LONG = f"in a run of {LONG_RUN_SECONDS} s or more, on one node for so long"
 _WELL = f"the kernel closes {CLOSED_RATIO:.0%} of the gap or there is none"
 QUICK_LAST_QUARTER_RATIO = 0.05
@@ -164,11 +167,22 @@ def _clearly_below_kernel(it: Comparison) -> Outcome:
 
 
 def _shorter_p999(it: Comparison) -> Outcome:
-    return _at_most(it, OURS, KERNEL, 1, lambda cell: cell.p999_ns)
+    return _shorter(it, lambda cell: cell.p999_ns)
 
 
 def _shorter_longest(it: Comparison) -> Outcome:
-    return _at_most(it, OURS, KERNEL, 1, lambda cell: cell.longest_ns)
+    return _shorter(it, lambda cell: cell.longest_ns)
+
+
+def _shorter(it: Comparison, figure: Callable[[Cell], Spread | None]) -> Outcome:
+    """Judge a gap; where whoever has the longer one was on a slower host, that may be why, and nothing is shown."""
+    outcome = _at_most(it, OURS, KERNEL, 1, figure)
+    rates = _ratio(it, KERNEL, OURS, lambda cell: cell.late_rate)
+    slower = rates if outcome.holds is False else 1 / rates if rates else None
+    if outcome.holds is None or slower is None or slower <= SLOWER_HOST_RATIO:
+        return outcome
+    whose = "balancerd" if outcome.holds is False else "kernel"
+    return Outcome(holds=None, told=f"{outcome.told} ({whose} {slower:.1f} times slower)")
 
 
 def _adds_nothing_to_kernel(it: Comparison) -> Outcome:

@@ -177,6 +177,29 @@ def test_a_requirement_holds_fails_or_is_unknown(number: int, boots: list[Boot],
 
 
 @pytest.mark.parametrize(
+    ("number", "kernel_seconds", "ours_seconds", "told"),
+    [
+        pytest.param(SHORTER_P999, 10.0, 10.0, (True, "0.900"), id="shorter on the same host"),
+        pytest.param(SHORTER_P999, 12.5, 10.0, (True, "0.900"), id="shorter, the kernel's host nearly as fast"),
+        pytest.param(SHORTER_P999, 13.0, 10.0, (None, "0.900 (kernel 1.3 times slower)"), id="doubtful"),
+        pytest.param(SHORTER_P999, 10.0, 20.0, (True, "0.900"), id="shorter in spite of a slower host"),
+        pytest.param(SHORTER_LONGEST, 10.0, 12.5, (False, "1.001"), id="longer, our host nearly as fast"),
+        pytest.param(SHORTER_LONGEST, 10.0, 20.0, (None, "1.001 (balancerd 2.0 times slower)"), id="doubtfully longer"),
+        pytest.param(SHORTER_LONGEST, 20.0, 10.0, (False, "1.001"), id="longer in spite of a faster host"),
+    ],
+)
+def test_gaps_are_not_judged_where_a_slower_host_may_have_lengthened_them(
+    number: int, kernel_seconds: float, ours_seconds: float, told: tuple[bool | None, str]
+) -> None:
+    found = only(
+        boot("kernel", result=STALLS, series=points((kernel_seconds, 1.0))),
+        boot("balancerd", result=SHORTER, series=points((ours_seconds, 1.0))),
+    )
+    outcome = verdicts.verdicts([found])[number].outcomes["single"]
+    assert (outcome.holds, outcome.told) == told
+
+
+@pytest.mark.parametrize(
     ("kernel_cost", "ours_cost", "as_good", "clearly_below"),
     [
         pytest.param(105.0, 107.0, True, None, id="the kernel does well, and we as well"),

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.bench.locality import figures
-from tests.bench.locality.figures import Point, lost_seconds, seconds_to_close, thinned
+from tests.bench.locality.figures import Point, late_rate, lost_seconds, seconds_to_close, thinned
 from tests.unit.bench.counted import KERNEL, USER, By, counters, points, reading
 
 Lines = tuple[int, int, int, int]
@@ -160,3 +160,20 @@ def paced(*course: tuple[float, int]) -> list[Point]:
 )
 def test_seconds_are_lost_where_much_less_was_done_than_usual(course: list[tuple[float, int]], lost: float) -> None:
     assert lost_seconds(paced(*course)) == pytest.approx(lost)
+
+
+@pytest.mark.parametrize(
+    ("ends", "rate"),
+    [
+        pytest.param([1, 2, 3, 4], 100.0, id="a hundred each second"),
+        pytest.param([1, 2, 3, 3.5, 4], 200.0, id="twice as many in the last quarter"),
+        pytest.param([1, 6, 8], 50.0, id="what ended at three quarters is early"),
+        pytest.param([1, 7, 8], 200 / 7, id="what reaches into the last quarter is late"),
+        pytest.param([4], 25.0, id="a single point"),
+        pytest.param([], None, id="nothing seen"),
+    ],
+)
+def test_the_late_rate_is_that_of_the_points_that_end_in_the_last_quarter(
+    ends: list[float], rate: float | None
+) -> None:
+    assert late_rate(points(*((end, 1.0) for end in ends))) == rate
