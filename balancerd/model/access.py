@@ -16,6 +16,13 @@ REGION_BYTES = 2 << 20
 """A region is what one transparent huge page may cover."""
 
 
+SHARED_WEIGHT = 8.0
+"""Of fewer samples of a region nothing is said: two nodes that share it evenly are seen as 6 to 2 or closer in most."""
+
+OWN_SHARE = 0.75
+"""A region of which one node has a larger share is not shared, even if it is not sure enough to belong to it."""
+
+
 def region_edge(address: int) -> int:
     """Return the start of a region that is the nearest to an address."""
     return (address + REGION_BYTES // 2) // REGION_BYTES * REGION_BYTES
@@ -57,6 +64,19 @@ class AccessRegion:
     node: NodeId | None = None
     is_mixed: bool = False
     pages_by_node: Mapping[NodeId, float] | None = None
+
+    @property
+    def weight(self) -> float:
+        """That of all its samples."""
+        return sum(self.weight_by_node.values())
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether nobody alone uses it as a whole; single pages of it may belong to somebody all the same."""
+        weight = self.weight
+        if self.node is not None or weight < SHARED_WEIGHT:
+            return False
+        return max(self.weight_by_node.values()) <= OWN_SHARE * weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,7 +120,7 @@ class Access:
         topology = now.survey.topology
         total = max(
             sum(run.weight for run in window.runs),
-            sum(weight for region in window.regions for weight in region.weight_by_node.values()),
+            sum(region.weight for region in window.regions),
         )
         found = _Sorted()
         huge = None if window.huge is None else tuple(part for each in window.huge for part in whole_regions(each))

@@ -28,12 +28,6 @@ from balancerd.model.topology import Topology
 from balancerd.policies.watching import Watching, WatchingOptions, format_mib
 from balancerd.ports import PolicyContext
 
-LEAST_WEIGHT = 8.0
-"""Of fewer samples of a region nothing is said: two nodes that share it evenly are seen as 6 to 2 or closer in most."""
-
-OWN_SHARE = 0.75
-"""A region of which one node has a larger share is not shared, even if it is not sure enough to belong to it."""
-
 JOIN_SHARE = 0.5
 LEAVE_SHARE = 0.2
 """A node is one of the sharers from this part of an even share of all accesses on, until it has less than that one.
@@ -284,17 +278,16 @@ def _shared(window: AccessWindow, topology: Topology) -> tuple[tuple[_Shared, ..
     online = frozenset(topology.node_ids)
     found: list[tuple[AccessRegion, float]] = []
     for region in window.regions:
-        weight = sum(region.weight_by_node.values())
-        if region.node is not None or weight < LEAST_WEIGHT or max(region.weight_by_node.values()) > OWN_SHARE * weight:
+        if not region.is_shared:
             continue
         if any(True for _ in inside(owned, region.start, region.start + REGION_BYTES)):
             continue
         if any(n in online and pages > 0 for n, pages in (region.pages_by_node or {}).items()):
-            found.append((region, weight))
+            found.append((region, region.weight))
     together = sum(weight for _, weight in found)
     total = max(
         sum(run.weight for run in window.runs),
-        sum(weight for region in window.regions for weight in region.weight_by_node.values()),
+        sum(region.weight for region in window.regions),
     )
     return tuple(_known(region, weight, together, online) for region, weight in found), (
         together / total if total > 0 else 0.0

@@ -3,11 +3,12 @@
 And how large their rings are: they must hold what comes between two reads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
-from balancerd.model.access import AccessRegion, AccessRun
-from balancerd.model.ids import ProcessId
+from balancerd.model.access import REGION_BYTES, AccessRegion, AccessRun
+from balancerd.model.ids import NodeId, ProcessId
 from balancerd.model.sample import PAGE_BYTES
 
 MOST_HZ = 1000
@@ -42,20 +43,57 @@ ASTRAY_RATIO = 0.01
 """More than this share of what is used by threads of other nodes than it lies on is out of place."""
 
 KNOWN_RATIO = 0.9
-"""So much of all samples must be of memory of which it is known where it belongs and where it lies."""
+"""So much of all samples must be of memory of which it is known who uses it, one node or several, and where it lies."""
+
+SHARED_MOVED_RATIO = 0.05
+"""If more than this share of the accesses to what is shared goes to other nodes than before, it has moved."""
 
 
-def is_all_in_place(runs: Iterable[AccessRun], regions: Iterable[AccessRegion]) -> bool:
-    """Return whether nearly all accesses are to memory that belongs to one node, and lies there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What was judged, in short. `is_in_place`: who uses nearly all is known, and what one node uses lies there.
+
+    `shared_on` tells where the rest lies, that several nodes share: by node, as a share of all accesses. Whether it is
+    well there is the policies' affair; while they move it, it changes.
+    """
+
+    is_in_place: bool
+    shared_on: Mapping[NodeId, float] = field(default_factory=dict)
+
+
+def standing(runs: Iterable[AccessRun], regions: Sequence[AccessRegion]) -> Standing:
+    """Return how much of what is used is known, and where it is out of place."""
     known = astray = ran = 0.0
+    shared = {region.start: region for region in regions if region.is_shared}
+    shared_weight = {start: region.weight for start, region in shared.items()}
     for run in runs:
         ran += run.weight
+        for start, weight in _by_region(run) if shared else ():
+            if start in shared_weight:
+                shared_weight[start] -= weight
         held = run.pages_by_node or {}
         if (present := sum(held.values())) > 0:
             known += run.weight
             astray += run.weight * (1.0 - held.get(run.node, 0.0) / present)
-    total = max(ran, sum(weight for region in regions for weight in region.weight_by_node.values()))
-    return total > 0 and known >= KNOWN_RATIO * total and astray <= ASTRAY_RATIO * known
+    shared_on: dict[NodeId, float] = {}
+    for start, weight in shared_weight.items():
+        held = shared[start].pages_by_node or {}
+        if weight > 0 and (present := sum(held.values())) > 0:
+            known += weight
+            for node, pages in held.items():
+                shared_on[node] = shared_on.get(node, 0.0) + weight * pages / present
+    total = max(ran, sum(region.weight for region in regions))
+    return Standing(
+        is_in_place=total > 0 and known >= KNOWN_RATIO * total and astray <= ASTRAY_RATIO * known,
+        shared_on={node: weight / total for node, weight in shared_on.items()},
+    )
+
+
+def _by_region(run: AccessRun) -> Iterator[tuple[int, float]]:
+    """Yield the regions that a run lies in, and the weight of what of it does, as if it were spread evenly."""
+    for start in range(run.start // REGION_BYTES * REGION_BYTES, run.end, REGION_BYTES):
+        n_bytes = min(run.end, start + REGION_BYTES) - max(run.start, start)
+        yield start, run.weight * n_bytes / (run.end - run.start)
 
 
 class Interest:
@@ -64,15 +102,20 @@ class Interest:
     def __init__(self) -> None:
         self.ratio = 1.0
         self._since: float | None = None
+        self._shared_on: Mapping[NodeId, float] = {}
 
-    def note(self, now: float, *, is_in_place: bool) -> None:
-        """Take note of what was judged: is_all_in_place. As soon as something is not, all samples are taken again."""
-        if not is_in_place:
-            self.ratio, self._since = 1.0, None
-        elif self._since is None:
-            self._since = now
+    def note(self, now: float, found: Standing) -> None:
+        """Take note of what was judged. As soon as something is out of place, or moves, all samples are taken again."""
+        if not found.is_in_place or self._since is None or self._has_moved(found.shared_on):
+            self.ratio, self._since = 1.0, now if found.is_in_place else None
+            self._shared_on = found.shared_on
         elif now - self._since >= CALM_SECONDS:
             self.ratio, self._since = max(LEAST_INTEREST, self.ratio / 2), now
+
+    def _has_moved(self, shared_on: Mapping[NodeId, float]) -> bool:
+        nodes = self._shared_on.keys() | shared_on.keys()
+        gone = sum(max(0.0, self._shared_on.get(node, 0.0) - shared_on.get(node, 0.0)) for node in nodes)
+        return gone > SHARED_MOVED_RATIO
 
 
 class Governor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from balancerd import native
 from balancerd.kernel.accesses.judging import Findings, Locator, judge
 from balancerd.kernel.accesses.memory import read_stack_bytes, watched_ranges
-from balancerd.kernel.accesses.rate import Interest, Turns, is_all_in_place
+from balancerd.kernel.accesses.rate import Interest, Turns, standing
 from balancerd.kernel.accesses.threads import ThreadChoice
 from balancerd.kernel.errors import BlockedError, ProcessGoneError
 from balancerd.kernel.moving.room import Room
@@ -170,7 +170,7 @@ class RingSource(abc.ABC):
             watched.found.judged = judge(watched.table, self._rule, since_seconds=now - self.lookback_seconds)
             self._locator.locate(process, watched.found, now)
             judged = watched.found.judged
-            watched.interest.note(now, is_in_place=is_all_in_place(judged.runs, judged.regions))
+            watched.interest.note(now, standing(judged.runs, judged.regions))
             budget_ratio = self.budget_ratio * watched.interest.ratio
             watched.turns.note(now, self._clock.cpu_seconds() - judging_from, budget_ratio)
         lost_in_table = watched.table.totals().lost_samples

@@ -1,5 +1,8 @@
 """The rate of sampling by table, and when judging comes again."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from balancerd.kernel.accesses.rate import (
@@ -12,10 +15,11 @@ from balancerd.kernel.accesses.rate import (
     SAMPLE_SECONDS,
     Governor,
     Interest,
+    Standing,
     Turns,
-    is_all_in_place,
     most_hz,
     ring_pages,
+    standing,
 )
 from balancerd.model.access import REGION_BYTES, AccessRegion, AccessRun
 from balancerd.model.ids import NodeId, ProcessId
@@ -98,24 +102,36 @@ def test_judging_waits_for_as_long_as_its_cost_needs_to_fit_the_budget() -> None
     assert turns.is_due(15.0)
 
 
-N0, N1 = NodeId(0), NodeId(1)
+N0, N1, N2 = NodeId(0), NodeId(1), NodeId(2)
+PAGE = 4096
 
 
-def run(weight: float, pages_by_node: dict[NodeId, float] | None) -> AccessRun:
+def run(weight: float, pages_by_node: dict[NodeId, float] | None, **changes: Any) -> AccessRun:
     """A run that belongs to node 0."""
-    return AccessRun(start=0, end=REGION_BYTES, node=N0, weight=weight, node_weight=weight, pages_by_node=pages_by_node)
+    found = AccessRun(
+        start=0, end=REGION_BYTES, node=N0, weight=weight, node_weight=weight, pages_by_node=pages_by_node
+    )
+    return replace(found, **changes)
+
+
+def region(
+    number: int, weight_by_node: dict[NodeId, float], pages_by_node: dict[NodeId, float] | None = None
+) -> AccessRegion:
+    return AccessRegion(
+        start=number * REGION_BYTES, weight_by_node=weight_by_node, node=None, pages_by_node=pages_by_node
+    )
 
 
 @pytest.mark.parametrize(
-    ("runs", "shared", "expected"),
+    ("runs", "others", "expected"),
     [
         pytest.param([run(50, {N0: 512.0})], 0.0, True, id="all at home"),
         pytest.param([run(50, {N0: 510.0, N1: 2.0})], 0.0, True, id="nearly all at home"),
         pytest.param([run(50, {N0: 500.0, N1: 12.0})], 0.0, False, id="some away"),
         pytest.param([run(999, {N0: 512.0}), run(1, {N1: 512.0})], 0.0, True, id="hardly used memory away"),
         pytest.param([run(98, {N0: 512.0}), run(2, {N1: 512.0})], 0.0, False, id="used memory away"),
-        pytest.param([run(50, {N0: 512.0})], 5.0, True, id="little that is shared"),
-        pytest.param([run(50, {N0: 512.0})], 6.0, False, id="much that is shared"),
+        pytest.param([run(50, {N0: 512.0})], 5.0, True, id="little of which nothing is known"),
+        pytest.param([run(50, {N0: 512.0})], 6.0, False, id="much of which nothing is known"),
         pytest.param([run(50, {N0: 512.0}), run(6, None)], 0.0, False, id="much that lies nobody knows where"),
         pytest.param([run(50, {N0: 512.0}), run(6, {})], 0.0, False, id="much that is not there any more"),
         pytest.param([], 50.0, False, id="nothing that belongs to one node"),
@@ -123,25 +139,117 @@ def run(weight: float, pages_by_node: dict[NodeId, float] | None) -> AccessRun:
     ],
 )
 def test_all_is_in_place_when_nearly_all_that_is_used_is_known_and_lies_where_it_is_used(
-    runs: list[AccessRun], shared: float, expected: bool
+    runs: list[AccessRun], others: float, expected: bool
 ) -> None:
     used = sum(each.weight for each in runs)
-    regions = [AccessRegion(start=0, weight_by_node={N0: used + shared / 2, N1: shared / 2})]
-    assert is_all_in_place(runs, regions) is expected
+    found = standing(runs, [region(0, {N0: used + others})])
+    assert found == Standing(is_in_place=expected)
+
+
+SHARED = {N0: 10.0, N1: 10.0}
+HALF = {N0: 256.0, N1: 256.0}
+
+
+@pytest.mark.parametrize(
+    ("runs", "regions", "expected", "shared_on"),
+    [
+        pytest.param([], [region(0, SHARED, HALF)], True, {N0: 0.5, N1: 0.5}, id="all is shared"),
+        pytest.param([], [region(0, SHARED, {N2: 512.0})], True, {N2: 1.0}, id="wherever it lies"),
+        pytest.param([], [region(0, SHARED, {})], False, {}, id="it is not there any more"),
+        pytest.param([], [region(0, SHARED)], False, {}, id="nobody knows where it lies"),
+        pytest.param([], [region(0, {N0: 4.0, N1: 3.0}, HALF)], False, {}, id="too few samples to say so"),
+        pytest.param([], [region(0, {N0: 16.0, N1: 4.0}, HALF)], False, {}, id="somebody's, and not for sure"),
+        pytest.param([], [replace(region(0, SHARED, HALF), node=N0)], False, {}, id="somebody's"),
+        pytest.param(
+            [run(20, {N0: 512.0})],
+            [region(0, {N0: 20.0}), region(1, {N0: 30.0, N1: 30.0}, HALF)],
+            True,
+            {N0: 0.375, N1: 0.375},
+            id="the rest is shared",
+        ),
+        pytest.param(
+            [run(20, {N1: 512.0})],
+            [region(0, {N0: 20.0}), region(1, SHARED, HALF)],
+            False,
+            {N0: 0.25, N1: 0.25},
+            id="what belongs to one node is away",
+        ),
+        pytest.param(
+            [run(10, {N1: 1.0}, end=PAGE)],
+            [region(0, SHARED, HALF)],
+            False,
+            {N0: 0.25, N1: 0.25},
+            id="a page of a shared region belongs to one node, and is away",
+        ),
+        pytest.param(
+            [run(10, None, start=REGION_BYTES - PAGE, end=REGION_BYTES + PAGE)],
+            [region(0, {N0: 10.0, N1: 5.0}, HALF), region(1, {N0: 10.0, N1: 5.0}, HALF)],
+            False,
+            {N0: pytest.approx(1 / 3), N1: pytest.approx(1 / 3)},
+            id="what nobody knows of two shared regions is a third",
+        ),
+        pytest.param(
+            [run(50, {N0: 1.0}, end=PAGE)],
+            [region(0, SHARED, {N2: 512.0})],
+            True,
+            {},
+            id="a page has all of it",
+        ),
+    ],
+)
+def test_what_several_nodes_share_is_known_where_it_is_known_where_it_lies(
+    runs: list[AccessRun], regions: list[AccessRegion], expected: bool, shared_on: dict[NodeId, float]
+) -> None:
+    found = standing(runs, regions)
+    assert found.is_in_place is expected
+    assert found.shared_on == shared_on
+
+
+CALM = Standing(is_in_place=True)
 
 
 def test_the_longer_all_is_in_place_the_fewer_samples_are_taken_and_at_the_first_doubt_all_of_them() -> None:
     interest = Interest()
     seen = []
     for tick in range(10):
-        interest.note(100.0 + tick * CALM_SECONDS, is_in_place=True)
+        interest.note(100.0 + tick * CALM_SECONDS, CALM)
         seen.append(interest.ratio)
     assert seen == [1.0, 0.5, 0.25, 0.125, *([LEAST_INTEREST] * 6)]
-    interest.note(300.0, is_in_place=False)
+    interest.note(300.0, Standing(is_in_place=False))
     assert interest.ratio == 1.0
-    interest.note(300.0 + CALM_SECONDS, is_in_place=True)
+    interest.note(300.0 + CALM_SECONDS, CALM)
     assert interest.ratio == 1.0, "calm counts from here"
-    interest.note(300.0 + 1.9 * CALM_SECONDS, is_in_place=True)
+    interest.note(300.0 + 1.9 * CALM_SECONDS, CALM)
     assert interest.ratio == 1.0
-    interest.note(300.0 + 2.0 * CALM_SECONDS, is_in_place=True)
+    interest.note(300.0 + 2.0 * CALM_SECONDS, CALM)
     assert interest.ratio == 0.5
+
+
+@pytest.mark.parametrize(
+    ("on", "ratio"),
+    [
+        pytest.param({N0: 0.8}, 0.25, id="it stays"),
+        pytest.param({N0: 0.76, N1: 0.04}, 0.25, id="hardly any goes elsewhere"),
+        pytest.param({N0: 0.7, N1: 0.1}, 1.0, id="some goes elsewhere"),
+        pytest.param({}, 1.0, id="it is not shared any more"),
+        pytest.param({N0: 0.8, N1: 0.1}, 0.25, id="more is shared"),
+    ],
+)
+def test_while_what_is_shared_goes_elsewhere_all_samples_are_taken(on: dict[NodeId, float], ratio: float) -> None:
+    interest = Interest()
+    for tick in range(2):
+        interest.note(100.0 + tick * CALM_SECONDS, Standing(is_in_place=True, shared_on={N0: 0.8}))
+    assert interest.ratio == 0.5
+    interest.note(100.0 + 2 * CALM_SECONDS, Standing(is_in_place=True, shared_on=on))
+    assert interest.ratio == ratio
+
+
+def test_what_moves_little_by_little_has_moved_in_the_end_and_is_calm_from_then_on() -> None:
+    interest = Interest()
+    ratios = []
+    for tick in range(8):
+        away = min(0.12, 0.02 * tick)
+        shared_on = {N0: 0.8 - away, N1: away}
+        interest.note(100.0 + tick * CALM_SECONDS, Standing(is_in_place=True, shared_on=shared_on))
+        ratios.append(interest.ratio)
+    assert ratios == [1.0, 0.5, 0.25, 1.0, 0.5, 0.25, 1.0, 0.5]
