@@ -1,27 +1,10 @@
-"""What of a process's memory belongs to one node for sure, and may move there by itself. Pure arithmetic on runs.
+"""What of the memory that belongs to one node may move there by itself. Pure arithmetic on runs.
 
 It must not know where memory lies or what moving it would win.
 """
 
 from balancerd.model.access import REGION_BYTES, AccessRun
 from balancerd.model.extent import Extent, inside, joined
-from balancerd.model.sample import PAGE_BYTES
-
-SURE_WEIGHT = 7.0
-SURE_RUN_WEIGHT = 63.0
-"""Two samples give a page to one node; of memory that threads of two nodes share, that is so of every sixth page. So a
-run is acted on only if its pages have so much weight each on average, which takes eight samples, or so much together,
-which is as much as 32 pages have with two samples each. Its length tells nothing: pages without samples between two of
-one node are in it."""
-
-
-def is_sure(run: AccessRun) -> bool:
-    """Return whether chance does not give as much to one node of memory that several share.
-
-    What is as long as a region was judged as a whole, by a rule of its own.
-    """
-    n_bytes = run.end - run.start
-    return n_bytes >= REGION_BYTES or run.weight >= min(SURE_RUN_WEIGHT, SURE_WEIGHT * n_bytes / PAGE_BYTES)
 
 
 def movable_extents(run: AccessRun, huge: tuple[Extent, ...] | None) -> tuple[Extent, ...]:

@@ -13,7 +13,8 @@ from balancerd.model.extent import Extent
 from balancerd.model.ids import NodeId, ProcessId
 
 REGION_BYTES = 2 << 20
-"""A region is what one transparent huge page may cover."""
+REGION_PAGES = 512
+"""A region is what one transparent huge page may cover; so many base pages."""
 
 
 SHARED_WEIGHT = 8.0
@@ -21,6 +22,13 @@ SHARED_WEIGHT = 8.0
 
 OWN_SHARE = 0.75
 """A region of which one node has a larger share is not shared, even if it is not sure enough to belong to it."""
+
+SURE_WEIGHT = 7.0
+SURE_RUN_WEIGHT = 63.0
+"""Two samples give a page to one node; of memory that threads of two nodes share, that is so of every sixth page. So a
+run is acted on only if its pages have so much weight each on average, which takes eight samples, or so much together,
+which is as much as 32 pages have with two samples each. Its length tells nothing: pages without samples between two of
+one node are in it."""
 
 
 def region_edge(address: int) -> int:
@@ -96,6 +104,15 @@ class AccessRun:
     node_weight: float
     is_mixed: bool = False
     pages_by_node: Mapping[NodeId, float] | None = None
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether chance does not give as much to one node of memory that several share.
+
+        What is as long as a region was judged as a whole, by a rule of its own.
+        """
+        pages = (self.end - self.start) * REGION_PAGES / REGION_BYTES
+        return pages >= REGION_PAGES or self.weight >= min(SURE_RUN_WEIGHT, SURE_WEIGHT * pages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from balancerd.engine.copying import move_cost_seconds
 from balancerd.engine.gate import HORIZON_SECONDS, access_gain_cores, is_worth
-from balancerd.engine.owned import is_sure, movable_extents, whole_regions
+from balancerd.engine.owned import movable_extents, whole_regions
 from balancerd.model.access import REGION_BYTES, AccessMethod, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent, joined, size_bytes
@@ -125,7 +125,7 @@ class Access:
         found = _Sorted()
         huge = None if window.huge is None else tuple(part for each in window.huge for part in whole_regions(each))
         for run in window.runs:
-            if not is_sure(run):
+            if not run.is_sure:
                 found.unsure += run.end - run.start
                 continue
             extents = movable_extents(run, huge)

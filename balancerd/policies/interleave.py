@@ -17,7 +17,7 @@ from balancerd.config.units import format_ratio
 from balancerd.engine.copying import machine_rate
 from balancerd.engine.gate import HORIZON_SECONDS, cost_seconds, is_worth, remoteness, spread_gain_cores
 from balancerd.engine.interleaving import bandwidth_weights, crowding, equal_weights, imbalance, node_of_region
-from balancerd.engine.owned import is_sure, movable_extents, whole_regions
+from balancerd.engine.owned import movable_extents, whole_regions
 from balancerd.model.access import REGION_BYTES, AccessRegion, AccessWindow
 from balancerd.model.decision import Decision, Reason, Skip, Verdict
 from balancerd.model.extent import Extent, inside, joined
@@ -274,7 +274,7 @@ class Interleave:
 def _shared(window: AccessWindow, topology: Topology) -> tuple[tuple[_Shared, ...], float]:
     """Return the regions that belong to nobody, and the share of all accesses that they have together."""
     huge = None if window.huge is None else tuple(part for each in window.huge for part in whole_regions(each))
-    owned = joined(extent for run in window.runs if is_sure(run) for extent in movable_extents(run, huge))
+    owned = joined(extent for run in window.runs if run.is_sure for extent in movable_extents(run, huge))
     online = frozenset(topology.node_ids)
     found: list[tuple[AccessRegion, float]] = []
     for region in window.regions:

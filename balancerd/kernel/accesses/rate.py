@@ -62,12 +62,14 @@ class Standing:
 
 
 def standing(runs: Iterable[AccessRun], regions: Sequence[AccessRegion]) -> Standing:
-    """Return how much of what is used is known, and where it is out of place."""
+    """Return how much of what is used is known, and whether it is in place; runs that are not sure tell nothing."""
     known = astray = ran = 0.0
     shared = {region.start: region for region in regions if region.is_shared}
     shared_weight = {start: region.weight for start, region in shared.items()}
     for run in runs:
         ran += run.weight
+        if not run.is_sure:
+            continue
         for start, weight in _by_region(run) if shared else ():
             if start in shared_weight:
                 shared_weight[start] -= weight

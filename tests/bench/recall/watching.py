@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from balancerd import native
-from balancerd.engine.owned import is_sure
 from balancerd.kernel.accesses.memory import read_stack_bytes, watched_ranges
 from balancerd.kernel.accesses.rate import Turns
 from balancerd.kernel.accesses.registers import RegisterSource
@@ -156,7 +155,7 @@ def watch(pid: int, seconds: float, way: str, when_over: Callable[[], None]) -> 
                 if vma.end - vma.start <= LARGEST_BYTES
                 for span in read_present(pid, vma.start, vma.end)
             ],
-            "runs": [[run.start, run.end, run.node, is_sure(run)] for run in last.runs],
+            "runs": [[run.start, run.end, run.node, run.is_sure] for run in last.runs],
             "sampled": list(source.sampled(process)),
         }
     finally:

@@ -182,8 +182,15 @@ HALF = {N0: 256.0, N1: 256.0}
             id="a page of a shared region belongs to one node, and is away",
         ),
         pytest.param(
-            [run(10, None, start=REGION_BYTES - PAGE, end=REGION_BYTES + PAGE)],
-            [region(0, {N0: 10.0, N1: 5.0}, HALF), region(1, {N0: 10.0, N1: 5.0}, HALF)],
+            [run(6, {N1: 1.0}, end=PAGE)],
+            [region(0, SHARED, HALF)],
+            True,
+            {N0: 0.5, N1: 0.5},
+            id="a page of a shared region that may as well be shared",
+        ),
+        pytest.param(
+            [run(20, None, start=REGION_BYTES - PAGE, end=REGION_BYTES + PAGE)],
+            [region(0, {N0: 20.0, N1: 10.0}, HALF), region(1, {N0: 20.0, N1: 10.0}, HALF)],
             False,
             {N0: pytest.approx(1 / 3), N1: pytest.approx(1 / 3)},
             id="what nobody knows of two shared regions is a third",
