@@ -42,8 +42,10 @@ The work of a workload is fixed.
 Memory is touched, all is looked at, and some seconds pass before the work begins.
 
 The rivals: *nothing* (`kernel.numa_balancing=0`, no daemon), *kernel* (`=1`), *numad* (`-i 5`), *balancerd* (its
-defaults), *balancerd+access* (with the policies `access` and `interleave` besides, which sample registers),
-*balancerd+hints* (the same policies, which see hint faults; the kernel's balancer is on and moves pages by them, too),
+defaults), *balancerd+access* (with the policies `access` and `interleave` besides, which sample registers; to judge
+the samples takes 20 to 50 times as long as on hardware, and may take half of CPU 4, which the host's CPUs then lack
+elsewhere), *balancerd+hints* (the same policies, which see hint faults; the kernel's balancer is on and moves pages by
+them, too),
 *balancerd+kernel* (with the kernel's balancer on), *bound* (memory and threads where they belong from the start: the
 best static binding). The kernel's balancer is switched on when the work begins: while memory is first touched it would
 learn, from faults that are all local, to look rarely. Boots that are kept from before had it on from their start. Told
