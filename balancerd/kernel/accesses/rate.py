@@ -37,7 +37,7 @@ WORTH_CHANGING = 1.25
 CALM_SECONDS = 10.0
 """After each so many seconds in which nothing was out of place, a process is sampled half as often."""
 
-LEAST_INTEREST = 1 / 8
+LEAST_INTEREST = 1 / 16
 
 ASTRAY_RATIO = 0.01
 """More than this share of what is used by threads of other nodes than it lies on is out of place."""

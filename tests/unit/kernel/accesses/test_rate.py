@@ -221,7 +221,7 @@ def test_the_longer_all_is_in_place_the_fewer_samples_are_taken_and_at_the_first
     for tick in range(10):
         interest.note(100.0 + tick * CALM_SECONDS, CALM)
         seen.append(interest.ratio)
-    assert seen == [1.0, 0.5, 0.25, 0.125, *([LEAST_INTEREST] * 6)]
+    assert seen == [1.0, 0.5, 0.25, 0.125, 0.0625, *([LEAST_INTEREST] * 5)]
     interest.note(300.0, Standing(is_in_place=False))
     assert interest.ratio == 1.0
     interest.note(300.0 + CALM_SECONDS, CALM)
