@@ -54,6 +54,9 @@ MLOCK2, MLOCK_ONFAULT = 325, 1  # arch/x86/entry/syscalls/syscall_64.tbl; includ
 KEPT_PAGE_OF = 64
 """Of so many pages the fragmenter keeps one: eight in each block of 2 MiB."""
 
+SETTLE_SECONDS = 5.0
+"""So long at most what others free on a node is taken, too."""
+
 MakeMemory = Callable[[int], int]
 
 
@@ -88,16 +91,24 @@ def fragmented(node: int) -> Iterator[None]:
             assert libc.madvise(at + PAGE, (KEPT_PAGE_OF - 1) * PAGE, MADV_DONTNEED) == 0
         locked = libc.syscall(MLOCK2, ctypes.c_void_p(address), ctypes.c_size_t(length), MLOCK_ONFAULT)
         assert locked == 0, os.strerror(ctypes.get_errno())
-        for _ in range(10):  # what was below the watermarks before; more than is free in one piece would be made so
-            taken = int(pool.read_text(encoding="ascii")) + free_huge_blocks(node)
-            pool.write_text(str(taken), encoding="ascii")
+        for _ in range(10):  # what was below the watermarks before
+            take_blocks()
         return address
+
+    def take_blocks() -> int:
+        """Have the pool take what is free in one piece, for more would be made so; return how many these were."""
+        blocks = free_huge_blocks(node)
+        pool.write_text(str(int(pool.read_text(encoding="ascii")) + blocks), encoding="ascii")
+        return blocks
 
     try:
         allowed.write_text("0", encoding="ascii")
         pool.write_text("600", encoding="ascii")  # as many as there are
         pool.write_text(str(int(pool.read_text(encoding="ascii")) - 60), encoding="ascii")
         with child(PAGE, scatter):
+            deadline = time.monotonic() + SETTLE_SECONDS
+            while take_blocks() and time.monotonic() < deadline:  # what others have freed meanwhile
+                time.sleep(0.1)
             yield
     finally:
         pool.write_text("0", encoding="ascii")
